@@ -1,0 +1,5 @@
+"""`python -m gatepass` is the `gatepass` command."""
+
+from gatepass.cli import main
+
+main()

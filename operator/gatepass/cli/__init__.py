@@ -1,0 +1,18 @@
+"""The `gatepass` command; each subcommand imports what it needs when it runs, so that `--help` stays fast."""
+
+import typer
+
+from gatepass.cli import sandbox
+
+app = typer.Typer(
+    help="Opens cloud firewalls for CI jobs, for exactly as long as they need it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(sandbox.app, name="sandbox")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
