@@ -1,0 +1,1 @@
+"""The custom resources: one frozen pydantic model per kind, from which the CRDs are made."""

@@ -1,0 +1,238 @@
+"""What the custom resources share: the base model, metadata, durations, timestamps and CIDRs."""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic.alias_generators import to_camel
+
+GROUP: Final = "gatepass.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+FINALIZER: Final = f"{GROUP}/revoke"
+REQUESTED_BY: Final = f"{GROUP}/requested-by"
+ABANDON: Final = f"{GROUP}/abandon"
+
+MAX_RULES_PER_SESSION: Final = 256
+
+
+class Model(BaseModel):
+    """A frozen piece of a custom resource; unknown fields are dropped, as the API server drops them."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        extra="ignore",
+    )
+
+    def to_json(self) -> dict[str, Any]:
+        """The object as the API server stores it, without absent fields."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def cel(rule: str, message: str, **more: Any) -> dict[str, Any]:
+    """A CEL rule; `message` is an expression when it starts with a quote, so that it can name the value."""
+    key = "messageExpression" if message.startswith("'") else "message"
+    return {"rule": rule, key: message, **more}
+
+
+def rules(*validations: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """`json_schema_extra` that carries CEL rules."""
+    return {"x-kubernetes-validations": list(validations), **more}
+
+
+_DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,7})s)?")
+_DURATION_CEL = "^([0-9]{1,6}h)?([0-9]{1,6}m)?([0-9]{1,7}s)?$"
+
+
+def parse_duration(text: Any) -> timedelta:
+    """Read `1h30m`, the hours, minutes and seconds of Go's notation; raises ValueError with the remedy."""
+    if isinstance(text, timedelta):
+        return text
+    match = _DURATION.fullmatch(text) if isinstance(text, str) and text else None
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration such as 90s, 30m or 1h30m")
+    hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+
+
+def format_duration(value: timedelta) -> str:
+    """Write a duration the way people do: `1h30m`, never `90m0s`."""
+    total = int(value.total_seconds())
+    parts = ((total // 3600, "h"), (total % 3600 // 60, "m"), (total % 60, "s"))
+    return "".join(f"{number}{unit}" for number, unit in parts if number) or "0s"
+
+
+def duration_schema(low: str, high: str, *, never: bool = False) -> dict[str, Any]:
+    """The OpenAPI schema of a duration from `low` to `high`, with a message that names the value and the bounds."""
+    valid = (
+        f"size(self) > 0 && self.matches('{_DURATION_CEL}') && "
+        f"duration(self) >= duration('{low}') && duration(self) <= duration('{high}')"
+    )
+    return {
+        "type": "string",
+        "maxLength": 32,
+        "x-kubernetes-validations": [
+            cel(
+                f"self == 'Never' || ({valid})" if never else valid,
+                f"'must be a duration from {low} to {high} in hours, minutes and seconds, such as 1h30m"
+                + (", or Never" if never else "")
+                + ", got ' + self",
+            )
+        ],
+    }
+
+
+_as_duration = (BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str))
+
+SessionDuration = Annotated[timedelta, *_as_duration, WithJsonSchema(duration_schema("1m", "24h"))]
+
+
+NEVER: Final = timedelta.max
+
+
+def _parse_ttl(text: Any) -> timedelta:
+    return NEVER if text == "Never" else parse_duration(text)
+
+
+def _format_ttl(value: timedelta) -> str:
+    return "Never" if value == NEVER else format_duration(value)
+
+
+TimeToLive = Annotated[
+    timedelta,
+    BeforeValidator(_parse_ttl),
+    PlainSerializer(_format_ttl, return_type=str),
+    WithJsonSchema(duration_schema("0s", "8760h", never=True)),
+]
+
+
+def format_time(value: datetime) -> str:
+    """RFC 3339 in UTC with whole seconds, as Kubernetes writes its own timestamps."""
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+Timestamp = Annotated[
+    datetime,
+    PlainSerializer(format_time, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+
+# Never a runner's address, in any policy: unspecified, loopback, link-local, multicast and reserved.
+NEVER_ALLOWED: Final = (
+    "0.0.0.0/8",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "224.0.0.0/3",
+    "::/32",
+    "fe80::/10",
+    "ff00::/8",
+)
+PRIVATE: Final = ("10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+WIDEST_PREFIX: Final = {4: 8, 6: 32}
+
+
+def overlaps_cel(ranges: tuple[str, ...], value: str = "self") -> str:
+    """CEL: does the CIDR in `value` share an address with one of `ranges`?
+
+    `containsCIDR` of another family is false, so the families need no case of their own.
+    """
+    tests = (f"cidr('{net}').containsCIDR({value}) || cidr({value}).containsCIDR('{net}')" for net in ranges)
+    return "(" + " || ".join(tests) + ")"
+
+
+_IS_CIDR = "isCIDR(self)"
+CIDR_SCHEMA: Final[dict[str, Any]] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 43,
+    "x-kubernetes-validations": [
+        cel(
+            _IS_CIDR,
+            "'must be an address with a prefix length, such as 203.0.113.7/32 or 2001:db8::7/128 "
+            "(IPv4-mapped IPv6 is not accepted), got ' + self",
+        ),
+        cel(
+            f"!{_IS_CIDR} || string(cidr(self).masked()) == self",
+            "'must be in canonical form ' + string(cidr(self).masked()) + ', got ' + self",
+        ),
+        cel(
+            f"!{_IS_CIDR} || cidr(self).prefixLength() >= (cidr(self).ip().family() == 4 ? 8 : 32)",
+            "'must have a prefix length of at least 8 (IPv4) or 32 (IPv6), got ' + self",
+        ),
+        cel(
+            f"!{_IS_CIDR} || !{overlaps_cel(NEVER_ALLOWED)}",
+            "'must not touch unspecified, loopback, link-local, multicast or reserved addresses, got ' + self",
+        ),
+    ],
+}
+Cidr = Annotated[str, WithJsonSchema(CIDR_SCHEMA)]
+
+Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+
+
+class Metadata(Model):
+    """The parts of ObjectMeta that decide anything."""
+
+    name: str
+    namespace: str = ""
+    uid: str
+    resource_version: str = "0"
+    generation: int = 1
+    creation_timestamp: Timestamp
+    deletion_timestamp: Timestamp | None = None
+    finalizers: tuple[str, ...] = ()
+    annotations: Mapping[str, str] = Field(default_factory=dict)
+    labels: Mapping[str, str] = Field(default_factory=dict)
+
+
+class Condition(Model):
+    """A condition as the Kubernetes API conventions define it."""
+
+    type: Annotated[str, Field(max_length=64)]
+    status: Annotated[str, Field(pattern="^(True|False|Unknown)$")]
+    reason: Annotated[str, Field(min_length=1, max_length=128)]
+    message: Annotated[str, Field(max_length=2048)] = ""
+    last_transition_time: Timestamp
+    observed_generation: int = 0
+
+
+class Key(NamedTuple):
+    """Namespace and name of an object of ours."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Custom(Model):
+    """What every custom resource of ours has."""
+
+    metadata: Metadata
+
+    @property
+    def key(self) -> Key:
+        """Where the object lives."""
+        return Key(self.metadata.namespace, self.metadata.name)
+
+    @property
+    def uid(self) -> str:
+        """Which object it is: another one of the same name has another uid."""
+        return self.metadata.uid
+
+    @property
+    def deleting(self) -> bool:
+        """True from the moment somebody asked for its deletion."""
+        return self.metadata.deletion_timestamp is not None
+
+    @property
+    def held(self) -> bool:
+        """True while our finalizer keeps the object."""
+        return FINALIZER in self.metadata.finalizers
