@@ -1,0 +1,137 @@
+"""The narrow seams to the outside world. Tests and simulations put other adapters behind them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from gatepass.core.errors import ProviderError
+from gatepass.core.rules import ObservedRule, Rule, Target
+
+
+class Clock(Protocol):
+    """Time, as the API server tells it."""
+
+    def now(self) -> datetime:
+        """The present, in UTC, corrected by the API server's clock."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go backwards."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """How to sign in: the operator's own identity, a Secret, or a role with an external id of ours."""
+
+    secret: tuple[str, str] | None = None  # namespace and name
+    role: str | None = None
+    external_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A way into one Region of a cloud."""
+
+    provider: str
+    region: str
+    credentials: Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFacts:
+    """What a firewall object is called, where it is, and how many rules it takes per IP family."""
+
+    name: str
+    vpc: str | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewRule:
+    """A rule to be written, with its description."""
+
+    rule: Rule
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """EC2 has it, under this id."""
+
+    id: str
+
+
+class Duplicate:
+    """The firewall has a rule of that identity already."""
+
+
+class Full:
+    """The firewall takes no more rules of that family."""
+
+
+class Unknown:
+    """The answer was lost, so the rule may be there or not."""
+
+
+GrantOutcome = Granted | Duplicate | Full | Unknown | ProviderError
+
+
+class Revoked:
+    """It is gone, by this call or before it."""
+
+
+RevokeOutcome = Revoked | Unknown | ProviderError
+
+
+class Provider(Protocol):
+    """A kind of firewall. Every method raises ProviderError or UnknownOutcomeError when the whole call fails.
+
+    Writes answer for each member: a batch is retried without the members that are wrong, so that one bad rule
+    holds up none of the others.
+    """
+
+    async def identify(self, access: Access) -> str:
+        """The account behind the credentials, asked anew."""
+        ...
+
+    async def inspect(self, access: Access, ids: Sequence[str]) -> Mapping[str, TargetFacts | ProviderError]:
+        """The facts of the firewall objects of these ids, or why each cannot be used."""
+        ...
+
+    async def observe(self, access: Access, target: Target) -> Sequence[ObservedRule]:
+        """Every inbound rule, whoever made it."""
+        ...
+
+    async def grant(
+        self, access: Access, target: Target, rules: Sequence[NewRule], owner: str
+    ) -> Mapping[Rule, GrantOutcome]:
+        """Put the rules, marked with the owner's tag."""
+        ...
+
+    async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
+        """Remove the rules of these ids; one that is gone already counts as removed."""
+        ...
+
+    async def relabel(
+        self, access: Access, target: Target, descriptions: Mapping[str, str]
+    ) -> Mapping[str, ProviderError | None]:
+        """Set the descriptions of rules by id."""
+        ...
+
+    async def tag(self, access: Access, target: Target, ids: Sequence[str], owner: str) -> None:
+        """Put the owner's tag on rules by id."""
+        ...
+
+    def delay(self, target: Target) -> float:
+        """Seconds that a write to the target had better wait, so that it takes more along; 0 while calls are plenty."""
+        ...
+
+
+class Secrets(Protocol):
+    """Reads the Secrets that hold credentials."""
+
+    async def read(self, namespace: str, name: str) -> Mapping[str, str]:
+        """The decoded data; raises ProviderError (FORBIDDEN) when there is no such Secret."""
+        ...
