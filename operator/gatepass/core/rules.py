@@ -42,8 +42,10 @@ class Rule:
         return 6 if ":" in self.cidr else 4
 
     def __str__(self) -> str:
-        ports = "" if self.port is None else f" {self.port}" + (f"-{self.end_port}" if self.end_port != self.port else "")
-        return f"{self.cidr} {self.protocol}{ports}"
+        if self.port is None:
+            return f"{self.cidr} {self.protocol}"
+        ports = self.port if self.end_port == self.port else f"{self.port}-{self.end_port}"
+        return f"{self.cidr} {self.protocol} {ports}"
 
 
 def canonical_cidr(text: str) -> str:

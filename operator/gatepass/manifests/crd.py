@@ -82,7 +82,7 @@ def _structural(node: Any, defs: dict[str, Any], required: dict[str, Any]) -> An
         (only,) = (option for option in node["anyOf"] if option != {"type": "null"})
         rest = {key: value for key, value in node.items() if key != "anyOf"}
         return _structural({**only, **rest}, defs, required)
-    out = {}
+    out: dict[str, Any] = {}
     for key, value in node.items():
         if key == "properties":
             out[key] = {name: _structural(child, defs, required) for name, child in value.items()}

@@ -12,7 +12,6 @@ from gatepass.core.types.common import (
     Condition,
     Custom,
     Model,
-    Name,
     SessionDuration,
     Timestamp,
     cel,
@@ -107,7 +106,7 @@ class PortRange(Model):
             ),
             cel(
                 "!has(self.endPort) || !has(self.port) || self.endPort >= self.port",
-                "'endPort must not be below port: port is ' + string(self.port) + ', endPort is ' + string(self.endPort)",
+                "'endPort must not be below port: ' + string(self.endPort) + ' is below ' + string(self.port)",
             ),
         )
     )
@@ -295,8 +294,8 @@ class ProtectedResource(Custom):
     model_config = ConfigDict(
         json_schema_extra=rules(
             cel(
-                "size(self.metadata.name) <= 63",
-                "'metadata.name must be at most 63 characters, got ' + self.metadata.name",
+                "size(self.metadata.name) <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+                "'metadata.name must be at most 63 lower-case letters, digits and hyphens, got ' + self.metadata.name",
             )
         )
     )

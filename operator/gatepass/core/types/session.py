@@ -15,8 +15,8 @@ from gatepass.core.types.common import (
     Model,
     Name,
     SessionDuration,
-    TimeToLive,
     Timestamp,
+    TimeToLive,
     cel,
     rules,
 )

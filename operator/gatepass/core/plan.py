@@ -1,0 +1,111 @@
+"""The difference between what a firewall object holds and what it should hold."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from gatepass.core.rules import Mark, ObservedRule, Rule, parse_mark
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A rule that somebody wants: `until` is the latest deadline of its users, None when a static range is one."""
+
+    rule: Rule
+    resource: str
+    until: datetime | None
+    note: str = ""
+
+    @property
+    def mark(self) -> Mark:
+        """The description that it gets."""
+        return Mark(self.resource, self.until, self.note)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do to one target."""
+
+    grants: tuple[Wanted, ...] = ()
+    revokes: tuple[str, ...] = ()
+    relabels: Mapping[str, str] = field(default_factory=dict)
+    retags: tuple[str, ...] = ()
+    conflicts: tuple[ObservedRule, ...] = ()
+
+    @property
+    def writes(self) -> bool:
+        """Is there anything to do?"""
+        return bool(self.grants or self.revokes or self.relabels or self.retags)
+
+
+def is_ours(observed: ObservedRule, owner: str, known: Collection[str]) -> bool:
+    """Both marks, or an id that a session's status records as made by us."""
+    return observed.id in known or (observed.owner == owner and parse_mark(observed.description) is not None)
+
+
+def is_half_marked(observed: ObservedRule, owner: str) -> bool:
+    """One mark without the other: somebody edited a rule of ours, or copied from one."""
+    described = parse_mark(observed.description) is not None
+    return (observed.owner == owner and not described) or (observed.owner is None and described)
+
+
+def make_plan(
+    wanted: Iterable[Wanted],
+    observed: Iterable[ObservedRule],
+    owner: str,
+    known: Collection[str],
+    gone: Collection[str],
+) -> Plan:
+    """Compare by identity; the marks decide what may be touched.
+
+    `known` are ids that status records as ours; `gone` those of them whose sessions have ended: they are revoked
+    although no read shows them, since reads lag.
+
+    | wanted | there | whose       | marks                  | do                    |
+    |--------|-------|-------------|------------------------|-----------------------|
+    | yes    | no    |             |                        | grant                 |
+    | yes    | yes   | ours        | right                  | nothing               |
+    | yes    | yes   | ours        | ends too early, static | relabel               |
+    | yes    | yes   | ours by id  | one or both missing    | retag, relabel        |
+    | yes    | yes   | not ours    |                        | nothing (foreign)     |
+    | no     | yes   | ours        |                        | revoke                |
+    | no     | no    | ours by id  | its session has ended  | revoke                |
+    | no     | yes   | not ours    | none, or another's     | nothing               |
+    | any    | yes   | not ours    | one of the two is ours | nothing, and report   |
+    """
+    by_rule = {entry.rule: entry for entry in wanted}
+    revokes, retags, relabels, conflicts = [], [], {}, []
+    seen: set[str] = set()
+    there: set[Rule] = set()
+    for entry in observed:
+        seen.add(entry.id)
+        want = None if entry.rule is None else by_rule.get(entry.rule)
+        if entry.rule is not None:
+            there.add(entry.rule)
+        if is_ours(entry, owner, known):
+            if want is None:
+                revokes.append(entry.id)
+                continue
+            if entry.owner != owner:
+                retags.append(entry.id)
+            if (text := _new_description(want, entry.description)) is not None:
+                relabels[entry.id] = text
+        elif is_half_marked(entry, owner):
+            conflicts.append(entry)
+    return Plan(
+        grants=tuple(sorted((w for rule, w in by_rule.items() if rule not in there), key=lambda w: w.rule)),
+        revokes=tuple(sorted({*revokes, *(id_ for id_ in gone if id_ not in seen)})),
+        relabels=relabels,
+        retags=tuple(sorted(retags)),
+        conflicts=tuple(conflicts),
+    )
+
+
+def _new_description(want: Wanted, description: str) -> str | None:
+    """The label to set, or None: `until` moves later and never earlier, and what is right already is left alone."""
+    mark = parse_mark(description)
+    if mark is not None and mark.static == (want.until is None):
+        if want.until is None or mark.until is None or mark.until >= want.until.replace(microsecond=0):
+            return None
+        return str(Mark(mark.resource, want.until, mark.note))
+    return str(want.mark)
