@@ -11,7 +11,7 @@ FAMILIES: Final = (4, 6)
 
 @dataclass(slots=True)
 class Room:
-    """One firewall object while rules are placed: what is in it or on its way, and how many more it takes per family."""
+    """One firewall object while rules are placed: what it holds or will, and how many more it takes per family."""
 
     holds: set[Rule]
     free: dict[int, int]

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from gatepass.core.errors import ProviderError
 from gatepass.core.rules import ObservedRule, Rule, Target
+from gatepass.core.types.common import Custom, Key
+from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
+from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester
 
 
 class Clock(Protocol):
@@ -134,4 +137,58 @@ class Secrets(Protocol):
 
     async def read(self, namespace: str, name: str) -> Mapping[str, str]:
         """The decoded data; raises ProviderError (FORBIDDEN) when there is no such Secret."""
+        ...
+
+
+class GoneError(Exception):
+    """The object is not there any more, or another one of its name is."""
+
+
+class ClusterError(Exception):
+    """The API server refused or failed a call; it may work in a moment."""
+
+
+class Cluster(Protocol):
+    """Everything that is written to the API server. Every method raises GoneError or ClusterError."""
+
+    async def hold(self, held: Custom) -> None:
+        """Put our finalizer on the object, before the first side effect."""
+        ...
+
+    async def release(self, held: Custom) -> None:
+        """Take our finalizer off, after the last one."""
+        ...
+
+    async def write_session_status(self, session: AccessSession, status: AccessSessionStatus) -> AccessSession:
+        """Replace the status; answers with the object as it is now."""
+        ...
+
+    async def write_resource_status(
+        self, resource: ProtectedResource, status: ProtectedResourceStatus
+    ) -> ProtectedResource:
+        """Replace the status; answers with the object as it is now."""
+        ...
+
+    async def delete_session(self, session: AccessSession) -> None:
+        """Delete a session whose record has been kept long enough."""
+        ...
+
+    async def may_use(self, requester: Requester, resource: Key) -> bool:
+        """Has the requester the verb `use` on the ProtectedResource?"""
+        ...
+
+    async def requesters_are_verified(self) -> bool:
+        """Are the admission policies in force that make the requested-by annotation true?"""
+        ...
+
+    async def hold_secret(self, namespace: str, name: str) -> None:
+        """Keep a Secret with credentials while they are needed to clean up."""
+        ...
+
+    async def release_secret(self, namespace: str, name: str) -> None:
+        """Let the Secret go."""
+        ...
+
+    def announce(self, about: Custom, reason: str, message: str, *, warning: bool = False) -> None:
+        """Write an Event soon, or drop it when there are too many."""
         ...

@@ -1,0 +1,71 @@
+"""What each firewall object should hold: the union over everybody who is still granted something there."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from gatepass.core.plan import Wanted
+from gatepass.core.rules import Rule, clean_note, rules_for
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import AccessSession
+
+
+class ClaimKey(NamedTuple):
+    """Whose wish it is, by uid: a session's for one resource, or a resource's own for a static range."""
+
+    holder: str
+    resource: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Somebody's wish for all of these rules in the firewalls of one resource; `until` is None for a static range."""
+
+    key: ClaimKey
+    resource: str
+    rules: frozenset[Rule]
+    until: datetime | None
+    since: datetime
+    note: str = ""
+
+    @property
+    def order(self) -> tuple[bool, datetime, ClaimKey]:
+        """Static ranges come first, then the oldest."""
+        return self.until is not None, self.since, self.key
+
+
+def session_claim(session: AccessSession, resource: ProtectedResource, until: datetime) -> Claim:
+    """What a live session wants of one resource."""
+    return Claim(
+        key=ClaimKey(session.uid, resource.uid),
+        resource=str(resource.key),
+        rules=rules_for(resource.spec.ports, session.spec.source.cidrs),
+        until=until,
+        since=session.metadata.creation_timestamp,
+    )
+
+
+def static_claims(resource: ProtectedResource) -> list[Claim]:
+    """What a resource wants for its static ranges, for as long as it exists."""
+    if resource.deleting:
+        return []
+    return [
+        Claim(
+            key=ClaimKey(f"static:{static.cidr}", resource.uid),
+            resource=str(resource.key),
+            rules=rules_for(resource.spec.ports, [static.cidr]),
+            until=None,
+            since=resource.metadata.creation_timestamp,
+            note=clean_note(static.description),
+        )
+        for static in resource.spec.static_cidrs
+    ]
+
+
+def wanted(rule: Rule, claims: Iterable[Claim]) -> Wanted:
+    """One rule for all of its users: static as long as one of them is, else until the last of their deadlines."""
+    users = sorted(claims, key=lambda claim: claim.order)
+    deadlines = [claim.until for claim in users if claim.until is not None]
+    until = max(deadlines) if len(deadlines) == len(users) else None
+    return Wanted(rule, users[0].resource, until, users[0].note)

@@ -1,0 +1,1 @@
+"""The engine: level-triggered reconciliation of firewall objects, through ports only."""

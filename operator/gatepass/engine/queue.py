@@ -1,0 +1,116 @@
+"""A queue with one entry per key: it coalesces, delays, backs off, and never works on one key twice at a time."""
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+K = TypeVar("K", bound=Hashable)
+
+FIRST_RETRY = 0.5
+LAST_RETRY = 300.0
+
+
+class Queue(Generic[K]):
+    """Calls `handle` for each key that is due; a key added while it is worked on is worked on again.
+
+    Times are seconds of the event loop's clock.
+    """
+
+    def __init__(self, name: str, handle: Callable[[K], Awaitable[None]], workers: int) -> None:
+        self._name = name
+        self._handle = handle
+        self._free = workers
+        self._due: dict[K, float] = {}
+        self._heap: list[tuple[float, int, K]] = []
+        self._sequence = itertools.count()
+        self._active: dict[K, asyncio.Task[None]] = {}
+        self._failures: dict[K, int] = {}
+        self._wake = asyncio.Event()
+
+    def add(self, key: K, delay: float = 0.0) -> None:
+        """Work on the key in `delay` seconds, or earlier if it is due earlier."""
+        due = asyncio.get_running_loop().time() + max(delay, 0.0)
+        if self._due.get(key, float("inf")) <= due:
+            return
+        self._due[key] = due
+        heapq.heappush(self._heap, (due, next(self._sequence), key))
+        self._wake.set()
+
+    def retry(self, key: K) -> None:
+        """Work on the key again after a pause that doubles with each failure, from half a second to five minutes."""
+        failures = self._failures.get(key, 0)
+        self._failures[key] = failures + 1
+        self.add(key, min(FIRST_RETRY * 2 ** min(failures, 20), LAST_RETRY))
+
+    def succeeded(self, key: K) -> None:
+        """Forget the failures of the key."""
+        self._failures.pop(key, None)
+
+    def forget(self, key: K) -> None:
+        """The key is no more."""
+        self._due.pop(key, None)
+        self._failures.pop(key, None)
+
+    async def run(self) -> None:
+        """Work until cancelled; what is under way is then cancelled too."""
+        try:
+            while True:
+                pause = self._start_what_is_due()
+                try:
+                    async with asyncio.timeout(pause):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+                self._wake.clear()
+        finally:
+            tasks = list(self._active.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start_what_is_due(self) -> float | None:
+        now = asyncio.get_running_loop().time()
+        blocked: list[tuple[float, int, K]] = []
+        pause: float | None = None
+        while self._heap and self._free:
+            due, _, key = self._heap[0]
+            if self._due.get(key) != due:
+                heapq.heappop(self._heap)
+            elif due > now:
+                pause = due - now
+                break
+            else:
+                entry = heapq.heappop(self._heap)
+                if key in self._active:
+                    blocked.append(entry)
+                else:
+                    self._start(key)
+        for entry in blocked:
+            heapq.heappush(self._heap, entry)
+        return pause
+
+    def _start(self, key: K) -> None:
+        del self._due[key]
+        self._free -= 1
+        task = asyncio.create_task(self._work(key), name=f"{self._name} {key}")
+        self._active[key] = task
+
+    async def _work(self, key: K) -> None:
+        try:
+            await self._handle(key)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            # A defect in one pass must not stop the others; the next pass starts from the whole state again.
+            log.exception("pass failed", queue=self._name, key=str(key))
+            self.retry(key)
+        finally:
+            del self._active[key]
+            self._free += 1
+            self._wake.set()

@@ -1,0 +1,80 @@
+"""The custom resources as last seen, indexed; filled by one full listing, kept fresh by events."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from gatepass.core.types.common import Custom, Key
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import AccessSession
+
+C = TypeVar("C", bound=Custom)
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """What decides anything about a namespace."""
+
+    name: str
+    labels: Mapping[str, str]
+    deleting: bool
+
+
+class Store:
+    """Sessions, resources and namespaces. Older versions of an object never replace newer ones."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[Key, AccessSession] = {}
+        self.resources: dict[Key, ProtectedResource] = {}
+        self.namespaces: dict[str, Namespace] = {}
+        self._users: defaultdict[Key, set[Key]] = defaultdict(set)
+
+    def put_session(self, session: AccessSession) -> bool:
+        """Keep the session; False when it is not news."""
+        if not _is_news(self.sessions.get(session.key), session):
+            return False
+        self.sessions[session.key] = session
+        for key in session.resource_keys():
+            self._users[key].add(session.key)
+        return True
+
+    def remove_session(self, key: Key, uid: str) -> AccessSession | None:
+        """Forget the session, unless another one of its name has come since."""
+        session = self.sessions.get(key)
+        if session is None or session.uid != uid:
+            return None
+        del self.sessions[key]
+        for resource in session.resource_keys():
+            self._users[resource].discard(key)
+        return session
+
+    def put_resource(self, resource: ProtectedResource) -> bool:
+        """Keep the resource; False when it is not news."""
+        if not _is_news(self.resources.get(resource.key), resource):
+            return False
+        self.resources[resource.key] = resource
+        return True
+
+    def remove_resource(self, key: Key, uid: str) -> ProtectedResource | None:
+        """Forget the resource, unless another one of its name has come since."""
+        resource = self.resources.get(key)
+        if resource is None or resource.uid != uid:
+            return None
+        return self.resources.pop(key)
+
+    def sessions_of(self, resource: Key) -> Iterator[AccessSession]:
+        """The sessions that name the resource."""
+        return (self.sessions[key] for key in tuple(self._users.get(resource, ())))
+
+    def resources_in(self, namespaces: Iterable[str]) -> Iterator[ProtectedResource]:
+        """The resources of some namespaces."""
+        wanted = set(namespaces)
+        return (resource for key, resource in tuple(self.resources.items()) if key.namespace in wanted)
+
+
+def _is_news(known: C | None, seen: C) -> bool:
+    """Versions of one API server are numbers that grow (KEP-5504, Kubernetes 1.35)."""
+    if known is None or known.uid != seen.uid:
+        return known is None or known.metadata.creation_timestamp <= seen.metadata.creation_timestamp
+    return int(seen.metadata.resource_version) > int(known.metadata.resource_version)

@@ -1,0 +1,115 @@
+"""What is known of one firewall object: the last read, corrected by the answers to our own writes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from gatepass.core.errors import ProviderError
+from gatepass.core.placement import FAMILIES, Room
+from gatepass.core.ports import Access
+from gatepass.core.rules import ObservedRule, Rule, Target
+
+READS_LAG_SECONDS: Final = 120.0
+"""How long after a write a read may still miss it: EC2 is eventually consistent, and gives no bound of its own."""
+
+
+@dataclass(slots=True)
+class TargetState:
+    """One firewall object as we know it. Times are seconds of the event loop's clock."""
+
+    target: Target
+    rules: dict[str, ObservedRule] = field(default_factory=dict)
+    read_at: float | None = None
+    stale: bool = True
+    postponed: bool = False
+    trouble: ProviderError | None = None
+    refusals: dict[Access, ProviderError] = field(default_factory=dict)
+    conflicts: tuple[ObservedRule, ...] = ()
+    revoked: dict[str, float] = field(default_factory=dict)
+    _granted: dict[str, tuple[float, ObservedRule]] = field(default_factory=dict)
+    _lost: dict[Rule, float] = field(default_factory=dict)
+    _full_at: dict[int, int] = field(default_factory=dict)
+
+    def read(self, observed: Iterable[ObservedRule], started: float) -> None:
+        """Take a read that started at `started`; a write acknowledged less than two minutes before beats it."""
+        self._granted = {id_: ack for id_, ack in self._granted.items() if started < ack[0] + READS_LAG_SECONDS}
+        self.revoked = {id_: at for id_, at in self.revoked.items() if started < at + READS_LAG_SECONDS}
+        seen = {rule.id: rule for rule in observed if rule.id not in self.revoked}
+        self.rules = {**{id_: rule for id_, (_, rule) in self._granted.items()}, **seen}
+        held = {rule.rule for rule in seen.values()}
+        self._lost = {
+            rule: at for rule, at in self._lost.items() if rule not in held and started < at + READS_LAG_SECONDS
+        }
+        self._full_at.clear()
+        self.read_at = started
+        self.stale = False
+        self.trouble = None
+
+    def granted(self, observed: ObservedRule, at: float) -> None:
+        """A grant was acknowledged."""
+        self.rules[observed.id] = observed
+        self._granted[observed.id] = (at, observed)
+        self.revoked.pop(observed.id, None)
+        if observed.rule is not None:
+            self._lost.pop(observed.rule, None)
+
+    def gone(self, id_: str, at: float) -> None:
+        """A revocation was acknowledged."""
+        self.rules.pop(id_, None)
+        self._granted.pop(id_, None)
+        self.revoked[id_] = at
+
+    def relabelled(self, id_: str, description: str, at: float) -> None:
+        """A new description was acknowledged."""
+        before = self.rules.get(id_)
+        if before is not None:
+            after = ObservedRule(before.id, before.rule, description, before.owner, before.weight)
+            self.rules[id_] = after
+            self._granted[id_] = (at, after)
+
+    def retagged(self, id_: str, owner: str, at: float) -> None:
+        """A new owner tag was acknowledged."""
+        before = self.rules.get(id_)
+        if before is not None:
+            after = ObservedRule(before.id, before.rule, before.description, owner, before.weight)
+            self.rules[id_] = after
+            self._granted[id_] = (at, after)
+
+    def lost(self, rule: Rule, at: float) -> None:
+        """The answer to a grant was lost: the rule may be there until a read settles it."""
+        self._lost.setdefault(rule, at)
+
+    def full(self, family: int) -> None:
+        """The firewall said that it is full, whatever the quota says."""
+        self._full_at[family] = self.used(family)
+
+    def unsettled(self, rule: Rule) -> bool:
+        """May the rule be there although no read shows it?"""
+        return rule in self._lost
+
+    @property
+    def any_unsettled(self) -> bool:
+        """Is there a write of unknown outcome?"""
+        return bool(self._lost)
+
+    def used(self, family: int) -> int:
+        """Rules of the family that the firewall counts."""
+        return sum(rule.weight[FAMILIES.index(family)] for rule in self.rules.values())
+
+    def limit(self, family: int, quota: int) -> int:
+        """Rules of the family that it takes: its own word wins over the quota."""
+        return min(quota, self._full_at.get(family, quota))
+
+    def holding(self) -> dict[Rule, ObservedRule]:
+        """The rules that are there, by identity."""
+        return {rule.rule: rule for rule in self.rules.values() if rule.rule is not None}
+
+    def room(self, quota: int, coming: Iterable[Rule]) -> Room:
+        """Room for more, when `coming` are on their way."""
+        holds = set(self.holding())
+        free = {family: self.limit(family, quota) - self.used(family) for family in FAMILIES}
+        for rule in coming:
+            if rule not in holds:
+                holds.add(rule)
+                free[rule.family] -= 1
+        return Room(holds, free)
