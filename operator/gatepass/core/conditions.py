@@ -9,7 +9,7 @@ from gatepass.core.types.common import Condition
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Fact:
     """What a condition should say now."""
 
     type: str
@@ -23,21 +23,21 @@ _LONGEST_MESSAGE: Final = 2048
 
 
 def assert_conditions(
-    previous: Iterable[Condition], claims: Iterable[Claim], now: datetime, generation: int
+    previous: Iterable[Condition], facts: Iterable[Fact], now: datetime, generation: int
 ) -> tuple[Condition, ...]:
-    """The conditions that hold now; one that is not claimed goes, and its time moves only when its status does."""
+    """The conditions that hold now; one that is not stated goes, and its time moves only when its status does."""
     before = {condition.type: condition for condition in previous}
-    return tuple(_condition(before.get(claim.type), claim, now, generation) for claim in claims)
+    return tuple(_condition(before.get(fact.type), fact, now, generation) for fact in facts)
 
 
-def _condition(before: Condition | None, claim: Claim, now: datetime, generation: int) -> Condition:
-    status = _WORDS[claim.status]
+def _condition(before: Condition | None, fact: Fact, now: datetime, generation: int) -> Condition:
+    status = _WORDS[fact.status]
     since = before.last_transition_time if before is not None and before.status == status else now
     return Condition(
-        type=claim.type,
+        type=fact.type,
         status=status,
-        reason=claim.reason,
-        message=claim.message[:_LONGEST_MESSAGE],
+        reason=fact.reason,
+        message=fact.message[:_LONGEST_MESSAGE],
         last_transition_time=since,
         observed_generation=generation,
     )

@@ -20,22 +20,26 @@ class ClaimKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Somebody's wish for all of these rules in the firewalls of one resource; `until` is None for a static range."""
+    """Somebody's wish for all of these rules in the firewalls of one resource; `until` is None for a static range.
+
+    `granted` says that it had them before.
+    """
 
     key: ClaimKey
     resource: str
     rules: frozenset[Rule]
     until: datetime | None
     since: datetime
+    granted: bool = False
     note: str = ""
 
     @property
-    def order(self) -> tuple[bool, datetime, ClaimKey]:
-        """Static ranges come first, then the oldest."""
-        return self.until is not None, self.since, self.key
+    def order(self) -> tuple[bool, bool, datetime, ClaimKey]:
+        """Static ranges come first, then what was granted before, then the oldest."""
+        return self.until is not None, not self.granted, self.since, self.key
 
 
-def session_claim(session: AccessSession, resource: ProtectedResource, until: datetime) -> Claim:
+def session_claim(session: AccessSession, resource: ProtectedResource, until: datetime, *, granted: bool) -> Claim:
     """What a live session wants of one resource."""
     return Claim(
         key=ClaimKey(session.uid, resource.uid),
@@ -43,6 +47,7 @@ def session_claim(session: AccessSession, resource: ProtectedResource, until: da
         rules=rules_for(resource.spec.ports, session.spec.source.cidrs),
         until=until,
         since=session.metadata.creation_timestamp,
+        granted=granted,
     )
 
 

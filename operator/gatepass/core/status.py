@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from gatepass.core.conditions import Claim, assert_conditions
+from gatepass.core.conditions import Fact, assert_conditions
 from gatepass.core.lifecycle import End, phase
 from gatepass.core.policy import Refusal
 from gatepass.core.rules import Rule
@@ -83,7 +83,7 @@ def session_status(
         resources=entries,
         conditions=assert_conditions(
             session.status.conditions,
-            _claims(entries, step, settled=settled, end=end),
+            _facts(entries, step, settled=settled, end=end),
             now,
             session.metadata.generation,
         ),
@@ -164,24 +164,24 @@ def _rules(
     )
 
 
-def _claims(entries: Sequence[SessionResourceStatus], step: Phase, *, settled: bool, end: End | None) -> list[Claim]:
+def _facts(entries: Sequence[SessionResourceStatus], step: Phase, *, settled: bool, end: End | None) -> list[Fact]:
     opened = all(entry.state is ResourceState.APPLIED for entry in entries)
     troubled = [entry for entry in entries if entry.state is not ResourceState.APPLIED]
     told = "; ".join(_told(entry) for entry in troubled)
-    claims = [Claim("SourceResolved", True, "Declared", "the addresses are those of spec.source.cidrs")]
+    facts = [Fact("SourceResolved", True, "Declared", "the addresses are those of spec.source.cidrs")]
     if end is not None:
         gone = settled
-        claims.append(Claim("RulesApplied", False, "Removed" if gone else "Removing", "" if gone else told))
-        claims.append(Claim("Settled", settled, step.value, _ending(end.reason)))
-        return claims
-    claims.append(Claim("RulesApplied", opened, "Applied" if opened else _main_reason(troubled), told))
-    claims.append(Claim("Settled", settled, step.value, told))
-    claims.append(Claim("Ready", step is Phase.ACTIVE, step.value, told))
+        facts.append(Fact("RulesApplied", False, "Removed" if gone else "Removing", "" if gone else told))
+        facts.append(Fact("Settled", settled, step.value, _ending(end.reason)))
+        return facts
+    facts.append(Fact("RulesApplied", opened, "Applied" if opened else _main_reason(troubled), told))
+    facts.append(Fact("Settled", settled, step.value, told))
+    facts.append(Fact("Ready", step is Phase.ACTIVE, step.value, told))
     if step is Phase.FAILED:
-        claims.append(Claim("Stalled", True, _main_reason(troubled), told))
+        facts.append(Fact("Stalled", True, _main_reason(troubled), told))
     elif not settled:
-        claims.append(Claim("Reconciling", True, _main_reason(troubled), told))
-    return claims
+        facts.append(Fact("Reconciling", True, _main_reason(troubled), told))
+    return facts
 
 
 def _told(entry: SessionResourceStatus) -> str:

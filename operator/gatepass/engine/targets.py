@@ -26,6 +26,9 @@ class TargetState:
     refusals: dict[Access, ProviderError] = field(default_factory=dict)
     conflicts: tuple[ObservedRule, ...] = ()
     revoked: dict[str, float] = field(default_factory=dict)
+    read_after: float | None = None
+    settled: set[Rule] = field(default_factory=set)
+    doubtful: set[str] = field(default_factory=set)
     _granted: dict[str, tuple[float, ObservedRule]] = field(default_factory=dict)
     _lost: dict[Rule, float] = field(default_factory=dict)
     _full_at: dict[int, int] = field(default_factory=dict)
@@ -35,18 +38,23 @@ class TargetState:
         self._granted = {id_: ack for id_, ack in self._granted.items() if started < ack[0] + READS_LAG_SECONDS}
         self.revoked = {id_: at for id_, at in self.revoked.items() if started < at + READS_LAG_SECONDS}
         seen = {rule.id: rule for rule in observed if rule.id not in self.revoked}
-        self.rules = {**{id_: rule for id_, (_, rule) in self._granted.items()}, **seen}
+        self.rules = {**seen, **{id_: rule for id_, (_, rule) in self._granted.items()}}
+        self.doubtful = set(self.rules) - set(seen)
         held = {rule.rule for rule in seen.values()}
         self._lost = {
             rule: at for rule, at in self._lost.items() if rule not in held and started < at + READS_LAG_SECONDS
         }
         self._full_at.clear()
         self.read_at = started
+        if self.overdue(started):
+            self.read_after = None
         self.stale = False
         self.trouble = None
 
     def granted(self, observed: ObservedRule, at: float) -> None:
         """A grant was acknowledged."""
+        for id_ in [id_ for id_ in self.doubtful if self.rules[id_].rule == observed.rule]:
+            self._forget(id_)
         self.rules[observed.id] = observed
         self._granted[observed.id] = (at, observed)
         self.revoked.pop(observed.id, None)
@@ -55,9 +63,29 @@ class TargetState:
 
     def gone(self, id_: str, at: float) -> None:
         """A revocation was acknowledged."""
+        before = self.rules.get(id_)
+        if before is not None and before.rule is not None:
+            self.settled.add(before.rule)
+        self._forget(id_)
+        self.revoked[id_] = at
+
+    def _forget(self, id_: str) -> None:
         self.rules.pop(id_, None)
         self._granted.pop(id_, None)
-        self.revoked[id_] = at
+        self.doubtful.discard(id_)
+
+    def confirmed(self, rule: Rule) -> bool:
+        """The firewall called a grant a duplicate: is it a rule of ours that only the last read missed?"""
+        missed = [id_ for id_ in self.doubtful if self.rules[id_].rule == rule]
+        self.doubtful.difference_update(missed)
+        return bool(missed)
+
+    def shown(self) -> list[ObservedRule]:
+        """The rules that are there for sure: a grant that the last read does not show is put again to be sure.
+
+        Somebody may have taken it away since, or the read lags, and then the firewall answers that it is a duplicate.
+        """
+        return [rule for id_, rule in self.rules.items() if id_ not in self.doubtful]
 
     def relabelled(self, id_: str, description: str, at: float) -> None:
         """A new description was acknowledged."""
@@ -74,6 +102,14 @@ class TargetState:
             after = ObservedRule(before.id, before.rule, before.description, owner, before.weight)
             self.rules[id_] = after
             self._granted[id_] = (at, after)
+
+    def read_again(self, at: float) -> None:
+        """Another read is due at `at`."""
+        self.read_after = at if self.read_after is None else min(at, self.read_after)
+
+    def overdue(self, now: float) -> bool:
+        """Is a read due?"""
+        return self.read_after is not None and now >= self.read_after
 
     def lost(self, rule: Rule, at: float) -> None:
         """The answer to a grant was lost: the rule may be there until a read settles it."""

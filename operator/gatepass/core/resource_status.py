@@ -1,0 +1,174 @@
+"""What a ProtectedResource's status says, made from what the engine knows."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from gatepass.core.conditions import Fact, assert_conditions
+from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.ports import TargetFacts
+from gatepass.core.rules import ObservedRule, Target
+from gatepass.core.types.resource import (
+    Capacity,
+    FamilyCapacity,
+    ProtectedResource,
+    ProtectedResourceStatus,
+    TargetStatus,
+)
+
+_LISTED_IN_MESSAGES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the engine knows of one resource.
+
+    `capacity` is None until its targets have been read; `users` are the sessions that hold it open or still have
+    rules there; `shortages` what sessions wait for; `drained` are targets off the list that are empty of our rules.
+    """
+
+    account: str | None
+    external_id: str | None
+    refusal: ProviderError | None
+    targets: Mapping[Target, TargetFacts | ProviderError]
+    draining: Mapping[Target, TargetFacts | ProviderError]
+    drained: frozenset[Target]
+    capacity: Capacity | None
+    active: int
+    users: Sequence[str]
+    shortages: Sequence[str]
+    conflicts: Sequence[ObservedRule]
+    trouble: ProviderError | None
+    verified_at: datetime
+
+
+def resource_status(resource: ProtectedResource, findings: Findings, now: datetime) -> ProtectedResourceStatus:
+    """The whole status."""
+    found = {**findings.targets, **findings.draining}
+    listed = [_target(target, facts, draining=False) for target, facts in findings.targets.items()]
+    draining = [
+        _target(target, facts, draining=True)
+        for target, facts in findings.draining.items()
+        if target not in findings.drained
+    ]
+    before = {target.id: target for target in resource.status.targets}
+    verified = findings.refusal is None and all(isinstance(facts, TargetFacts) for facts in found.values())
+    return ProtectedResourceStatus(
+        conditions=assert_conditions(
+            resource.status.conditions, _facts(resource, findings), now, resource.metadata.generation
+        ),
+        account=findings.account,
+        external_id=findings.external_id,
+        capacity=findings.capacity,
+        active_sessions=findings.active,
+        last_verified_at=findings.verified_at if verified else resource.status.last_verified_at,
+        targets=tuple(
+            entry.model_copy(update={"name": old.name, "vpc": old.vpc})
+            if entry.name is None and (old := before.get(entry.id)) is not None
+            else entry
+            for entry in (*listed, *draining)
+        ),
+        observed_generation=resource.metadata.generation,
+    )
+
+
+def _target(target: Target, facts: TargetFacts | ProviderError, *, draining: bool) -> TargetStatus:
+    if isinstance(facts, TargetFacts):
+        return TargetStatus(id=target.id, name=facts.name, vpc=facts.vpc, draining=draining)
+    return TargetStatus(id=target.id, draining=draining)
+
+
+def _facts(resource: ProtectedResource, findings: Findings) -> list[Fact]:
+    credentials = _credentials(findings)
+    target = _target_found(findings)
+    capacity = _capacity(findings)
+    return [
+        _ready(resource, findings, [credentials, target]),
+        credentials,
+        target,
+        capacity,
+        *_conflict(findings.conflicts),
+    ]
+
+
+def _credentials(findings: Findings) -> Fact:
+    if findings.refusal is None:
+        return Fact("CredentialsValid", True, "Verified", f"account {findings.account}")
+    status = None if findings.refusal.failure is Failure.RETRY else False
+    return Fact("CredentialsValid", status, findings.refusal.reason, findings.refusal.message)
+
+
+def _target_found(findings: Findings) -> Fact:
+    missing = {target: facts for target, facts in findings.targets.items() if isinstance(facts, ProviderError)}
+    if findings.refusal is not None and not findings.targets:
+        return Fact("TargetFound", None, findings.refusal.reason, "the credentials come first")
+    if missing:
+        first = next(iter(missing.values()))
+        return Fact(
+            "TargetFound",
+            None if first.failure is Failure.RETRY else False,
+            first.reason,
+            "; ".join(f"{target.id}: {error.message}" for target, error in missing.items()),
+        )
+    return Fact("TargetFound", True, "Found", ", ".join(target.id for target in findings.targets))
+
+
+def _capacity(findings: Findings) -> Fact:
+    if findings.capacity is None:
+        return Fact("CapacityAvailable", None, "NotRead", "no firewall has been read yet")
+    numbers = "; ".join(
+        f"{family}: {room.used} of {room.limit} rules used, {room.ours} ours"
+        for family, room in (("IPv4", findings.capacity.ipv4), ("IPv6", findings.capacity.ipv6))
+    )
+    if findings.shortages:
+        return Fact(
+            "CapacityAvailable",
+            False,
+            "Full",
+            f"{numbers}; {len(findings.shortages)} sessions wait: {findings.shortages[0]}",
+        )
+    full = any(room.used >= room.limit for room in (findings.capacity.ipv4, findings.capacity.ipv6))
+    # The numbers stand in status.capacity: a message with them would be a write for each rule.
+    return Fact("CapacityAvailable", not full, "Full" if full else "Room", numbers if full else "")
+
+
+def _conflict(conflicts: Sequence[ObservedRule]) -> list[Fact]:
+    if not conflicts:
+        return []
+    told = ", ".join(rule.id for rule in conflicts[:_LISTED_IN_MESSAGES])
+    return [
+        Fact(
+            "OwnerConflict",
+            True,
+            "MarkMissing",
+            f"{len(conflicts)} rules carry one of our two marks and not the other, so they are left alone: {told}. "
+            "Remove them by hand, or restore the tag gatepass.dev/owner and the description",
+        )
+    ]
+
+
+def _ready(resource: ProtectedResource, findings: Findings, needed: Sequence[Fact]) -> Fact:
+    if resource.deleting:
+        waits = ", ".join(findings.users[:_LISTED_IN_MESSAGES])
+        more = len(findings.users) - _LISTED_IN_MESSAGES
+        message = (
+            f"waits for {len(findings.users)} sessions to end: {waits}" if findings.users else "removing its rules"
+        )
+        return Fact("Ready", False, "Deleting", message + (f" and {more} more" if more > 0 else ""))
+    lacking = next((fact for fact in needed if fact.status is not True), None)
+    if lacking is not None:
+        return Fact("Ready", False, lacking.reason, lacking.message)
+    if findings.trouble is not None:
+        return Fact("Ready", False, findings.trouble.reason, findings.trouble.message)
+    if findings.capacity is None:
+        return Fact("Ready", False, "NotRead", "no firewall has been read yet")
+    return Fact("Ready", True, "Ready")
+
+
+def capacity_of(families: Mapping[int, tuple[int, int, int]]) -> Capacity:
+    """Capacity from (used, limit, ours) per IP family."""
+    (used4, limit4, ours4), (used6, limit6, ours6) = families[4], families[6]
+    return Capacity(
+        ipv4=FamilyCapacity(used=used4, limit=limit4, ours=ours4),
+        ipv6=FamilyCapacity(used=used6, limit=limit6, ours=ours6),
+    )

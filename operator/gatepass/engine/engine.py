@@ -1,0 +1,170 @@
+"""The engine as a whole: events in, passes out."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from gatepass.core.ports import Clock, Cluster, Provider
+from gatepass.core.rules import Target
+from gatepass.core.types.common import Key
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import AccessSession
+from gatepass.engine.grants import Grants
+from gatepass.engine.reconciler import Reconciler
+from gatepass.engine.resource_pass import ResourcePass
+from gatepass.engine.session_pass import SessionPass
+from gatepass.engine.state import Standing, State
+from gatepass.engine.store import Namespace, Store
+from gatepass.engine.verifier import Confinement, Verifier
+from gatepass.engine.views import Views
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """`owner` is the install id that marks our rules."""
+
+    owner: str
+    confinement: Confinement
+    resync_seconds: float
+    default_ttl: timedelta
+    admission_unverified: bool
+
+
+class Engine:
+    """Takes what is seen of objects, and brings the firewalls and the statuses in line with it.
+
+    Fill `store` with a full listing before `run`: what is not in it is not granted, and is revoked.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        store: Store,
+        providers: Mapping[str, Provider],
+        cluster: Cluster,
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._state = state = State(store, settings.owner, started=clock.monotonic(), started_at=clock.now())
+        grants = Grants(state)
+        views = Views(state, grants)
+        self._verifier = Verifier(state, providers, cluster, clock, settings.confinement, self._verified)
+        self._reconciler = Reconciler(state, grants, providers, clock, self._reconciled, self._verifier.queue.add)
+        self._sessions = SessionPass(
+            state,
+            grants,
+            views,
+            cluster,
+            clock,
+            settings.default_ttl,
+            unverified=settings.admission_unverified,
+            touch=self._reconciler.queue.add,
+        )
+        self._resources = ResourcePass(state, views, cluster, clock)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for queue in (self._verifier.queue, self._reconciler.queue, self._sessions.queue, self._resources.queue):
+                tasks.create_task(queue.run())
+            tasks.create_task(self._resync())
+
+    async def _resync(self) -> None:
+        """Look at everything at the start and then at every resync: drift makes no event."""
+        while True:
+            for key in list(self._store.resources):
+                self._verifier.queue.add(key)
+            for target, known in self._state.targets.items():
+                known.stale = True
+                self._reconciler.queue.add(target)
+            for session in list(self._store.sessions):
+                self._sessions.queue.add(session)
+            await asyncio.sleep(self._settings.resync_seconds)
+
+    # events
+
+    def session_seen(self, session: AccessSession) -> None:
+        """A session was created or changed."""
+        before = self._store.sessions.get(session.key)
+        if self._store.put_session(session):
+            if before is not None and before.uid != session.uid:
+                self._sessions.forget(before)
+            self._sessions.queue.add(session.key)
+
+    def session_gone(self, key: Key, uid: str) -> None:
+        """A session was deleted."""
+        session = self._store.remove_session(key, uid)
+        if session is not None:
+            self._sessions.forget(session)
+
+    def resource_seen(self, resource: ProtectedResource) -> None:
+        """A resource was created or changed."""
+        before = self._store.resources.get(resource.key)
+        if not self._store.put_resource(resource):
+            return
+        if before is not None and before.uid != resource.uid:
+            self._forget_resource(before)
+            before = None
+        if before is None or _decides(before) != _decides(resource):
+            self._verifier.queue.add(resource.key)
+            self._touch_users(resource.key)
+        self._resources.queue.add(resource.key)
+
+    def resource_gone(self, key: Key, uid: str) -> None:
+        """A resource was deleted."""
+        resource = self._store.remove_resource(key, uid)
+        if resource is not None:
+            self._forget_resource(resource)
+            self._touch_users(key)
+
+    def namespace_seen(self, namespace: Namespace) -> None:
+        """A namespace was created or changed."""
+        if self._store.namespaces.get(namespace.name) != namespace:
+            self._store.namespaces[namespace.name] = namespace
+            self._touch_namespace(namespace.name)
+
+    def namespace_gone(self, name: str) -> None:
+        """A namespace was deleted."""
+        if self._store.namespaces.pop(name, None) is not None:
+            self._touch_namespace(name)
+
+    # who has to look again
+
+    def _verified(self, key: Key, before: Standing | None) -> None:
+        after = self._state.standings.get(key)
+        for target in {*(before.everywhere() if before else ()), *(after.everywhere() if after else ())}:
+            self._reconciler.queue.add(target)
+        self._touch_users(key)
+        self._resources.queue.add(key)
+
+    def _reconciled(self, target: Target) -> None:
+        for key in self._state.tenants[target]:
+            self._touch_users(key)
+            self._resources.queue.add(key)
+
+    def _touch_users(self, resource: Key) -> None:
+        for session in self._store.sessions_of(resource):
+            self._sessions.queue.add(session.key)
+
+    def _touch_namespace(self, name: str) -> None:
+        for resource in self._store.resources_in([name]):
+            self._touch_users(resource.key)
+            self._resources.queue.add(resource.key)
+        for key in list(self._store.sessions):
+            if key.namespace == name:
+                self._sessions.queue.add(key)
+
+    def _forget_resource(self, resource: ProtectedResource) -> None:
+        standing = self._state.standings.get(resource.key)
+        self._state.set_standing(resource.key, None)
+        self._verifier.queue.forget(resource.key)
+        self._resources.forget(resource)
+        for target in standing.everywhere() if standing else ():
+            self._reconciler.queue.add(target)
+
+
+def _decides(resource: ProtectedResource) -> tuple[int, bool, bool]:
+    """What of a resource makes sessions look again; its status does not."""
+    return resource.metadata.generation, resource.deleting, resource.held

@@ -1,0 +1,118 @@
+"""Who is granted what right now: lifecycle, policy and admission put together, recomputed from the whole state."""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+
+from pydantic import ValidationError
+
+from gatepass.core import lifecycle
+from gatepass.core.desired import Claim, session_claim, static_claims
+from gatepass.core.policy import WITHDRAWN, Refusal, Surroundings, refusal, withdrawal
+from gatepass.core.types.common import MAX_RULES_PER_SESSION, REQUESTED_BY, Key, format_duration
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import AccessSession, EndedReason, Requester, SessionResourceStatus
+from gatepass.engine.state import State
+
+
+def requester_of(session: AccessSession) -> Requester | None:
+    """Who created the session, as admission stamped it; None when there is no stamp that can be read."""
+    try:
+        return Requester.model_validate(json.loads(session.metadata.annotations.get(REQUESTED_BY, "")))
+    except (ValueError, ValidationError):
+        return None
+
+
+def was_granted(entry: SessionResourceStatus | None) -> bool:
+    """Had the session got this resource once?"""
+    return entry is not None and (bool(entry.rules) or entry.reason == WITHDRAWN)
+
+
+class Grants:
+    """Pure questions to the state; `now` is an argument, as in the core."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def deadline(self, session: AccessSession) -> tuple[datetime, EndedReason]:
+        """When the session's time is up."""
+        resources = (self._state.store.resources.get(key) for key in session.resource_keys())
+        return lifecycle.deadline(session, [r.spec.policy.max_duration for r in resources if r is not None])
+
+    def end(self, session: AccessSession, now: datetime) -> lifecycle.End | None:
+        """The end of the session, if it has come."""
+        return lifecycle.end(session, now, self.deadline(session), withdrawn=self._withdrawn(session, now))
+
+    def closed(self, session: AccessSession, now: datetime) -> bool:
+        """May its rules go? Once they may, they may for good."""
+        if session.uid not in self._state.closed and lifecycle.closed(self.end(session, now)):
+            self._state.closed.add(session.uid)
+        return session.uid in self._state.closed
+
+    def _withdrawn(self, session: AccessSession, now: datetime) -> bool:
+        keys = session.resource_keys()
+        return any(was_granted(session.resource_status(key)) for key in keys) and all(
+            self.refusal(session, key, now) is not None for key in keys
+        )
+
+    def refusal(self, session: AccessSession, key: Key, now: datetime) -> Refusal | None:
+        """Why the session does not get the resource."""
+        resource = self._state.store.resources.get(key)
+        before = session.resource_status(key)
+        granted = was_granted(before)
+        if resource is None:
+            return Refusal("ResourceNotFound", f"ProtectedResource {key} does not exist")
+        if granted and before is not None and before.uid not in (None, resource.uid):
+            return Refusal("ResourceReplaced", f"ProtectedResource {key} is another one than this session was granted")
+        around = self._surroundings(session, resource)
+        if granted:
+            return withdrawal(session, resource, around) or self._outlasted(session, resource, now)
+        return (
+            refusal(session, resource, around)
+            or self._too_many(session)
+            or self._state.admitted.get((session.uid, key))
+        )
+
+    def _surroundings(self, session: AccessSession, resource: ProtectedResource) -> Surroundings:
+        namespaces = self._state.store.namespaces
+        here = namespaces.get(session.metadata.namespace)
+        there = namespaces.get(resource.metadata.namespace)
+        return Surroundings(
+            session_namespace_labels=here.labels if here else {},
+            resource_namespace_deleting=there.deleting if there else False,
+        )
+
+    def _outlasted(self, session: AccessSession, resource: ProtectedResource, now: datetime) -> Refusal | None:
+        longest = resource.spec.policy.max_duration
+        if now < session.started_at + longest:
+            return None
+        return Refusal(
+            WITHDRAWN, f"ProtectedResource {resource.key} allows {format_duration(longest)} now (policy.maxDuration)"
+        )
+
+    def _too_many(self, session: AccessSession) -> Refusal | None:
+        found = (self._state.store.resources.get(key) for key in session.resource_keys())
+        needs = len(session.spec.source.cidrs) * sum(len(resource.spec.ports) for resource in found if resource)
+        if needs <= MAX_RULES_PER_SESSION:
+            return None
+        return Refusal("TooManyRules", f"the session needs {needs} rules, and {MAX_RULES_PER_SESSION} are the most")
+
+    def claim(self, session: AccessSession, resource: ProtectedResource, now: datetime) -> Claim | None:
+        """What the session wants of the resource now; None when it may have nothing, or is not decided on yet."""
+        key = resource.key
+        if self.closed(session, now) or self.refusal(session, key, now) is not None:
+            return None
+        granted = was_granted(session.resource_status(key))
+        if not granted and not (resource.held and session.held and (session.uid, key) in self._state.admitted):
+            return None
+        until = min(self.deadline(session)[0], session.started_at + resource.spec.policy.max_duration)
+        return session_claim(session, resource, until, granted=granted)
+
+    def claims(self, resource: ProtectedResource, now: datetime) -> Iterator[Claim]:
+        """Everything that is wanted of the resource now."""
+        if resource.held:
+            yield from static_claims(resource)
+        for session in self._state.store.sessions_of(resource.key):
+            claim = self.claim(session, resource, now)
+            if claim is not None:
+                yield claim

@@ -1,0 +1,114 @@
+"""One pass over one ProtectedResource: report, and let go what is finished."""
+
+from typing import Final
+
+import structlog
+
+from gatepass.core.plan import is_ours
+from gatepass.core.ports import Clock, Cluster, ClusterError, GoneError
+from gatepass.core.resource_status import resource_status
+from gatepass.core.types.common import ABANDON, Key
+from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
+from gatepass.engine.queue import Queue
+from gatepass.engine.state import Standing, State
+from gatepass.engine.verifier import access_of
+from gatepass.engine.views import Views
+
+log = structlog.get_logger(__name__)
+
+WRITE_EVERY_SECONDS: Final = 1.0
+"""A burst of sessions changes capacity many times a second; nobody reads it that often."""
+
+
+class ResourcePass:
+    """Writes status at most once a second, and holds a deleted resource until nothing of it is left."""
+
+    def __init__(self, state: State, views: Views, cluster: Cluster, clock: Clock) -> None:
+        self._state = state
+        self._views = views
+        self._cluster = cluster
+        self._clock = clock
+        self._written: dict[str, float] = {}
+        self.queue: Queue[Key] = Queue("resource", self.run, workers=8)
+
+    async def run(self, key: Key) -> None:
+        """One pass. What the API server refuses is tried again with backoff."""
+        resource = self._state.store.resources.get(key)
+        if resource is None:
+            return
+        try:
+            await self._pass(resource)
+        except GoneError:
+            return
+        except ClusterError as error:
+            log.warning("cannot write", resource=str(key), error=str(error))
+            self.queue.retry(key)
+        else:
+            self.queue.succeeded(key)
+
+    async def _pass(self, resource: ProtectedResource) -> None:
+        standing = self._state.standings.get(resource.key)
+        if standing is not None:
+            await self._report(resource, standing)
+        if resource.deleting and resource.held and self._may_go(resource, standing):
+            await self._release(resource)
+
+    async def _report(self, resource: ProtectedResource, standing: Standing) -> None:
+        now = self._clock.now()
+        status = resource_status(resource, self._views.of_resource(resource, standing, now), now)
+        if status == resource.status:
+            return
+        at = self._clock.monotonic()
+        wait = self._written.get(resource.uid, float("-inf")) + WRITE_EVERY_SECONDS - at
+        if wait > 0:
+            self.queue.add(resource.key, wait)
+            return
+        self._written[resource.uid] = at
+        updated = await self._cluster.write_resource_status(resource, status)
+        self._state.store.put_resource(updated)
+        self._announce(resource, status)
+
+    def _announce(self, resource: ProtectedResource, status: ProtectedResourceStatus) -> None:
+        """Events on transitions only."""
+        before = {condition.type: condition.status for condition in resource.status.conditions}
+        for condition in status.conditions:
+            if condition.type == "Ready" and before.get("Ready") != condition.status:
+                self._cluster.announce(
+                    resource, condition.reason, condition.message, warning=condition.status != "True"
+                )
+
+    def _may_go(self, resource: ProtectedResource, standing: Standing | None) -> bool:
+        if resource.metadata.annotations.get(ABANDON) == "true":
+            left = self._left(standing)
+            log.warning("abandoned", resource=str(resource.key), rules=left)
+            self._cluster.announce(
+                resource, "Abandoned", f"given up; rules that may be left: {', '.join(left) or 'none'}", warning=True
+            )
+            return True
+        return self._views.finished(resource, standing)
+
+    def _left(self, standing: Standing | None) -> list[str]:
+        return [
+            f"{target.id}/{rule.id} ({rule.rule})"
+            for target in (standing.everywhere() if standing else ())
+            for rule in self._state.target(target).rules.values()
+            if is_ours(rule, self._state.owner, known=())
+        ]
+
+    async def _release(self, resource: ProtectedResource) -> None:
+        secret = access_of(resource, self._state.owner).credentials.secret
+        if secret is not None and not self._shared(resource, secret):
+            await self._cluster.release_secret(*secret)
+        await self._cluster.release(resource)
+
+    def _shared(self, resource: ProtectedResource, secret: tuple[str, str]) -> bool:
+        return any(
+            access_of(other, self._state.owner).credentials.secret == secret
+            for other in self._state.store.resources_in([resource.metadata.namespace])
+            if other.uid != resource.uid
+        )
+
+    def forget(self, resource: ProtectedResource) -> None:
+        """The resource is no more."""
+        self.queue.forget(resource.key)
+        self._written.pop(resource.uid, None)

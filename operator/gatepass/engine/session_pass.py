@@ -1,0 +1,210 @@
+"""One pass over one session: admit, latch its end, report, and let go what is finished."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from gatepass.core.lifecycle import End
+from gatepass.core.policy import Refusal
+from gatepass.core.ports import Clock, Cluster, ClusterError, GoneError
+from gatepass.core.rules import Target
+from gatepass.core.status import ResourceView, session_status
+from gatepass.core.types.common import NEVER, Key
+from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phase, ResourceState
+from gatepass.engine.grants import Grants, requester_of, was_granted
+from gatepass.engine.queue import Queue
+from gatepass.engine.state import State
+from gatepass.engine.views import FINAL, Views
+
+log = structlog.get_logger(__name__)
+
+PLACE_EVERY_SECONDS: Final = 30.0
+"""How often a waiting session is told its place in the line."""
+_KEPT_FOR_EVER: Final = (
+    "argocd.argoproj.io/tracking-id",
+    "kustomize.toolkit.fluxcd.io/name",
+    "helm.toolkit.fluxcd.io/name",
+)
+"""Marks of Argo CD and Flux: they would create again what we delete."""
+
+
+class SessionPass:
+    """One pass over one session. Writes only what differs, and nothing while the first attempt is on its way."""
+
+    def __init__(
+        self,
+        state: State,
+        grants: Grants,
+        views: Views,
+        cluster: Cluster,
+        clock: Clock,
+        default_ttl: timedelta,
+        *,
+        unverified: bool,
+        touch: Callable[[Target], None],
+    ) -> None:
+        self._state = state
+        self._grants = grants
+        self._views = views
+        self._cluster = cluster
+        self._clock = clock
+        self._default_ttl = default_ttl
+        self._unverified = unverified
+        self._touch = touch
+        self._shape: dict[str, object] = {}
+        self._told_place: dict[str, datetime] = {}
+        self.queue: Queue[Key] = Queue("session", self.run, workers=24)
+
+    async def run(self, key: Key) -> None:
+        """One pass. What the API server refuses is tried again with backoff."""
+        session = self._state.store.sessions.get(key)
+        if session is None:
+            return
+        try:
+            refused = await self._pass(session)
+        except GoneError:
+            return  # its event, or that of the next one of its name, is on the way
+        except ClusterError as error:
+            log.warning("cannot write", session=str(key), error=str(error))
+            self.queue.retry(key)
+        else:
+            (self.queue.retry if refused else self.queue.succeeded)(key)
+
+    async def _pass(self, session: AccessSession) -> bool:
+        """Answers whether admission refused something, which an administrator may change without an event."""
+        if not session.held and not session.deleting:
+            await self._cluster.hold(session)
+            return False
+        refused = self._grants.end(session, self._clock.now()) is None and await self._admit(session)
+        now = self._clock.now()
+        end = self._grants.end(session, now)
+        self._touch_targets(session, now)
+        session = await self._report(session, end, now)
+        await self._let_go(session, now)
+        return refused
+
+    async def _admit(self, session: AccessSession) -> bool:
+        """Ask, before the first grant, whether the requester may use what the session names; a yes is kept."""
+        refused = False
+        for key in session.resource_keys():
+            if was_granted(session.resource_status(key)) or key not in self._state.store.resources:
+                continue
+            if self._state.admitted.get((session.uid, key), _ASK) is not None:
+                answer = self._state.admitted[session.uid, key] = await self._admission(session, key)
+                refused = refused or answer is not None
+        return refused
+
+    async def _admission(self, session: AccessSession, key: Key) -> Refusal | None:
+        requester = requester_of(session)
+        if requester is None:
+            return Refusal("RequesterUnknown", "the annotation gatepass.dev/requested-by is missing or cannot be read")
+        if not self._unverified and not await self._cluster.requesters_are_verified():
+            return Refusal(
+                "RequesterUnverified",
+                "Gatepass's admission policies are not in force, so that nobody vouches for "
+                "the annotation gatepass.dev/requested-by: install them (gatepass manifests)",
+            )
+        if await self._cluster.may_use(requester, key):
+            return None
+        return Refusal(
+            "NotAuthorized",
+            f'user "{requester.username}" may not use ProtectedResource {key}: '
+            'needs the verb "use" on protectedresources',
+        )
+
+    def _touch_targets(self, session: AccessSession, now: datetime) -> None:
+        """Send every target that the session names through a pass, when what it wants there has changed."""
+        resources = [self._state.store.resources.get(key) for key in session.resource_keys()]
+        shape = [(r.key, self._grants.claim(session, r, now)) for r in resources if r is not None]
+        if self._shape.get(session.uid) != shape:
+            self._shape[session.uid] = shape
+            for key, _ in shape:
+                standing = self._state.standings.get(key)
+                for target in standing.everywhere() if standing else ():
+                    self._touch(target)
+
+    async def _report(self, session: AccessSession, end: End | None, now: datetime) -> AccessSession:
+        views = self._views.of_session(session, end, now)
+        deadline, _ = self._grants.deadline(session)
+        told = self._told_place.get(session.uid)
+        refresh = told is None or (now - told).total_seconds() >= PLACE_EVERY_SECONDS
+        status = session_status(session, views, end, deadline, requester_of(session), now, refresh_places=refresh)
+        self._schedule(session, status, deadline, now)
+        if status == session.status or self._too_early(session, views, end):
+            return session
+        if any(entry.state is ResourceState.WAITING for entry in status.resources) and refresh:
+            self._told_place[session.uid] = now
+        updated = await self._cluster.write_session_status(session, status)
+        self._state.store.put_session(updated)
+        self._announce(session, status)
+        if end is not None and not end.latched:
+            self._touch_targets(updated, now)
+        return updated
+
+    def _too_early(self, session: AccessSession, views: list[ResourceView], end: End | None) -> bool:
+        """Nothing is written while the answer is a moment away: one write per opening, and one per closing."""
+        if end is None:
+            return any(view.fresh for view in views)
+        if end.latched:
+            return session.deleting and not any(view.trouble for view in views)
+        return self._grants.closed(session, end.at) and any(view.left and not view.trouble for view in views)
+
+    def _schedule(self, session: AccessSession, status: AccessSessionStatus, deadline: datetime, now: datetime) -> None:
+        """Come back when time alone changes something."""
+        moments = []
+        if status.ended_at is None:
+            moments.append(deadline)
+            resources = (self._state.store.resources.get(key) for key in session.resource_keys())
+            moments += [session.started_at + r.spec.policy.max_duration for r in resources if r is not None]
+            if any(entry.state is ResourceState.WAITING for entry in status.resources):
+                moments.append(now + timedelta(seconds=PLACE_EVERY_SECONDS))
+        elif status.phase in FINAL and (ttl := self._ttl(session)) is not None:
+            moments.append(status.ended_at + ttl)
+        ahead = [moment for moment in moments if moment > now]
+        if ahead:
+            self.queue.add(session.key, (min(ahead) - now).total_seconds())
+
+    def _ttl(self, session: AccessSession) -> timedelta | None:
+        ttl = self._default_ttl if session.spec.ttl_after_ended is None else session.spec.ttl_after_ended
+        marks = {**session.metadata.labels, **session.metadata.annotations}
+        return None if ttl == NEVER or any(mark in marks for mark in _KEPT_FOR_EVER) else ttl
+
+    def _announce(self, session: AccessSession, status: AccessSessionStatus) -> None:
+        """Events on transitions only."""
+        before = session.status.phase
+        if status.phase is None or status.phase == before:
+            return
+        settled = next((c.message for c in status.conditions if c.type == "Settled"), "")
+        warning = status.phase in (Phase.FAILED, Phase.PARTIAL)
+        message = f"open to {status.address}" if status.phase is Phase.ACTIVE else settled or status.phase.value
+        self._cluster.announce(session, status.phase.value, message, warning=warning)
+
+    async def _let_go(self, session: AccessSession, now: datetime) -> None:
+        end = self._grants.end(session, now)
+        if end is None or not end.latched or any(v.left for v in self._views.of_session(session, end, now)):
+            return
+        if session.deleting:
+            if session.held:
+                await self._cluster.release(session)
+            return
+        ttl = self._ttl(session)
+        if ttl is not None and session.status.phase in FINAL and end.at + ttl <= now:
+            await self._cluster.delete_session(session)
+
+    def forget(self, session: AccessSession) -> None:
+        """The session is no more."""
+        self.queue.forget(session.key)
+        self._shape.pop(session.uid, None)
+        self._told_place.pop(session.uid, None)
+        self._state.closed.discard(session.uid)
+        for key in session.resource_keys():
+            self._state.admitted.pop((session.uid, key), None)
+            standing = self._state.standings.get(key)
+            for target in standing.everywhere() if standing else ():
+                self._touch(target)
+
+
+_ASK: Final = Refusal("", "")
+"""Stands for "not asked yet", so that a refusal is asked about again and a permission is not."""

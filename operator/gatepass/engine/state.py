@@ -1,0 +1,130 @@
+"""Everything the engine knows; the passes read it, and each part is written by one of them."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from gatepass.core.desired import ClaimKey
+from gatepass.core.errors import ProviderError
+from gatepass.core.policy import Refusal
+from gatepass.core.ports import Access, TargetFacts
+from gatepass.core.rules import Rule, Target
+from gatepass.core.types.common import Key
+from gatepass.engine.store import Store
+from gatepass.engine.targets import READS_LAG_SECONDS, TargetState
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What verifying a resource brought to light.
+
+    `targets` are its current firewall objects in their order, with their facts or why they cannot be used;
+    `draining` those that were taken off its list and still hold rules of ours.
+    """
+
+    generation: int
+    access: Access
+    account: str | None
+    refusal: ProviderError | None
+    targets: Mapping[Target, TargetFacts | ProviderError]
+    draining: Mapping[Target, TargetFacts | ProviderError]
+    verified_at: datetime
+
+    def usable(self) -> list[Target]:
+        """The targets that new rules may go to."""
+        return [target for target, facts in self.targets.items() if isinstance(facts, TargetFacts)]
+
+    def everywhere(self) -> list[Target]:
+        """The targets that may hold rules for it."""
+        return [*self.targets, *self.draining]
+
+    def proves(self, target: Target) -> bool:
+        """Has it shown that its credentials find this target?"""
+        return isinstance(self.targets.get(target, self.draining.get(target)), TargetFacts)
+
+    def quota(self, target: Target) -> int:
+        """Rules per IP family that the target takes; 0 when it cannot be used."""
+        facts = self.targets.get(target)
+        return facts.limit if isinstance(facts, TargetFacts) else 0
+
+
+class Placements:
+    """Which target holds each rule of each claim."""
+
+    def __init__(self) -> None:
+        self._of: dict[ClaimKey, dict[Rule, Target]] = {}
+        self._at: defaultdict[Target, defaultdict[Rule, set[ClaimKey]]] = defaultdict(lambda: defaultdict(set))
+
+    def of(self, claim: ClaimKey) -> Mapping[Rule, Target]:
+        """Where the rules of a claim are placed; empty when it is not placed."""
+        return self._of.get(claim, {})
+
+    def at(self, target: Target) -> Mapping[Rule, set[ClaimKey]]:
+        """The rules placed in a target, and by whom."""
+        return self._at[target]
+
+    def put(self, claim: ClaimKey, placed: dict[Rule, Target]) -> None:
+        """Place a claim, instead of where it was before."""
+        self.drop(claim)
+        if not placed:
+            return
+        self._of[claim] = placed
+        for rule, target in placed.items():
+            self._at[target][rule].add(claim)
+
+    def drop(self, claim: ClaimKey) -> None:
+        """The claim is no more."""
+        for rule, target in self._of.pop(claim, {}).items():
+            holders = self._at[target][rule]
+            holders.discard(claim)
+            if not holders:
+                del self._at[target][rule]
+
+    def drop_at(self, target: Target, rules: Iterable[Rule]) -> set[ClaimKey]:
+        """The target does not take these rules: everybody who placed one there looks for another place."""
+        displaced = {claim for rule in rules for claim in self._at[target].get(rule, ())}
+        for claim in displaced:
+            self.drop(claim)
+        return displaced
+
+
+@dataclass(slots=True)
+class State:
+    """The state of the engine. Times called `*_at` of type float are seconds of the event loop's clock."""
+
+    store: Store
+    owner: str
+    started: float
+    started_at: datetime
+    standings: dict[Key, Standing] = field(default_factory=dict)
+    targets: dict[Target, TargetState] = field(default_factory=dict)
+    tenants: defaultdict[Target, set[Key]] = field(default_factory=lambda: defaultdict(set))
+    placements: Placements = field(default_factory=Placements)
+    waiting: dict[ClaimKey, str] = field(default_factory=dict)
+    admitted: dict[tuple[str, Key], Refusal | None] = field(default_factory=dict)
+    closed: set[str] = field(default_factory=set)
+
+    def target(self, target: Target) -> TargetState:
+        """What is known of a target, from the first time it is named."""
+        return self.targets.setdefault(target, TargetState(target))
+
+    def set_standing(self, key: Key, standing: Standing | None) -> None:
+        """Take the result of a verification, or forget the resource."""
+        before = self.standings.pop(key, None)
+        for target in before.everywhere() if before else ():
+            self.tenants[target].discard(key)
+        if standing is not None:
+            self.standings[key] = standing
+            for target in standing.everywhere():
+                self.tenants[target].add(key)
+
+    def release(self, claim: ClaimKey) -> None:
+        """A claim is no more."""
+        self.placements.drop(claim)
+        self.waiting.pop(claim, None)
+
+    @property
+    def reads_settle_at(self) -> float:
+        """From then on, a read shows everything that was written before this process began."""
+        return self.started + READS_LAG_SECONDS

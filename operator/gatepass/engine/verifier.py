@@ -1,0 +1,191 @@
+"""Verifies resources: who the credentials are, which firewall objects they find, and how much goes in."""
+
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
+from gatepass.core.ports import Access, Clock, Cluster, ClusterError, Credentials, GoneError, Provider, TargetFacts
+from gatepass.core.rules import Target
+from gatepass.core.types.common import Key
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.engine.queue import Queue
+from gatepass.engine.state import Standing, State
+
+log = structlog.get_logger(__name__)
+
+OPERATOR_IDENTITY: Final = "operator"
+"""The word for the operator's own identity in the list of what a namespace may use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """Which namespaces may use the operator's own identity, and which roles: globs of namespaces to globs of roles.
+
+    Without it any tenant could aim the operator at any firewall that the operator can reach.
+    """
+
+    namespaces: Mapping[str, Sequence[str]]
+
+    def refusal(self, namespace: str, credentials: Credentials) -> str | None:
+        """Why a namespace may not use these credentials; a Secret of its own it always may."""
+        if credentials.secret is not None:
+            return None
+        wanted = credentials.role or OPERATOR_IDENTITY
+        allowed = [
+            glob for ns, globs in self.namespaces.items() if fnmatch.fnmatchcase(namespace, ns) for glob in globs
+        ]
+        if any(fnmatch.fnmatchcase(wanted, glob) for glob in allowed):
+            return None
+        what = f"the role {credentials.role}" if credentials.role else "the operator's own identity"
+        return (
+            f"namespace {namespace} may not use {what}: use credentials.secretRef, "
+            "or have the installation list it (credentialsNamespaces)"
+        )
+
+
+def access_of(resource: ProtectedResource, owner: str) -> Access:
+    """The way in that the resource names; the external id is ours to make, never the user's."""
+    firewall = resource.spec.aws
+    namespace = resource.metadata.namespace
+    given = firewall.credentials
+    if given is None:
+        credentials = Credentials()
+    elif given.secret_ref is not None:
+        credentials = Credentials(secret=(namespace, given.secret_ref.name))
+    else:
+        credentials = Credentials(role=given.role_arn, external_id=external_id(resource, owner))
+    return Access("aws", firewall.region, credentials)
+
+
+def external_id(resource: ProtectedResource, owner: str) -> str | None:
+    """What a role's trust policy should ask for: `<install id>/<namespace>`; None without a role."""
+    given = resource.spec.aws.credentials
+    return f"{owner}/{resource.metadata.namespace}" if given and given.role_arn else None
+
+
+class Verifier:
+    """Asks the cloud who we are and what is there; keeps the answer until it is told to ask again."""
+
+    def __init__(
+        self,
+        state: State,
+        providers: Mapping[str, Provider],
+        cluster: Cluster,
+        clock: Clock,
+        confinement: Confinement,
+        verified: Callable[[Key, Standing | None], None],
+    ) -> None:
+        self._state = state
+        self._providers = providers
+        self._cluster = cluster
+        self._clock = clock
+        self._confinement = confinement
+        self._verified = verified
+        self.queue: Queue[Key] = Queue("verify", self.run, workers=16)
+
+    async def run(self, key: Key) -> None:
+        """Verify one resource; a refusal is kept, reported, and asked again with backoff."""
+        resource = self._state.store.resources.get(key)
+        if resource is None:
+            return
+        before = self._state.standings.get(key)
+        try:
+            if not resource.held and not resource.deleting:
+                await self._cluster.hold(resource)
+                return
+            standing = await self.verify(resource)
+        except GoneError:
+            return
+        except ClusterError as error:
+            log.warning("cannot reach the API server", resource=str(key), error=str(error))
+            self.queue.retry(key)
+            return
+        found = [*standing.targets.values(), *standing.draining.values()]
+        wrong = standing.refusal is not None or any(isinstance(facts, ProviderError) for facts in found)
+        (self.queue.retry if wrong else self.queue.succeeded)(key)
+        self._verified(key, before)
+
+    async def verify(self, resource: ProtectedResource) -> Standing:
+        """Ask anew, and keep the answer. What cannot be asked keeps the standing it had, with the refusal."""
+        access = access_of(resource, self._state.owner)
+        before = self._state.standings.get(resource.key)
+        try:
+            account = await self._identify(resource, access)
+            facts = await self._providers[access.provider].inspect(access, self._ids(resource))
+        except (ProviderError, UnknownOutcomeError) as error:
+            refusal = error if isinstance(error, ProviderError) else _lost(error)
+            standing = self._refused(resource, access, refusal, before)
+        else:
+            standing = self._standing(resource, access, account, None, facts)
+        if self._state.store.resources.get(resource.key) is not None:
+            self._state.set_standing(resource.key, standing)
+        return standing
+
+    async def _identify(self, resource: ProtectedResource, access: Access) -> str:
+        refusal = self._confinement.refusal(resource.metadata.namespace, access.credentials)
+        if refusal is not None:
+            raise ProviderError(Failure.FORBIDDEN, "CredentialsNotAllowed", refusal)
+        if access.credentials.secret is not None and not resource.deleting:
+            await self._cluster.hold_secret(*access.credentials.secret)
+        account = await self._providers[access.provider].identify(access)
+        recorded = resource.status.account
+        if recorded is not None and recorded != account and resource.status.targets:
+            raise ProviderError(
+                Failure.FORBIDDEN,
+                "AccountChanged",
+                f"the credentials belong to account {account} now, and the rules are in account {recorded}: "
+                "restore the credentials, or delete this ProtectedResource and create another",
+            )
+        return account
+
+    def _ids(self, resource: ProtectedResource) -> list[str]:
+        """The firewall objects on the list, and those that were on it when status was last written."""
+        return list(dict.fromkeys([*resource.spec.aws.security_groups, *(t.id for t in resource.status.targets)]))
+
+    def _standing(
+        self,
+        resource: ProtectedResource,
+        access: Access,
+        account: str,
+        refusal: ProviderError | None,
+        facts: Mapping[str, TargetFacts | ProviderError],
+    ) -> Standing:
+        listed = resource.spec.aws.security_groups
+        given = resource.spec.aws.rules_per_security_group
+        targets: dict[Target, TargetFacts | ProviderError] = {}
+        draining: dict[Target, TargetFacts | ProviderError] = {}
+        for id_, found in facts.items():
+            target = Target(access.provider, account, access.region, id_)
+            if isinstance(found, TargetFacts) and given is not None:
+                found = TargetFacts(found.name, found.vpc, given)
+            (targets if id_ in listed else draining)[target] = found
+        return Standing(
+            generation=resource.metadata.generation,
+            access=access,
+            account=account,
+            refusal=refusal,
+            targets={target: targets[target] for target in sorted(targets, key=lambda t: listed.index(t.id))},
+            draining=draining,
+            verified_at=self._clock.now(),
+        )
+
+    def _refused(
+        self, resource: ProtectedResource, access: Access, refusal: ProviderError, before: Standing | None
+    ) -> Standing:
+        log.warning("cannot verify", resource=str(resource.key), reason=refusal.reason, error=refusal.message)
+        account = resource.status.account or (before.account if before else None)
+        if account is None:
+            return Standing(resource.metadata.generation, access, None, refusal, {}, {}, verified_at=self._clock.now())
+        passing = refusal.failure is Failure.RETRY and before is not None and before.account == account
+        known = {**before.targets, **before.draining} if before and passing else {}
+        by_id: dict[str, TargetFacts | ProviderError] = {target.id: facts for target, facts in known.items()}
+        facts = {id_: by_id.get(id_, refusal) for id_ in self._ids(resource)}
+        return self._standing(resource, access, account, refusal, facts)
+
+
+def _lost(error: Exception) -> ProviderError:
+    return ProviderError(Failure.RETRY, "NoAnswer", str(error) or "the answer was lost")

@@ -1,0 +1,236 @@
+"""What the engine knows of one session or one resource, put into the words of the pure status functions."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from gatepass.core.desired import ClaimKey
+from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.lifecycle import End, deadline
+from gatepass.core.placement import FAMILIES
+from gatepass.core.plan import is_ours
+from gatepass.core.policy import Refusal
+from gatepass.core.resource_status import Findings, capacity_of
+from gatepass.core.rules import Rule, Target, rules_for
+from gatepass.core.status import PresentRule, ResourceView
+from gatepass.core.types.common import Key
+from gatepass.core.types.resource import Capacity, ProtectedResource
+from gatepass.core.types.session import AccessSession, Phase, ResourceState, RuleStatus, SessionResourceStatus
+from gatepass.engine.grants import Grants, was_granted
+from gatepass.engine.state import Standing, State
+from gatepass.engine.verifier import external_id
+
+FINAL = frozenset({Phase.EXPIRED, Phase.CANCELLED})
+
+
+def rule_of(record: RuleStatus) -> Rule:
+    """The identity of a rule that a status records."""
+    return Rule(record.cidr, record.protocol, record.port, record.end_port)
+
+
+class Views:
+    """Pure questions to the state; `now` is an argument, as in the core."""
+
+    def __init__(self, state: State, grants: Grants) -> None:
+        self._state = state
+        self._grants = grants
+
+    # of a session
+
+    def of_session(self, session: AccessSession, end: End | None, now: datetime) -> list[ResourceView]:
+        """The session's resources, in the order of its spec."""
+        return [self._resource(session, key, end, now) for key in session.resource_keys()]
+
+    def _resource(self, session: AccessSession, key: Key, end: End | None, now: datetime) -> ResourceView:
+        resource = self._state.store.resources.get(key)
+        before = session.resource_status(key)
+        granted = was_granted(before)
+        current = None if resource is None else resource.uid
+        uid = before.uid if before is not None and granted else current
+        refusal = None if end is not None else self._grants.refusal(session, key, now)
+        standing = self._state.standings.get(key)
+        if resource is None or uid != resource.uid or session.status.phase in FINAL:
+            return ResourceView(key, uid, refusal=refusal)
+        if standing is None:
+            return ResourceView(key, uid, refusal=refusal, left=end is not None and granted, fresh=True)
+        if end is None and refusal is None:
+            return self._wanted(session, resource, standing)
+        remaining, uncertain = self._remaining(session, resource, standing)
+        left = bool(remaining) or uncertain
+        trouble = self._trouble(standing, standing.everywhere()) if left else None
+        return ResourceView(key, uid, remaining, refusal=refusal, left=left, trouble=told(trouble))
+
+    def _wanted(self, session: AccessSession, resource: ProtectedResource, standing: Standing) -> ResourceView:
+        claim = ClaimKey(session.uid, resource.uid)
+        rules = rules_for(resource.spec.ports, session.spec.source.cidrs)
+        present = self._present(rules, claim, resource, standing)
+        if len(present) == len(rules):
+            return ResourceView(resource.key, resource.uid, present, complete=True)
+        placed = list(dict.fromkeys(self._state.placements.of(claim).values()))
+        trouble = self._trouble(standing, placed or standing.usable())
+        if trouble is not None and trouble.failure is not Failure.RETRY:
+            return ResourceView(resource.key, resource.uid, present, refusal=told(trouble))
+        waiting = None if trouble is not None else self._state.waiting.get(claim)
+        return ResourceView(
+            resource.key,
+            resource.uid,
+            present,
+            trouble=told(trouble),
+            waiting=waiting,
+            fresh=trouble is None and waiting is None,
+        )
+
+    def _present(
+        self, rules: frozenset[Rule], claim: ClaimKey, resource: ProtectedResource, standing: Standing
+    ) -> tuple[PresentRule, ...]:
+        """The rules that are there, each in the target that it is placed in, else in any other of the resource."""
+        placed = self._state.placements.of(claim)
+        known_ids = self._recorded_ids(claim, resource)
+        found = []
+        for rule in sorted(rules):
+            first = placed.get(rule)
+            for target in [*([first] if first else []), *standing.everywhere()]:
+                held = self._state.target(target).holding().get(rule)
+                if held is not None:
+                    foreign = not is_ours(held, self._state.owner, known_ids)
+                    found.append(PresentRule(rule, target.id, held.id, foreign))
+                    break
+        return tuple(found)
+
+    def _recorded_ids(self, claim: ClaimKey, resource: ProtectedResource) -> set[str]:
+        for session in self._state.store.sessions_of(resource.key):
+            if session.uid == claim.holder:
+                entry = session.resource_status(resource.key)
+                return {record.id for record in entry.rules if not record.foreign} if entry else set()
+        return set()
+
+    def _remaining(
+        self, session: AccessSession, resource: ProtectedResource, standing: Standing
+    ) -> tuple[tuple[PresentRule, ...], bool]:
+        """Rules of ours that are still there although nobody wants them, and whether one may be there unseen."""
+        entry = session.resource_status(resource.key)
+        records = [r for r in (entry.rules if entry else ()) if not r.foreign and r.removed_at is None]
+        recorded = {record.id for record in records}
+        wished = rules_for(resource.spec.ports, session.spec.source.cidrs) | {rule_of(record) for record in records}
+        remaining: list[PresentRule] = []
+        uncertain = False
+        for target, facts in {**standing.targets, **standing.draining}.items():
+            if isinstance(facts, ProviderError) and facts.failure is Failure.NOT_FOUND:
+                continue  # the rules went with the firewall object
+            known = self._state.target(target)
+            holding = known.holding()
+            unwanted = wished - self._state.placements.at(target).keys()
+            for rule in unwanted:
+                held = holding.get(rule)
+                if held is not None and is_ours(held, self._state.owner, recorded):
+                    remaining.append(PresentRule(rule, target.id, held.id, foreign=False))
+            remaining += [
+                PresentRule(rule_of(record), target.id, record.id, foreign=False)
+                for record in records
+                if record.target == target.id
+                and record.id not in known.rules
+                and record.id not in known.revoked
+                and rule_of(record) in unwanted
+            ]
+            uncertain = uncertain or any(known.unsettled(rule) for rule in unwanted)
+            if self._blind(session, entry) and not (unwanted <= known.settled | holding.keys()):
+                unread = known.read_at is None or known.read_at < self._state.reads_settle_at
+                if unread:
+                    known.read_again(self._state.reads_settle_at)
+                uncertain = uncertain or unread
+        return tuple(remaining), uncertain
+
+    def _blind(self, session: AccessSession, entry: SessionResourceStatus | None) -> bool:
+        """May an earlier process have put a rule and not lived to record it, while reads still miss it?"""
+        created = session.metadata.creation_timestamp
+        was_live = deadline(session)[0] > created
+        unrecorded = entry is None or (not entry.rules and entry.state is not ResourceState.REMOVED)
+        return created < self._state.started_at and was_live and unrecorded
+
+    def _trouble(self, standing: Standing, targets: Sequence[Target]) -> ProviderError | None:
+        """What is in the way, when it is in the way everywhere."""
+        errors = [self._target_trouble(standing, target) for target in targets]
+        if errors:
+            return None if None in errors else errors[0]
+        return standing.refusal or next((e for e in standing.targets.values() if isinstance(e, ProviderError)), None)
+
+    def _target_trouble(self, standing: Standing, target: Target) -> ProviderError | None:
+        facts = standing.targets.get(target, standing.draining.get(target))
+        known = self._state.target(target)
+        return (facts if isinstance(facts, ProviderError) else None) or known.refusals.get(
+            standing.access, known.trouble
+        )
+
+    # of a resource
+
+    def of_resource(self, resource: ProtectedResource, standing: Standing, now: datetime) -> Findings:
+        """What its status is made from."""
+        sessions = list(self._state.store.sessions_of(resource.key))
+        live = [s for s in sessions if self._state.placements.of(ClaimKey(s.uid, resource.uid))]
+        waiting = (self._state.waiting.get(ClaimKey(s.uid, resource.uid)) for s in sessions)
+        known = [self._state.target(target) for target in standing.everywhere()]
+        troubles = (self._target_trouble(standing, target) for target in standing.usable())
+        return Findings(
+            account=standing.account,
+            external_id=external_id(resource, self._state.owner),
+            refusal=standing.refusal,
+            targets=standing.targets,
+            draining=standing.draining,
+            drained=frozenset(target for target in standing.draining if self.empty(target, standing)),
+            capacity=self._capacity(standing),
+            active=sum(1 for s in live if not self._grants.closed(s, now)),
+            users=sorted(str(s.key) for s in sessions if self._uses(s, resource)),
+            shortages=sorted(text for text in waiting if text is not None),
+            conflicts=[conflict for state in known for conflict in state.conflicts],
+            trouble=next((error for error in troubles if error is not None), None),
+            verified_at=standing.verified_at,
+        )
+
+    def _uses(self, session: AccessSession, resource: ProtectedResource) -> bool:
+        """Does the session hold the resource open, or has it rules there that are still to go?"""
+        if session.status.phase in FINAL:
+            return False
+        entry = session.resource_status(resource.key)
+        granted = was_granted(entry) and entry is not None and entry.uid == resource.uid
+        return bool(granted or self._state.placements.of(ClaimKey(session.uid, resource.uid)))
+
+    def empty(self, target: Target, standing: Standing) -> bool:
+        """Is every rule of ours in the target wanted there by somebody else than a resource that leaves it?"""
+        facts = standing.targets.get(target, standing.draining.get(target))
+        if isinstance(facts, ProviderError):
+            return facts.failure is Failure.NOT_FOUND
+        known = self._state.target(target)
+        if known.read_at is None or known.any_unsettled:
+            return False
+        placed = self._state.placements.at(target)
+        return all(rule.rule in placed for rule in known.rules.values() if is_ours(rule, self._state.owner, known=()))
+
+    def finished(self, resource: ProtectedResource, standing: Standing | None) -> bool:
+        """Is there nothing that a deleted resource has to wait for?"""
+        if any(self._uses(session, resource) for session in self._state.store.sessions_of(resource.key)):
+            return False
+        return standing is None or all(self.empty(target, standing) for target in standing.everywhere())
+
+    def _capacity(self, standing: Standing) -> Capacity | None:
+        known = [(target, self._state.target(target)) for target in standing.usable()]
+        read = [(target, state) for target, state in known if state.read_at is not None]
+        if not read:
+            return None
+        return capacity_of(
+            {
+                family: (
+                    sum(state.used(family) for _, state in read),
+                    sum(state.limit(family, standing.quota(target)) for target, state in read),
+                    sum(
+                        is_ours(rule, self._state.owner, known=()) and rule.weight[FAMILIES.index(family)] > 0
+                        for _, state in read
+                        for rule in state.rules.values()
+                    ),
+                )
+                for family in FAMILIES
+            }
+        )
+
+
+def told(error: ProviderError | None) -> Refusal | None:
+    """An error in the words of a status."""
+    return None if error is None else Refusal(error.reason, error.message)
