@@ -2,7 +2,7 @@
 
 import typer
 
-from gatepass.cli import crds, sandbox
+from gatepass.cli import crds, operator, sandbox
 
 app = typer.Typer(
     help="Opens cloud firewalls for CI jobs, for exactly as long as they need it.",
@@ -10,6 +10,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command()(operator.operator)
 app.command()(crds.crds)
 app.add_typer(sandbox.app, name="sandbox")
 

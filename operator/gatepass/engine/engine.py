@@ -46,7 +46,7 @@ class Engine:
         clock: Clock,
     ) -> None:
         self._settings = settings
-        self._store = store
+        self.store = store
         self._state = state = State(store, settings.owner, started=clock.monotonic(), started_at=clock.now())
         grants = Grants(state)
         views = Views(state, grants)
@@ -74,12 +74,12 @@ class Engine:
     async def _resync(self) -> None:
         """Look at everything at the start and then at every resync: drift makes no event."""
         while True:
-            for key in list(self._store.resources):
+            for key in list(self.store.resources):
                 self._verifier.queue.add(key)
             for target, known in self._state.targets.items():
                 known.stale = True
                 self._reconciler.queue.add(target)
-            for session in list(self._store.sessions):
+            for session in list(self.store.sessions):
                 self._sessions.queue.add(session)
             await asyncio.sleep(self._settings.resync_seconds)
 
@@ -87,22 +87,22 @@ class Engine:
 
     def session_seen(self, session: AccessSession) -> None:
         """A session was created or changed."""
-        before = self._store.sessions.get(session.key)
-        if self._store.put_session(session):
+        before = self.store.sessions.get(session.key)
+        if self.store.put_session(session):
             if before is not None and before.uid != session.uid:
                 self._sessions.forget(before)
             self._sessions.queue.add(session.key)
 
     def session_gone(self, key: Key, uid: str) -> None:
         """A session was deleted."""
-        session = self._store.remove_session(key, uid)
+        session = self.store.remove_session(key, uid)
         if session is not None:
             self._sessions.forget(session)
 
     def resource_seen(self, resource: ProtectedResource) -> None:
         """A resource was created or changed."""
-        before = self._store.resources.get(resource.key)
-        if not self._store.put_resource(resource):
+        before = self.store.resources.get(resource.key)
+        if not self.store.put_resource(resource):
             return
         if before is not None and before.uid != resource.uid:
             self._forget_resource(before)
@@ -114,20 +114,20 @@ class Engine:
 
     def resource_gone(self, key: Key, uid: str) -> None:
         """A resource was deleted."""
-        resource = self._store.remove_resource(key, uid)
+        resource = self.store.remove_resource(key, uid)
         if resource is not None:
             self._forget_resource(resource)
             self._touch_users(key)
 
     def namespace_seen(self, namespace: Namespace) -> None:
         """A namespace was created or changed."""
-        if self._store.namespaces.get(namespace.name) != namespace:
-            self._store.namespaces[namespace.name] = namespace
+        if self.store.namespaces.get(namespace.name) != namespace:
+            self.store.namespaces[namespace.name] = namespace
             self._touch_namespace(namespace.name)
 
     def namespace_gone(self, name: str) -> None:
         """A namespace was deleted."""
-        if self._store.namespaces.pop(name, None) is not None:
+        if self.store.namespaces.pop(name, None) is not None:
             self._touch_namespace(name)
 
     # who has to look again
@@ -145,14 +145,14 @@ class Engine:
             self._resources.queue.add(key)
 
     def _touch_users(self, resource: Key) -> None:
-        for session in self._store.sessions_of(resource):
+        for session in self.store.sessions_of(resource):
             self._sessions.queue.add(session.key)
 
     def _touch_namespace(self, name: str) -> None:
-        for resource in self._store.resources_in([name]):
+        for resource in self.store.resources_in([name]):
             self._touch_users(resource.key)
             self._resources.queue.add(resource.key)
-        for key in list(self._store.sessions):
+        for key in list(self.store.sessions):
             if key.namespace == name:
                 self._sessions.queue.add(key)
 

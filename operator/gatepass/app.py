@@ -1,0 +1,107 @@
+"""The composition root: the only module that knows every adapter."""
+
+import asyncio
+import contextlib
+import signal
+from pathlib import Path
+
+import structlog
+from kubernetes.aio import config
+
+from gatepass.core.ports import Secrets
+from gatepass.engine.engine import Engine, EngineSettings
+from gatepass.engine.store import Store
+from gatepass.engine.verifier import Confinement
+from gatepass.kube.api import KubeApi
+from gatepass.kube.clock import CorrectedClock
+from gatepass.kube.cluster import KubeCluster
+from gatepass.kube.events import Events
+from gatepass.kube.health import Health
+from gatepass.kube.operator import Listing, kube_system_uid, new_client, watch
+from gatepass.providers.aws_security_group import AwsSecurityGroups
+from gatepass.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_API_CONNECTIONS = 64
+
+
+async def connect(kubeconfig: Path | None) -> None:
+    """Take the given kubeconfig, else the service account's, else KUBECONFIG's; raises ConfigException for none."""
+    if kubeconfig is not None:
+        await config.load_kube_config(config_file=str(kubeconfig))
+        return
+    try:
+        config.load_incluster_config()
+    except config.ConfigException:
+        await config.load_kube_config()
+
+
+async def run_operator(settings: Settings, kubeconfig: Path | None) -> None:
+    """Run until SIGTERM or SIGINT."""
+    await connect(kubeconfig)
+    clock = CorrectedClock()
+    async with new_client(_API_CONNECTIONS) as client:
+        api = KubeApi(client, clock)
+        events = Events(api, component="gatepass")
+        cluster = KubeCluster(api, events, clock)
+        watching = asyncio.Event()
+        health = Health(ready=watching.is_set)
+        await health.start(settings.health_host, settings.health_port)
+        try:
+            await _serve(settings, api, events, cluster, clock, watching)
+        finally:
+            await health.stop()
+
+
+async def _serve(
+    settings: Settings,
+    api: KubeApi,
+    events: Events,
+    cluster: KubeCluster,
+    clock: CorrectedClock,
+    watching: asyncio.Event,
+) -> None:
+    owner = settings.install_id or f"{await kube_system_uid(api)}/{settings.namespace}/{settings.release}"
+    secrets: Secrets = cluster
+    aws = AwsSecurityGroups(secrets)
+    engine = Engine(
+        EngineSettings(
+            owner=owner,
+            confinement=Confinement(settings.confinement),
+            resync_seconds=settings.resync_seconds,
+            default_ttl=settings.default_ttl_after_ended,
+            admission_unverified=settings.admission_unverified,
+        ),
+        Store(),
+        {"aws": aws},
+        cluster,
+        clock,
+    )
+    listing = Listing(api, engine, settings.watch_namespaces)
+    # Nothing may be revoked before everything that is granted is known.
+    await listing.read_at_last()
+    log.info("listed", sessions=len(engine.store.sessions), resources=len(engine.store.resources), owner=owner)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    work = [
+        asyncio.create_task(engine.run()),
+        asyncio.create_task(events.run()),
+        asyncio.create_task(listing.repeat(settings.resync_seconds)),
+        asyncio.create_task(watch(engine, settings.watch_namespaces, stop, watching.set)),
+        asyncio.create_task(stop.wait()),
+    ]
+    try:
+        # Whatever ends first ends the rest: an operator that works in part is worse than one that is started again.
+        done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in work:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*work, return_exceptions=True)
+        aws.close()
+        log.info("stopped")

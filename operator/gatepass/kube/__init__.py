@@ -1,0 +1,1 @@
+"""The Kubernetes side: watching with kopf, writing with the official asynchronous client."""

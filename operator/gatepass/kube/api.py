@@ -1,0 +1,99 @@
+"""A thin way to the API server: JSON in, JSON out, errors in the engine's terms, its clock heard."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio.client import ApiClient, ApiException
+
+from gatepass.core.ports import ClusterError, GoneError
+from gatepass.core.types.common import GROUP, VERSION, Custom
+from gatepass.core.types.resource import PLURAL as RESOURCES
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import PLURAL as SESSIONS
+from gatepass.core.types.session import AccessSession
+from gatepass.kube.clock import CorrectedClock
+
+MERGE_PATCH: Final = "application/merge-patch+json"
+_TIMEOUT_SECONDS: Final = 10.0
+_PAGE: Final = 500
+_PLURALS: Final[Mapping[type[Custom], str]] = {AccessSession: SESSIONS, ProtectedResource: RESOURCES}
+
+
+class ConflictError(ClusterError):
+    """Somebody changed the object in between."""
+
+
+def path_of(kind: type[Custom], namespace: str = "", name: str = "", subresource: str = "") -> str:
+    """The URL path of a custom resource, or of all of its kind."""
+    parts = [f"/apis/{GROUP}/{VERSION}"]
+    if namespace:
+        parts.append(f"namespaces/{namespace}")
+    parts += [part for part in (_PLURALS[kind], name, subresource) if part]
+    return "/".join(parts)
+
+
+class KubeApi:
+    """Calls of one API server. Raises GoneError for 404, ConflictError for 409, ClusterError for all else."""
+
+    def __init__(self, client: ApiClient, clock: CorrectedClock) -> None:
+        self._client = client
+        self._clock = clock
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        content_type: str = "application/json",
+        query: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """One request and its answer."""
+        _, url, headers, *_ = await self._client.param_serialize(
+            method, path, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
+        )
+        if body is not None:
+            headers["Content-Type"] = content_type
+        if query:
+            url = f"{url}?{urlencode(query)}"
+        try:
+            answer = await self._client.rest_client.request(
+                method, url, headers=headers, body=body, _request_timeout=_TIMEOUT_SECONDS
+            )
+            data = await answer.read()
+        except ApiException as error:
+            raise _translated(error.status, error.body or str(error)) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ClusterError(f"{method} {path}: {error or type(error).__name__}") from error
+        self._clock.heard(answer.getheader("Date"))
+        if answer.status >= 400:
+            raise _translated(answer.status, data)
+        parsed = json.loads(data) if data else {}
+        return parsed if isinstance(parsed, dict) else {}
+
+    async def every(self, path: str) -> AsyncIterator[dict[str, Any]]:
+        """Every object of a collection, in pages."""
+        query = {"limit": str(_PAGE)}
+        while True:
+            page = await self.call("GET", path, query=query)
+            for item in page.get("items", ()):
+                yield item
+            following = page.get("metadata", {}).get("continue")
+            if not following:
+                return
+            query["continue"] = following
+
+
+def _translated(status: int | None, body: str | bytes) -> ClusterError | GoneError:
+    try:
+        message = str(json.loads(body).get("message") or body)
+    except (ValueError, AttributeError):
+        message = str(body)
+    if status == 404:
+        return GoneError(message)
+    if status == 409:
+        return ConflictError(message)
+    return ClusterError(f"{status}: {message[:1000]}")

@@ -1,0 +1,173 @@
+"""Everything that is written to the API server: the engine's `Cluster` port."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+
+from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.ports import ClusterError, GoneError
+from gatepass.core.types.common import FINALIZER, GROUP, Custom, Key
+from gatepass.core.types.resource import PLURAL as RESOURCES
+from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
+from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester
+from gatepass.kube.api import MERGE_PATCH, ConflictError, KubeApi, path_of
+from gatepass.kube.clock import CorrectedClock
+from gatepass.kube.events import Events
+from gatepass.manifests import REQUESTER_POLICIES
+
+log = structlog.get_logger(__name__)
+
+_ANSWER_KEPT_SECONDS: Final = 30.0
+
+
+class KubeCluster:
+    """The cluster, as Gatepass's own account sees it."""
+
+    def __init__(self, api: KubeApi, events: Events, clock: CorrectedClock) -> None:
+        self._api = api
+        self._events = events
+        self._clock = clock
+        self._answers: dict[tuple[Requester, Key], tuple[float, bool]] = {}
+        self._verified: tuple[float, bool] = (float("-inf"), False)
+
+    # finalizers
+
+    async def hold(self, held: Custom) -> None:
+        """Put our finalizer on the object."""
+        await self._set_finalizers(held, [*held.metadata.finalizers, FINALIZER])
+
+    async def release(self, held: Custom) -> None:
+        """Take our finalizer off."""
+        await self._set_finalizers(held, [name for name in held.metadata.finalizers if name != FINALIZER])
+
+    async def _set_finalizers(self, held: Custom, finalizers: list[str]) -> None:
+        metadata = {"finalizers": finalizers, "resourceVersion": held.metadata.resource_version, "uid": held.uid}
+        path = path_of(type(held), held.metadata.namespace, held.metadata.name)
+        await self._api.call("PATCH", path, {"metadata": metadata}, content_type=MERGE_PATCH)
+
+    # statuses
+
+    async def write_session_status(self, session: AccessSession, status: AccessSessionStatus) -> AccessSession:
+        """Replace the session's status."""
+        return AccessSession.model_validate(await self._write(session, session.status.to_json(), status.to_json()))
+
+    async def write_resource_status(
+        self, resource: ProtectedResource, status: ProtectedResourceStatus
+    ) -> ProtectedResource:
+        """Replace the resource's status."""
+        answer = await self._write(resource, resource.status.to_json(), status.to_json())
+        return ProtectedResource.model_validate(answer)
+
+    async def _write(self, about: Custom, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+        # The uid makes sure that another object of the same name, made in between, does not get this status.
+        removed = dict.fromkeys(before.keys() - after.keys())
+        body = {"metadata": {"uid": about.uid}, "status": {**removed, **after}}
+        path = path_of(type(about), about.metadata.namespace, about.metadata.name, "status")
+        try:
+            return await self._api.call("PATCH", path, body, content_type=MERGE_PATCH)
+        except ConflictError as error:
+            raise GoneError(str(error)) from error
+
+    async def delete_session(self, session: AccessSession) -> None:
+        """Delete the session, if it is still the same."""
+        path = path_of(AccessSession, session.metadata.namespace, session.metadata.name)
+        await self._api.call("DELETE", path, {"preconditions": {"uid": session.uid}})
+
+    # questions
+
+    async def may_use(self, requester: Requester, resource: Key) -> bool:
+        """Ask the API server's authorizers, at most every 30 s for each requester and resource."""
+        now = self._clock.monotonic()
+        asked, answer = self._answers.get((requester, resource), (float("-inf"), False))
+        if now < asked + _ANSWER_KEPT_SECONDS:
+            return answer
+        self._answers = {key: kept for key, kept in self._answers.items() if now < kept[0] + _ANSWER_KEPT_SECONDS}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {
+                "user": requester.username,
+                "uid": requester.uid or "",
+                "groups": list(requester.groups),
+                "resourceAttributes": {
+                    "group": GROUP,
+                    "resource": RESOURCES,
+                    "namespace": resource.namespace,
+                    "name": resource.name,
+                    "verb": "use",
+                },
+            },
+        }
+        result = await self._api.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+        answer = bool(result.get("status", {}).get("allowed"))
+        self._answers[requester, resource] = (now, answer)
+        return answer
+
+    async def requesters_are_verified(self) -> bool:
+        """Are the policies and their bindings there that vouch for requested-by? Asked at most every 30 s."""
+        now = self._clock.monotonic()
+        asked, answer = self._verified
+        if now < asked + _ANSWER_KEPT_SECONDS:
+            return answer
+        answer = await self._policies_in_force()
+        self._verified = (now, answer)
+        return answer
+
+    async def _policies_in_force(self) -> bool:
+        base = "/apis/admissionregistration.k8s.io/v1"
+        try:
+            for name in REQUESTER_POLICIES:
+                policy = await self._api.call("GET", f"{base}/validatingadmissionpolicies/{name}")
+                binding = await self._api.call("GET", f"{base}/validatingadmissionpolicybindings/{name}")
+                fails_closed = policy["spec"].get("failurePolicy", "Fail") == "Fail"
+                if not fails_closed or "Deny" not in binding["spec"].get("validationActions", ()):
+                    return False
+        except GoneError:
+            return False
+        return True
+
+    # secrets
+
+    async def read(self, namespace: str, name: str) -> Mapping[str, str]:
+        """The decoded data of a Secret: the providers' `Secrets` port."""
+        try:
+            secret = await self._api.call("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        except GoneError:
+            raise ProviderError(Failure.FORBIDDEN, "SecretNotFound", f"there is no Secret {namespace}/{name}") from None
+        except ClusterError as error:
+            raise ProviderError(Failure.RETRY, "ApiServer", str(error)) from error
+        try:
+            return {key: base64.b64decode(value).decode() for key, value in (secret.get("data") or {}).items()}
+        except ValueError:
+            raise ProviderError(
+                Failure.FORBIDDEN, "SecretInvalid", f"Secret {namespace}/{name} holds data that is not text"
+            ) from None
+
+    async def hold_secret(self, namespace: str, name: str) -> None:
+        """Put our finalizer on a Secret, so that a namespace under deletion can still be cleaned."""
+        await self._secret_finalizers(namespace, name, held=True)
+
+    async def release_secret(self, namespace: str, name: str) -> None:
+        """Take our finalizer off a Secret; one that is gone needs nothing."""
+        await self._secret_finalizers(namespace, name, held=False)
+
+    async def _secret_finalizers(self, namespace: str, name: str, *, held: bool) -> None:
+        path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
+        try:
+            metadata = (await self._api.call("GET", path))["metadata"]
+            finalizers = metadata.get("finalizers", [])
+            if (FINALIZER in finalizers) == held or (held and "deletionTimestamp" in metadata):
+                return
+            wanted = [*finalizers, FINALIZER] if held else [each for each in finalizers if each != FINALIZER]
+            patch = {"finalizers": wanted, "resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}
+            await self._api.call("PATCH", path, {"metadata": patch}, content_type=MERGE_PATCH)
+        except GoneError:
+            return  # reading it will say so
+
+    # events
+
+    def announce(self, about: Custom, reason: str, message: str, *, warning: bool = False) -> None:
+        """Write an Event soon."""
+        self._events.add(about, reason, message, warning=warning)

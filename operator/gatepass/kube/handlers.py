@@ -1,0 +1,70 @@
+"""What kopf calls: parse, store, enqueue. Nothing here waits, decides or writes."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import kopf
+import structlog
+from pydantic import ValidationError
+
+from gatepass.core.types.common import GROUP, VERSION, Custom, Key
+from gatepass.core.types.resource import PLURAL as RESOURCES
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import PLURAL as SESSIONS
+from gatepass.core.types.session import AccessSession
+from gatepass.engine.engine import Engine
+from gatepass.engine.store import Namespace
+
+log = structlog.get_logger(__name__)
+
+C = TypeVar("C", bound=Custom)
+
+
+def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
+    """Register the handlers. `on.event` never writes to the objects, and our queue owns the retries."""
+
+    @kopf.on.event(GROUP, VERSION, SESSIONS, registry=registry)
+    async def session_event(event: kopf.RawEvent, **_: Any) -> None:
+        body = event["object"]
+        if event["type"] == "DELETED":
+            engine.session_gone(*identity(body))
+        elif (session := parse(AccessSession, body)) is not None:
+            engine.session_seen(session)
+
+    @kopf.on.event(GROUP, VERSION, RESOURCES, registry=registry)
+    async def resource_event(event: kopf.RawEvent, **_: Any) -> None:
+        body = event["object"]
+        if event["type"] == "DELETED":
+            engine.resource_gone(*identity(body))
+        elif (resource := parse(ProtectedResource, body)) is not None:
+            engine.resource_seen(resource)
+
+    @kopf.on.event("", "v1", "namespaces", registry=registry)
+    async def namespace_event(event: kopf.RawEvent, **_: Any) -> None:
+        body = event["object"]
+        if event["type"] == "DELETED":
+            engine.namespace_gone(body["metadata"]["name"])
+        else:
+            engine.namespace_seen(parse_namespace(body))
+
+
+def parse(kind: type[C], body: Mapping[str, Any]) -> C | None:
+    """The object; one that a newer version has written in a way we cannot read is left as it was last understood."""
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        problems = [(".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors()]
+        log.warning("cannot read object", kind=kind.__name__, object=str(identity(body)[0]), problems=problems)
+        return None
+
+
+def parse_namespace(body: Mapping[str, Any]) -> Namespace:
+    """The parts of a namespace that decide anything."""
+    metadata = body["metadata"]
+    return Namespace(metadata["name"], metadata.get("labels") or {}, "deletionTimestamp" in metadata)
+
+
+def identity(body: Mapping[str, Any]) -> tuple[Key, str]:
+    """Where the object lives, and its uid."""
+    metadata = body["metadata"]
+    return Key(metadata.get("namespace", ""), metadata["name"]), metadata["uid"]

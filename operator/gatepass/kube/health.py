@@ -1,0 +1,32 @@
+"""The probes that the kubelet asks."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+
+
+class Health:
+    """`/healthz` answers while the event loop turns, `/readyz` once everything has been listed and is watched."""
+
+    def __init__(self, ready: Callable[[], bool]) -> None:
+        self._ready = ready
+        app = web.Application()
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        self._runner = web.AppRunner(app, access_log=None)
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen; raises OSError when the port is taken."""
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port).start()
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        await self._runner.cleanup()
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        ready = self._ready()
+        return web.Response(text="ok\n" if ready else "listing\n", status=200 if ready else 503)

@@ -1,0 +1,129 @@
+"""Brings the engine to life: one full listing, then kopf's watches."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final
+
+import kopf
+import structlog
+from kubernetes.aio.client import ApiClient
+
+from gatepass.core.ports import ClusterError, GoneError
+from gatepass.core.types.common import Custom
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import AccessSession
+from gatepass.engine.engine import Engine
+from gatepass.kube.api import KubeApi, path_of
+from gatepass.kube.handlers import identity, parse, parse_namespace, register
+
+log = structlog.get_logger(__name__)
+
+_WATCH_SECONDS: Final = 300
+_LISTING_RETRY_SECONDS: Final = 1.0
+
+
+class Listing:
+    """Reads every object of every kind, in pages, and tells the engine what is there and what is gone."""
+
+    def __init__(self, api: KubeApi, engine: Engine, namespaces: Sequence[str]) -> None:
+        self._api = api
+        self._engine = engine
+        self._namespaces = namespaces
+
+    async def read(self) -> None:
+        """One full listing; raises ClusterError or GoneError when it could not be finished, and forgets nothing then."""
+        store = self._engine.store
+        namespaces = set(store.namespaces)
+        async for body in self._api.every("/api/v1/namespaces"):
+            self._engine.namespace_seen(parse_namespace(body))
+            namespaces.discard(body["metadata"]["name"])
+        resources = {(key, resource.uid) for key, resource in store.resources.items()}
+        async for body in self._bodies(ProtectedResource):
+            resources.discard(identity(body))
+            if (resource := parse(ProtectedResource, body)) is not None:
+                self._engine.resource_seen(resource)
+        sessions = {(key, session.uid) for key, session in store.sessions.items()}
+        async for body in self._bodies(AccessSession):
+            sessions.discard(identity(body))
+            if (session := parse(AccessSession, body)) is not None:
+                self._engine.session_seen(session)
+        for key, uid in sessions:
+            self._engine.session_gone(key, uid)
+        for key, uid in resources:
+            self._engine.resource_gone(key, uid)
+        for name in namespaces:
+            self._engine.namespace_gone(name)
+
+    async def read_at_last(self) -> None:
+        """One full listing, tried again until the API server gives it."""
+        while True:
+            try:
+                return await self.read()
+            except (ClusterError, GoneError) as error:
+                log.warning("cannot list yet", error=str(error))
+                await asyncio.sleep(_LISTING_RETRY_SECONDS)
+
+    async def repeat(self, seconds: float) -> None:
+        """List again at every resync: a watch that had to start anew does not tell what was deleted in between."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self.read()
+            except (ClusterError, GoneError) as error:
+                log.warning("cannot list", error=str(error))
+
+    async def _bodies(self, kind: type[Custom]) -> AsyncIterator[dict[str, Any]]:
+        for namespace in self._namespaces or [""]:
+            async for body in self._api.every(path_of(kind, namespace)):
+                yield body
+
+
+async def watch(engine: Engine, namespaces: Sequence[str], stop: asyncio.Event, ready: Callable[[], None]) -> None:
+    """Run kopf until `stop`; `ready` is called when its watches have been started."""
+    registry = kopf.OperatorRegistry()
+    register(registry, engine)
+    kopf.on.login(registry=registry)(kopf.login_via_async_client)
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.watching.server_timeout = _WATCH_SECONDS
+    settings.watching.client_timeout = _WATCH_SECONDS + 10
+    settings.watching.chunk_size = 500
+    settings.queueing.idle_timeout = 1.0
+    ready_flag = asyncio.Event()
+    told = asyncio.create_task(_tell(ready_flag, ready))
+    try:
+        await kopf.operator(
+            registry=registry,
+            settings=settings,
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+            stop_flag=stop,
+            ready_flag=ready_flag,
+        )
+    finally:
+        told.cancel()
+
+
+async def _tell(flag: asyncio.Event, ready: Callable[[], None]) -> None:
+    await flag.wait()
+    ready()
+
+
+async def kube_system_uid(api: KubeApi) -> str:
+    """What tells one cluster from another: the uid of its kube-system namespace."""
+    while True:
+        try:
+            return str((await api.call("GET", "/api/v1/namespaces/kube-system"))["metadata"]["uid"])
+        except (ClusterError, GoneError) as error:
+            log.warning("cannot read namespace kube-system yet", error=str(error))
+            await asyncio.sleep(_LISTING_RETRY_SECONDS)
+
+
+def new_client(workers: int) -> ApiClient:
+    """A client of the default configuration with room for as many requests at a time."""
+    client = ApiClient()
+    client.rest_client.maxsize = workers
+    client.user_agent = "gatepass"
+    return client
