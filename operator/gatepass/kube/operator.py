@@ -31,7 +31,7 @@ class Listing:
         self._namespaces = namespaces
 
     async def read(self) -> None:
-        """One full listing; raises ClusterError or GoneError when it could not be finished, and forgets nothing then."""
+        """One full listing; raises ClusterError or GoneError when it was cut short, and then forgets nothing."""
         store = self._engine.store
         namespaces = set(store.namespaces)
         async for body in self._api.every("/api/v1/namespaces"):

@@ -1,0 +1,71 @@
+"""Rules fill groups in order, all of a claim or none, and nobody overtakes."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatepass.core.placement import Room, Shortage, place
+from gatepass.core.rules import Rule, Target
+
+A, B = (Target("aws", "1", "eu-central-1", name) for name in ("sg-a", "sg-b"))
+
+
+def rule(number: int, family: int = 4) -> Rule:
+    return Rule(f"203.0.113.{number}/32" if family == 4 else f"2001:db8::{number}/128", "tcp", 5432, 5432)
+
+
+def room(free4: int, free6: int = 60, holds: tuple[Rule, ...] = ()) -> Room:
+    return Room(set(holds), {4: free4, 6: free6})
+
+
+def test_the_first_group_fills_first() -> None:
+    rooms = {A: room(2), B: room(60)}
+    placed = place(frozenset(map(rule, range(3))), [A, B], rooms, set())
+    assert isinstance(placed, dict)
+    assert sorted(target.id for target in placed.values()) == ["sg-a", "sg-a", "sg-b"]
+
+
+def test_all_or_none() -> None:
+    rooms = {A: room(1), B: room(1)}
+    assert place(frozenset(map(rule, range(3))), [A, B], rooms, set()) == Shortage(3, 2, 4)
+    assert rooms[A].free[4] == 1
+
+
+def test_a_rule_that_is_there_costs_nothing_and_stays_where_it_is() -> None:
+    rooms = {A: room(0), B: room(0, holds=(rule(1),))}
+    assert place(frozenset([rule(1)]), [A, B], rooms, set()) == {rule(1): B}
+
+
+def test_families_have_room_of_their_own() -> None:
+    rooms = {A: room(0, 1)}
+    assert place(frozenset([rule(1, 6)]), [A], rooms, set()) == {rule(1, 6): A}
+    assert place(frozenset([rule(2, 6)]), [A], rooms, set()) == Shortage(1, 0, 6)
+
+
+def test_nobody_slips_into_room_that_an_older_claim_waits_for() -> None:
+    rooms, closed = {A: room(1)}, set[tuple[Target, int]]()
+    assert isinstance(place(frozenset([rule(1), rule(2)]), [A], rooms, closed), Shortage)
+    assert isinstance(place(frozenset([rule(3)]), [A], rooms, closed), Shortage)
+
+
+def test_the_message_tells_the_numbers() -> None:
+    assert str(Shortage(3, 2, 4)) == "needs 3 rules, 2 free (IPv4)"
+    assert str(Shortage(1, 0, 6)) == "needs 1 rule, 0 free (IPv6)"
+
+
+@given(
+    claims=st.lists(st.frozensets(st.integers(0, 30), min_size=1, max_size=6), max_size=12),
+    free=st.tuples(st.integers(0, 8), st.integers(0, 8)),
+)
+def test_no_group_is_overfilled_and_no_claim_is_split(claims: list[frozenset[int]], free: tuple[int, int]) -> None:
+    rooms, closed = {A: room(free[0]), B: room(free[1])}, set[tuple[Target, int]]()
+    taken: dict[Target, set[Rule]] = {A: set(), B: set()}
+    for claim in claims:
+        wish = frozenset(map(rule, claim))
+        placed = place(wish, [A, B], rooms, closed)
+        if isinstance(placed, dict):
+            assert placed.keys() == wish
+            for each, target in placed.items():
+                taken[target].add(each)
+    assert len(taken[A]) <= free[0]
+    assert len(taken[B]) <= free[1]
+    assert not taken[A] & taken[B]
