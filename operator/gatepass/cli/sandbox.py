@@ -1,5 +1,94 @@
 """`gatepass sandbox`: the whole product on loopback."""
 
+import sys
+from typing import Annotated
+
 import typer
 
-app = typer.Typer(help="A real API server, an EC2 emulator and Gatepass, on free loopback ports.", no_args_is_help=True)
+app = typer.Typer(
+    help="A real API server, an EC2 emulator and Gatepass, on free loopback ports.",
+    no_args_is_help=True,
+)
+
+NoOperator = Annotated[bool, typer.Option("--no-operator", help="Do not run the operator; CMD can start it itself.")]
+Ec2Faults = Annotated[
+    str,
+    typer.Option("--ec2-faults", metavar="PROFILE", help="What goes wrong at EC2: none, slow, errors, resets, lag."),
+]
+
+
+@app.command()
+def run(
+    command: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="What to run, with all its arguments.")],
+    no_operator: NoOperator = False,
+    ec2_faults: Ec2Faults = "none",
+) -> None:
+    """Run CMD inside a sandbox and exit with its status.
+
+    CMD finds kubectl on PATH and KUBECONFIG, AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+    GATEPASS_TOKEN (a bearer token of a cluster admin) and GATEPASS_OPERATOR_KUBECONFIG (Gatepass's own account) set.
+    """
+    from gatepass.sandbox.command import InterruptedBySignalError, ended_by_signals
+    from gatepass.sandbox.command import run as run_command
+    from gatepass.sandbox.environment import Sandbox
+    from gatepass.sandbox.errors import SandboxError
+
+    try:
+        with ended_by_signals(), Sandbox(operator=not no_operator, ec2_faults=ec2_faults) as sandbox:
+            status = run_command(command, sandbox.env)
+            sandbox.keep_logs = status != 0
+    except InterruptedBySignalError as interruption:
+        raise typer.Exit(interruption.status) from None
+    except SandboxError as error:
+        _fail(error)
+    raise typer.Exit(status)
+
+
+@app.command()
+def up(no_operator: NoOperator = False, ec2_faults: Ec2Faults = "none") -> None:
+    """Keep a sandbox until Ctrl-C, and print what a shell needs to use it."""
+    import shlex
+    import signal
+
+    from gatepass.sandbox.command import InterruptedBySignalError, ended_by_signals
+    from gatepass.sandbox.environment import Sandbox
+    from gatepass.sandbox.errors import SandboxError
+
+    try:
+        with ended_by_signals(), Sandbox(operator=not no_operator, ec2_faults=ec2_faults) as sandbox:
+            for name, value in sandbox.changes.items():
+                print(f"export {name}={shlex.quote(value)}")
+            sys.stdout.flush()
+            print(
+                f"The sandbox is up; its logs are in {sandbox.directory}. Paste the lines above into another shell, "
+                "then try `kubectl get accesssessions -A`. Ctrl-C ends it.",
+                file=sys.stderr,
+                flush=True,
+            )
+            while True:
+                signal.pause()
+    except InterruptedBySignalError:
+        raise typer.Exit(0) from None
+    except SandboxError as error:
+        _fail(error)
+
+
+@app.command()
+def prepare(
+    helm: Annotated[bool, typer.Option("--helm", help="Helm too, which only the tests need.")] = False,
+) -> None:
+    """Fetch or build the programs of the sandbox now, so that the first `run` does not have to."""
+    from gatepass.sandbox import binaries
+    from gatepass.sandbox.errors import SandboxError
+
+    try:
+        print(binaries.kubernetes())
+        if helm:
+            print(binaries.helm())
+    except SandboxError as error:
+        _fail(error)
+
+
+def _fail(error: Exception) -> None:
+    print(f"gatepass sandbox: {error}", file=sys.stderr)
+    raise typer.Exit(1) from None

@@ -1,0 +1,241 @@
+"""Find, download or build the programs of the sandbox: the Kubernetes control plane, kubectl and Helm.
+
+The order is `$KUBEBUILDER_ASSETS`, the cache, the official downloads, `go build` from the pinned modules in `tools/`.
+The downloads are the projects' own releases, not the envtest archive: that one has no kube-controller-manager, and is
+not published for every patch release. Kubernetes publishes its servers for Linux only; elsewhere Go builds the same.
+"""
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gatepass.sandbox import download
+from gatepass.sandbox.errors import SandboxError
+from gatepass.sandbox.progress import say, step
+
+KUBERNETES_VERSION = "v1.36.3"
+ETCD_VERSION = "v3.6.8"
+HELM_VERSION = "v4.3.1"
+
+_CHECKOUT_TOOLS = Path(__file__).resolve().parents[3] / "tools"
+_PACKAGED_TOOLS = Path(__file__).resolve().parent / "tools"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Programs that are fetched and cached together.
+
+    `module` is the folder under `tools/`; `packages` maps each program to its Go package; `downloads` gives the
+    official files for an operating system and architecture in Go's spelling, or nothing where there are none.
+    """
+
+    module: str
+    version: str
+    packages: Mapping[str, str]
+    ldflags: tuple[str, ...]
+    downloads: Callable[[str, str], tuple[download.Download, ...]]
+    assets_variable: str | None = None
+    on_path: str | None = field(default=None)
+
+
+def _kubernetes_downloads(system: str, arch: str) -> tuple[download.Download, ...]:
+    if system != "linux":
+        return ()
+    base = f"https://dl.k8s.io/{KUBERNETES_VERSION}/bin/linux/{arch}"
+    etcd = f"etcd-{ETCD_VERSION}-linux-{arch}"
+    etcd_base = f"https://github.com/etcd-io/etcd/releases/download/{ETCD_VERSION}"
+    return (
+        *(
+            download.Download(name, f"{base}/{name}", f"{base}/{name}.sha256")
+            for name in ("kube-apiserver", "kube-controller-manager", "kubectl")
+        ),
+        download.Download("etcd", f"{etcd_base}/{etcd}.tar.gz", f"{etcd_base}/SHA256SUMS", f"{etcd}/etcd"),
+    )
+
+
+def _helm_downloads(system: str, arch: str) -> tuple[download.Download, ...]:
+    url = f"https://get.helm.sh/helm-{HELM_VERSION}-{system}-{arch}.tar.gz"
+    return (download.Download("helm", url, f"{url}.sha256sum", f"{system}-{arch}/helm"),)
+
+
+_K8S_VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+
+KUBERNETES = Bundle(
+    module="kubernetes",
+    version=KUBERNETES_VERSION,
+    packages={
+        "etcd": "go.etcd.io/etcd/server/v3",
+        "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
+        "kube-controller-manager": "k8s.io/kubernetes/cmd/kube-controller-manager",
+        "kubectl": "k8s.io/kubernetes/cmd/kubectl",
+    },
+    # Without these every program calls itself v0.0.0, and kubectl refuses to run.
+    ldflags=tuple(
+        f"-X {package}.{name}={value}"
+        for package in _K8S_VERSION_PACKAGES
+        for name, value in (
+            ("gitVersion", KUBERNETES_VERSION),
+            ("gitMajor", KUBERNETES_VERSION[1:].split(".")[0]),
+            ("gitMinor", KUBERNETES_VERSION[1:].split(".")[1]),
+            ("gitTreeState", "clean"),
+        )
+    ),
+    downloads=_kubernetes_downloads,
+    assets_variable="KUBEBUILDER_ASSETS",
+)
+
+HELM = Bundle(
+    module="helm",
+    version=HELM_VERSION,
+    packages={"helm": "helm.sh/helm/v4/cmd/helm"},
+    ldflags=(f"-X helm.sh/helm/v4/internal/version.version={HELM_VERSION}",),
+    downloads=_helm_downloads,
+)
+
+
+def kubernetes() -> Path:
+    """The folder with etcd, kube-apiserver, kube-controller-manager and kubectl.
+
+    The first call may take minutes and shows its progress on stderr. Raises SandboxError when there is no way to it.
+    """
+    return resolve(KUBERNETES)
+
+
+def helm() -> Path:
+    """The Helm 4 program. As slow as `kubernetes`, and raises the same."""
+    return resolve(HELM) / "helm"
+
+
+def resolve(bundle: Bundle) -> Path:
+    """The folder that has all programs of `bundle`, made if need be; raises SandboxError if it cannot be."""
+    if bundle.assets_variable and (given := os.environ.get(bundle.assets_variable)):
+        missing = [name for name in bundle.packages if not os.access(Path(given) / name, os.X_OK)]
+        if not missing:
+            return Path(given)
+        say(f"{bundle.assets_variable} is set but has no {', '.join(missing)}: not used")
+    target = _cache_root() / _cache_key(bundle)
+    if target.is_dir():
+        return target
+    with _locked(target):
+        if not target.is_dir():
+            _fill(bundle, target)
+    return target
+
+
+def _cache_root() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "gatepass"
+
+
+def _go_platform() -> tuple[str, str]:
+    machine = platform.machine().lower()
+    return platform.system().lower(), {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+
+
+def _module_folder(bundle: Bundle) -> Path | None:
+    for root in (_CHECKOUT_TOOLS, _PACKAGED_TOOLS):
+        if (root / bundle.module / "go.sum").is_file():
+            return root / bundle.module
+    return None
+
+
+def _cache_key(bundle: Bundle) -> str:
+    """Changes whenever what would be built changes."""
+    digest = hashlib.sha256(repr((bundle.version, sorted(bundle.packages.items()), bundle.ldflags)).encode())
+    if folder := _module_folder(bundle):
+        digest.update((folder / "go.mod").read_bytes())
+        digest.update((folder / "go.sum").read_bytes())
+    system, arch = _go_platform()
+    return f"{bundle.module}-{bundle.version}-{system}-{arch}-{digest.hexdigest()[:12]}"
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Only one process at a time fills the cache; the others wait and then find it full."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with (target.parent / f".{target.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another process is preparing {target.name}: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fill(bundle: Bundle, target: Path) -> None:
+    for stale in target.parent.glob(f".{target.name}.tmp-*"):  # of a process that was killed: we hold the lock
+        shutil.rmtree(stale, ignore_errors=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=target.parent))
+    try:
+        files = bundle.downloads(*_go_platform())
+        if not (files and download.fetch(files, work, f"downloading {bundle.module} {bundle.version}")):
+            _build(bundle, work)
+        work.chmod(0o755)
+        work.rename(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _build(bundle: Bundle, work: Path) -> None:
+    """`go build` all programs of the bundle into `work`; needs a Go module proxy, minutes and about 2 GB of disk."""
+    folder, go = _module_folder(bundle), shutil.which("go")
+    way_out = (
+        f"set {bundle.assets_variable} to a folder that has {', '.join(bundle.packages)}"
+        if bundle.assets_variable
+        else "build once in a checkout of Gatepass, whose cache is then used"
+    )
+    if folder is None:
+        raise SandboxError(
+            f"{bundle.module} {bundle.version} cannot be downloaded from here, and the Go module that builds it is "
+            f"only in a checkout of Gatepass: {way_out}"
+        )
+    if go is None:
+        raise SandboxError(
+            f"{bundle.module} {bundle.version} cannot be downloaded from here, and there is no `go` on PATH to build "
+            f"it: install Go 1.26 or newer, or {way_out}"
+        )
+    env = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false"}
+    packages = list(bundle.packages.values())
+    ldflags = " ".join(("-s", "-w", *bundle.ldflags))
+    command = [go, "build", "-v", "-trimpath", "-ldflags", ldflags, "-o", f"{work}/", *packages]
+    with step(f"building {bundle.module} {bundle.version} with Go, once", "packages") as progress:
+        listed = subprocess.run([go, "list", "-deps", *packages], cwd=folder, env=env, capture_output=True, text=True)
+        total = len(listed.stdout.split())
+        with (
+            tempfile.TemporaryFile("w+") as log,
+            subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log) as build,
+        ):
+            try:
+                while build.poll() is None:
+                    progress.update(os.pread(log.fileno(), 1 << 20, 0).count(b"\n"), total)
+                    try:
+                        build.wait(timeout=0.5)
+                    except subprocess.TimeoutExpired:
+                        continue
+            except BaseException:
+                build.terminate()
+                raise
+            if build.returncode:
+                log.seek(0)
+                tail = "\n".join(log.read().splitlines()[-15:])
+                raise SandboxError(
+                    f"`go build` of {bundle.module} {bundle.version} failed:\n{tail}\nTo go on, {way_out}"
+                )
+    for name, package in bundle.packages.items():
+        built = work / _go_output_name(package)
+        if built.name != name:
+            built.rename(work / name)
+
+
+def _go_output_name(package: str) -> str:
+    """What `go build` calls the program: the last element of the path that is not a major version."""
+    last, before = package.split("/")[-1], package.split("/")[-2]
+    return before if last[0] == "v" and last[1:].isdigit() else last

@@ -1,0 +1,1 @@
+"""The strict EC2 emulator of the sandbox."""

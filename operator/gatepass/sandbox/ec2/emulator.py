@@ -1,0 +1,221 @@
+"""The strict EC2 emulator: moto, and before it whatever AWS does and moto does not.
+
+moto runs inside and not behind a second HTTP hop: a call then costs 2 ms and not 5, checks and effects cannot
+interleave, and the strict parts work on moto's own state. What no strict part claims is moto's answer, unchanged.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlencode
+
+from moto.ec2.models import ec2_backends
+from moto.ec2.models.security_groups import SecurityGroup
+
+from gatepass.sandbox.ec2 import ingress, network, rules
+from gatepass.sandbox.ec2.faults import Facts, Fault, Faults
+from gatepass.sandbox.ec2.identity import Caller, Identities
+from gatepass.sandbox.ec2.motoapp import HttpRequest, MotoApp
+from gatepass.sandbox.ec2.query import Answer, AwsError, Call, ec2_answer, elements, error_answer
+from gatepass.sandbox.ec2.throttle import READS, Throttle
+
+WARM_UP_ACCOUNT = "000000000000"
+QUOTA_CODE = "L-0EA8095F"
+_NAT_ID = re.compile(rb"<natGatewayId>(nat-[0-9a-f]+)<")
+
+
+class ConnectionCut(Exception):  # noqa: N818
+    """A fault: cut the connection instead of sending an answer."""
+
+
+class Emulator:
+    """All AWS state of a sandbox; one call at a time has its effect."""
+
+    def __init__(self) -> None:
+        self.faults = Faults()
+        self.identities = Identities()
+        self.quotas: dict[tuple[str, str], int] = {}
+        self._throttle = Throttle()
+        self._history = ingress.History()
+        self._addresses = network.public_addresses()
+        self._moto = MotoApp()
+
+    def warm_up(self) -> None:
+        """Have moto load what it loads at the first call, which takes more than a second."""
+        credential = "AWS4-HMAC-SHA256 Credential=WARMUP/20260101/us-east-1"
+        for service, action in (("ec2", "DescribeVpcs"), ("sts", "GetCallerIdentity")):
+            body = urlencode({"Action": action, "Version": "2016-11-15" if service == "ec2" else "2011-06-15"}).encode()
+            headers = {
+                "Authorization": f"{credential}/{service}/aws4_request, SignedHeaders=host, Signature=0",
+                "Content-Type": "application/x-www-form-urlencoded; charset=utf-8",
+                "Host": "127.0.0.1",
+            }
+            self._moto.ask(HttpRequest("POST", "/", "", headers, body), WARM_UP_ACCOUNT)
+
+    async def answer(self, call: Call, request: HttpRequest, entry: dict[str, Any]) -> Answer:
+        """Answer one call and tell the log entry about it. Raises ConnectionCut if a fault says so.
+
+        `effect` in the entry is what came of the call in truth, `code` and `status` what the caller was told.
+        """
+        entry.update(service=call.service, action=call.action, region=call.region, access_key=call.access_key)
+        struck: list[Fault] = []
+        try:
+            caller = self.identities.caller(call.service, call.access_key)
+            entry.update(account=caller.account, role=caller.role, **_logged_params(call, caller.account))
+            if call.service == "ec2":
+                self._throttle.take(caller.account, call.region, call.action)
+            struck = self.faults.strike(_facts(call, caller))
+            entry["faults"] = [f"{fault.kind}-{fault.when}" for fault in struck]
+            await _strike_before(struck, call)
+            lag = max((fault.seconds for fault in struck if fault.kind == "lag"), default=0.0)
+            answer = self._effect(call, caller, request, lag, entry)
+            entry["effect"] = answer.code or "ok"
+            answer = _strike_after(struck, answer)
+        except AwsError as error:
+            answer = error_answer(call.service, error)
+        entry.update(status=answer.status, code=answer.code)
+        return answer
+
+    def true_rules(self, account: str, region: str, group_ids: Sequence[str]) -> dict[str, list[dict[str, Any]] | None]:
+        """The present ingress rules of these groups, or of all in the Region; None where there is no such group."""
+        groups = {
+            group.id: group for members in ec2_backends[account][region].groups.values() for group in members.values()
+        }
+        return {
+            group_id: [rules.view(rule) for rule in groups[group_id].ingress_rules] if group_id in groups else None
+            for group_id in group_ids or groups
+        }
+
+    def _effect(self, call: Call, caller: Caller, request: HttpRequest, lag: float, entry: dict[str, Any]) -> Answer:
+        if call.service == "ec2":
+            return self._ec2(call, caller, request, lag, entry)
+        if call.service == "sts" and call.action == "AssumeRole":
+            self.identities.check_assume_role(call.params.get("RoleArn", ""), call.params.get("ExternalId"), caller)
+        answer = self._moto.ask(request, caller.account)
+        quota = self.quotas.get((caller.account, call.region))
+        if quota is not None and call.action == "GetServiceQuota" and call.params.get("QuotaCode") == QUOTA_CODE:
+            told = json.loads(answer.body)
+            told["Quota"]["Value"] = quota
+            return replace(answer, body=json.dumps(told).encode())
+        return answer
+
+    def _ec2(self, call: Call, caller: Caller, request: HttpRequest, lag: float, entry: dict[str, Any]) -> Answer:
+        backend, params = ec2_backends[caller.account][call.region], call.params
+        if self.faults.lagging() and not call.action.startswith(READS):
+            for group in _touched(backend, params):
+                self._history.record(group)
+        content: Mapping[str, Any]
+        match call.action:
+            case "AuthorizeSecurityGroupIngress":
+                quota = self.quotas.get((caller.account, call.region), rules.DEFAULT_QUOTA)
+                content, entry["made"] = ingress.authorize(backend, params, quota)
+            case "RevokeSecurityGroupIngress":
+                content = ingress.revoke(backend, params)
+                entry["removed"] = [rule["securityGroupRuleId"] for rule in content["revokedSecurityGroupRuleSet"]]
+            case "UpdateSecurityGroupRuleDescriptionsIngress":
+                content = ingress.update_descriptions(backend, params)
+            case "DescribeSecurityGroupRules":
+                content = ingress.describe(backend, params, self._history, lag)
+            case "AssociateNatGatewayAddress":
+                content = network.associate(backend, params)
+            case "DisassociateNatGatewayAddress":
+                content = network.disassociate(backend, params)
+            case "AllocateAddress" if "Address" not in params:
+                wanted = request.body + b"&" + urlencode({"Address": next(self._addresses)}).encode()
+                return self._moto.ask(replace(request, body=wanted), caller.account)
+            case "CreateNatGateway":
+                return self._create_nat_gateway(backend, call, caller, request)
+            case _:
+                return self._moto.ask(request, caller.account)
+        return ec2_answer(call.action, elements(content))
+
+    def _create_nat_gateway(self, backend: Any, call: Call, caller: Caller, request: HttpRequest) -> Answer:
+        secondary = call.params.get("SecondaryAllocationId") or []
+        network.check_free(backend, secondary)
+        answer = self._moto.ask(request, caller.account)
+        if found := _NAT_ID.search(answer.body):
+            gateway = backend.nat_gateways[found.group(1).decode()]
+            network.mark_primary(gateway)
+            network.add_addresses(backend, gateway, secondary)
+        return answer
+
+
+def _touched(backend: Any, params: Mapping[str, Any]) -> Iterator[SecurityGroup]:
+    """The groups whose rules, or the tags of whose rules, a call may change."""
+    named = {params.get("GroupId"), *params.get("ResourceId", ())}
+    for groups in backend.groups.values():
+        for group in groups.values():
+            if group.id in named or any(rule.id in named for rule in group.ingress_rules):
+                yield group
+
+
+def _facts(call: Call, caller: Caller) -> Facts:
+    return Facts(
+        service=call.service,
+        action=call.action,
+        account=caller.account,
+        region=call.region,
+        access_key=call.access_key,
+        group=call.params.get("GroupId"),
+        role=call.params.get("RoleArn") if call.action == "AssumeRole" else caller.role,
+    )
+
+
+def _logged_params(call: Call, account: str) -> dict[str, Any]:
+    """What of the parameters a reader of the log wants: groups, rules and ids told apart, anything else as it came."""
+    params = dict(call.params)
+    logged: dict[str, Any] = {"group": params.pop("GroupId", None)}
+    described = params.pop("SecurityGroupRuleDescription", None)
+    logged["ids"] = params.pop("SecurityGroupRuleId", None) or [
+        entry.get("SecurityGroupRuleId") for entry in described or ()
+    ]
+    if described:
+        logged["descriptions"] = [entry.get("Description") for entry in described]
+    if "IpPermissions" in params:
+        try:
+            logged["rules"] = [
+                {
+                    "protocol": each.protocol,
+                    "from": each.from_port,
+                    "to": each.to_port,
+                    "source": each.value,
+                    "description": text,
+                }
+                for each, text in rules.permissions(params, account)
+            ]
+            del params["IpPermissions"]
+        except AwsError:
+            pass  # the call is about to be refused for it; the log shows it as it came
+    return {**logged, "params": params}
+
+
+async def _strike_before(struck: Sequence[Fault], call: Call) -> None:
+    for fault in struck:
+        if fault.kind == "latency":
+            await asyncio.sleep(fault.seconds)
+        elif fault.kind == "deny":
+            raise _denial(call)
+        elif fault.when == "before" and fault.kind == "reset":
+            raise ConnectionCut
+        elif fault.when == "before" and fault.kind == "error":
+            raise AwsError(fault.code, fault.message, fault.status)
+
+
+def _denial(call: Call) -> AwsError:
+    if call.service == "ec2":
+        return AwsError("UnauthorizedOperation", "You are not authorized to perform this operation.", 403)
+    code = "AccessDenied" if call.service == "sts" else "AccessDeniedException"
+    message = f"User is not authorized to perform: {call.service}:{call.action}"
+    return AwsError(code, message, 403 if call.service == "sts" else 400)
+
+
+def _strike_after(struck: Sequence[Fault], answer: Answer) -> Answer:
+    for fault in struck:
+        if fault.when == "after" and fault.kind == "reset":
+            raise ConnectionCut
+        if fault.when == "after" and fault.kind == "error":
+            raise AwsError(fault.code, fault.message, fault.status)
+    return answer

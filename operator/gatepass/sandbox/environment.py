@@ -1,0 +1,217 @@
+"""The whole product on loopback: control plane, EC2 emulator, Gatepass's objects and, if wanted, the operator.
+
+with Sandbox() as sandbox:
+    subprocess.run(["kubectl", "get", "accesssessions", "-A"], env=sandbox.env)
+"""
+
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from gatepass.manifests import crds, manifests
+from gatepass.sandbox import binaries
+from gatepass.sandbox.command import InterruptedBySignalError
+from gatepass.sandbox.controlplane import ControlPlane, wait_until_served
+from gatepass.sandbox.ec2.client import Ec2Control
+from gatepass.sandbox.ec2.faults import PROFILES
+from gatepass.sandbox.errors import SandboxError
+from gatepass.sandbox.processes import Process, free_ports
+from gatepass.sandbox.progress import say
+
+REGION = "eu-central-1"
+ACCOUNT = "123456789012"
+ACCESS_KEY = "AKIAGATEPASSSANDBOX1"
+NAMESPACE = "gatepass-system"
+SERVICE_ACCOUNT = "gatepass"
+READY_SECONDS = 60.0
+
+# What of the caller's environment would lead a client past the sandbox, or to other credentials.
+_MISLEADING = (
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN",
+    "AWS_ROLE_ARN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
+)
+
+
+class Sandbox:
+    """Everything a user of Gatepass has, on free loopback ports, for as long as the `with` lasts.
+
+    `operator`: also run `gatepass operator`, as its own service account. `ec2_faults`: a name in PROFILES.
+    `settings`: more variables for the operator (`GATEPASS_...`). `keep_logs`: keep the directory at the end even on
+    success; when the body raises it is always kept, and its place is said on stderr.
+    Raises SandboxError from `__enter__` if a part does not start; nothing is left running then.
+    """
+
+    def __init__(
+        self,
+        *,
+        operator: bool = True,
+        ec2_faults: str = "none",
+        settings: Mapping[str, str] | None = None,
+        keep_logs: bool = False,
+    ) -> None:
+        if ec2_faults not in PROFILES:
+            raise SandboxError(f"there is no profile of EC2 faults {ec2_faults!r}: choose from {', '.join(PROFILES)}")
+        self._with_operator = operator
+        self._profile = ec2_faults
+        self._settings = dict(settings or {})
+        self.keep_logs = keep_logs
+
+    def __enter__(self) -> Self:
+        self._programs = binaries.kubernetes()
+        self.directory = Path(tempfile.mkdtemp(prefix="gatepass-sandbox-"))
+        emulator_port, health_port, metrics_port = free_ports(3)
+        self.endpoint_url = f"http://127.0.0.1:{emulator_port}"
+        self.health_url = f"http://127.0.0.1:{health_port}"
+        self.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
+        self.call_log = self.directory / "ec2-calls.jsonl"
+        self.ec2 = Ec2Control(self.endpoint_url, REGION, ACCOUNT)
+        folder = self.directory / "kubernetes"
+        folder.mkdir()
+        self.control_plane = ControlPlane(self._programs, folder)
+        self.kubeconfig = self.control_plane.admin_kubeconfig
+        self.operator_kubeconfig = self.directory / "operator.kubeconfig"
+        self.env = self._environment(health_port, metrics_port)
+        self._emulator = self._process("ec2", ["-m", "gatepass.sandbox.ec2", str(emulator_port), str(self.call_log)])
+        self._operator = self._process(
+            "operator", ["-m", "gatepass", "operator", "--kubeconfig", str(self.operator_kubeconfig)]
+        )
+        try:
+            self._start()
+        except BaseException:
+            self._end(failed=True)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(failed=kind is not None and issubclass(kind, Exception) and kind is not InterruptedBySignalError)
+
+    @property
+    def operator_log(self) -> Path:
+        """Where the operator writes its log."""
+        return self._operator.log
+
+    @property
+    def operator_pid(self) -> int | None:
+        """The operator's process id while it runs."""
+        return self._operator.pid
+
+    @property
+    def changes(self) -> dict[str, str]:
+        """What of `env` differs from our own environment."""
+        return {name: value for name, value in self.env.items() if os.environ.get(name) != value}
+
+    def start_operator(self) -> None:
+        """Start the operator; returns when it is ready. Raises SandboxError with the end of its log if it is not."""
+        self._operator.start()
+        self._operator.wait_ready(self.operator_ready, READY_SECONDS)
+
+    def operator_ready(self) -> bool:
+        """Whether the operator says that it is ready."""
+        try:
+            with urllib.request.urlopen(f"{self.health_url}/readyz", timeout=5) as answer:  # noqa: S310
+                return bool(answer.status == HTTPStatus.OK)
+        except (OSError, urllib.error.URLError):
+            return False
+
+    def kill_operator(self) -> None:
+        """SIGKILL the operator, as a crash."""
+        self._operator.kill()
+
+    def stop_operator(self) -> None:
+        """End the operator in order, as Kubernetes would."""
+        self._operator.stop()
+
+    def account_kubeconfig(self, namespace: str, name: str) -> Path:
+        """A kubeconfig of a service account, with a fresh token. Raises KubeApiError if there is no such account."""
+        token = self.control_plane.account_token(namespace, name)
+        path = self.directory / f"{namespace}-{name}.kubeconfig"
+        return self.control_plane.write_kubeconfig(path, name, token, namespace)
+
+    def _process(self, name: str, arguments: list[str]) -> Process:
+        return Process(name, [sys.executable, *arguments], self.directory / f"{name}.log", self.env)
+
+    def _environment(self, health_port: int, metrics_port: int) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
+        direct = ",".join(
+            filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"))
+        )
+        return {
+            **inherited,
+            "NO_PROXY": direct,
+            "no_proxy": direct,
+            "PATH": os.pathsep.join((str(self._programs), str(Path(sys.executable).parent), inherited.get("PATH", ""))),
+            "KUBECONFIG": str(self.kubeconfig),
+            "AWS_ENDPOINT_URL": self.endpoint_url,
+            "AWS_REGION": REGION,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": secrets.token_urlsafe(30),
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "GATEPASS_TOKEN": self.control_plane.admin_token,
+            "GATEPASS_OPERATOR_KUBECONFIG": str(self.operator_kubeconfig),
+            "GATEPASS_CREDENTIALS_NAMESPACES": '["*"]',
+            "GATEPASS_HEALTH_PORT": str(health_port),
+            "GATEPASS_METRICS_PORT": str(metrics_port),
+            **self._settings,
+        }
+
+    def _start(self) -> None:
+        self._emulator.start()
+        self.control_plane.start()
+        self._install()
+        self._emulator.wait_ready(self.ec2.ready, READY_SECONDS)
+        self.ec2.set_faults(*PROFILES[self._profile])
+        if self._with_operator:
+            self.start_operator()
+
+    def _install(self) -> None:
+        """Put in what the chart would: CRDs, accounts, RBAC, policies, and a kubeconfig for the operator's account."""
+        definitions = crds()
+        with self.control_plane.api() as api:
+            api.apply(definitions)
+            for definition in definitions:
+                wait_until_served(api, *_probe(definition))
+            api.apply(manifests(namespace=NAMESPACE, service_account=SERVICE_ACCOUNT))
+        token = self.control_plane.account_token(NAMESPACE, SERVICE_ACCOUNT)
+        self.control_plane.write_kubeconfig(self.operator_kubeconfig, SERVICE_ACCOUNT, token, NAMESPACE)
+
+    def _end(self, *, failed: bool) -> None:
+        self._operator.stop()
+        self._emulator.terminate()
+        self.control_plane.stop()
+        self._emulator.reap()
+        if failed or self.keep_logs:
+            say(f"the sandbox's logs are in {self.directory}")
+        else:
+            with suppress(OSError):
+                shutil.rmtree(self.directory)
+
+
+def _probe(definition: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The collection of a CRD in the default namespace, and an object to try there."""
+    spec = definition["spec"]
+    version = f"{spec['group']}/{spec['versions'][0]['name']}"
+    kind, plural = spec["names"]["kind"], spec["names"]["plural"]
+    return (
+        f"/apis/{version}/namespaces/default/{plural}",
+        {"apiVersion": version, "kind": kind, "metadata": {"name": "probe"}},
+    )
