@@ -1,0 +1,34 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench crds
+
+PYTHON ?= python3
+UV := .venv/bin/uv
+
+help: ## Show this help.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.ready ## Make .venv with everything pinned in uv.lock; .venv/bin/gatepass is the command.
+
+.venv/.ready: uv.lock pyproject.toml
+	test -x $(UV) || { $(PYTHON) -m venv .venv && .venv/bin/python -m pip install --quiet uv; }
+	$(UV) sync --quiet --frozen --all-extras --inexact
+	touch $@
+
+demo: setup ## The main job, narrated, on a real API server and an EC2 emulator.
+	.venv/bin/gatepass demo
+
+test: setup ## Every test, on real parts.
+	.venv/bin/pytest
+
+check: setup ## Format, lint, types, import layers, generated files.
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/pytest -q tests/shape
+
+bench: setup ## The figures, as a table and as bench/results.json.
+	.venv/bin/python -m bench
+
+crds: setup ## Write crds/ and the chart's copies from the models.
+	.venv/bin/gatepass crds --directory crds
