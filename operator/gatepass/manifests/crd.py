@@ -86,8 +86,18 @@ def _structural(node: Any, defs: dict[str, Any], required: dict[str, Any]) -> An
     for key, value in node.items():
         if key == "properties":
             out[key] = {name: _structural(child, defs, required) for name, child in value.items()}
-        elif key not in _DROPPED and not (key == "default" and value is None) and not (key == "required" and not value):
-            out[key] = _structural(value, defs, required) if key not in ("default", "enum") else value
+        elif key == "default":
+            if value is not None:
+                out[key] = _without_nulls(value)
+        elif key not in _DROPPED and not (key == "required" and not value):
+            out[key] = _structural(value, defs, required) if key != "enum" else value
     if out.get("type") == "integer":
         out["format"] = "int64"
     return out
+
+
+def _without_nulls(value: Any) -> Any:
+    """A default as an object would have it: an absent field is absent."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return value

@@ -159,7 +159,8 @@ CIDR_SCHEMA: Final[dict[str, Any]] = {
         ),
         cel(
             f"!{_IS_CIDR} || string(cidr(self).masked()) == self",
-            "'must be in canonical form ' + string(cidr(self).masked()) + ', got ' + self",
+            # `format`, because CEL's cost estimate knows no bound for joining with the text of a CIDR.
+            "'must be in canonical form %s, got %s'.format([string(cidr(self).masked()), self])",
         ),
         cel(
             f"!{_IS_CIDR} || cidr(self).prefixLength() >= (cidr(self).ip().family() == 4 ? 8 : 32)",

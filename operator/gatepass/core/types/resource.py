@@ -106,7 +106,7 @@ class PortRange(Model):
             ),
             cel(
                 "!has(self.endPort) || !has(self.port) || self.endPort >= self.port",
-                "'endPort must not be below port: ' + string(self.endPort) + ' is below ' + string(self.port)",
+                "'endPort must not be below port: %d is below %d'.format([self.endPort, self.port])",
             ),
         )
     )

@@ -59,8 +59,8 @@ class AccessSessionSpec(Model):
         json_schema_extra=rules(
             cel(
                 "!has(oldSelf.notAfter) || (has(self.notAfter) && self.notAfter <= oldSelf.notAfter)",
-                "'spec.notAfter may only move earlier: it was ' + string(oldSelf.notAfter) + ' and is now ' + "
-                "(has(self.notAfter) ? string(self.notAfter) : 'absent')",
+                "'spec.notAfter may only move earlier: it was %s and is now %s'.format("
+                "[string(oldSelf.notAfter), has(self.notAfter) ? string(self.notAfter) : 'absent'])",
             ),
             cel(
                 "!(has(oldSelf.stop) && oldSelf.stop) || (has(self.stop) && self.stop)",
