@@ -2,7 +2,7 @@
 
 import typer
 
-from gatepass.cli import crds, operator, sandbox
+from gatepass.cli import crds, manifests, operator, sandbox
 
 app = typer.Typer(
     help="Opens cloud firewalls for CI jobs, for exactly as long as they need it.",
@@ -12,6 +12,7 @@ app = typer.Typer(
 )
 app.command()(operator.operator)
 app.command()(crds.crds)
+app.command()(manifests.manifests)
 app.add_typer(sandbox.app, name="sandbox")
 
 

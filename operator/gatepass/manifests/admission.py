@@ -119,8 +119,12 @@ class Admission:
             "twins",
             matching(("CREATE",), (SESSIONS,)),
             variables=[
-                variable("keys", "object.spec.resources.map(r, r.?namespace.orValue(request.namespace) + '/' + r.name)"),
-                variable("twins", "variables.keys.filter(k, variables.keys.indexOf(k) != variables.keys.lastIndexOf(k))"),
+                variable(
+                    "keys", "object.spec.resources.map(r, r.?namespace.orValue(request.namespace) + '/' + r.name)"
+                ),
+                variable(
+                    "twins", "variables.keys.filter(k, variables.keys.indexOf(k) != variables.keys.lastIndexOf(k))"
+                ),
             ],
             validations=[
                 validation(
