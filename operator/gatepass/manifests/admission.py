@@ -68,7 +68,7 @@ class Installation:
     def validating(self) -> list[Manifest]:
         """The policies that refuse, each followed by its binding."""
         return [
-            each for policy in (*self.read("policies.yaml"), *self._use()) for each in (policy, self._binding(policy))
+            each for policy in (*self._use(), *self.read("policies.yaml")) for each in (policy, self._binding(policy))
         ]
 
     def mutating(self) -> list[Manifest]:

@@ -21,7 +21,10 @@ from gatepass.core.types.common import (
     rules,
 )
 
-_IMMUTABLE = cel("self == oldSelf", "is immutable: create another AccessSession instead")
+
+def _immutable(before: str) -> dict[str, Any]:
+    """A rule that nothing changes; `before` is what it was, in CEL, for the message."""
+    return cel("self == oldSelf", f"'is immutable: it was %s; create another AccessSession instead'.format([{before}])")
 
 
 class ResourceReference(Model):
@@ -45,10 +48,13 @@ class Source(Model):
     ]
 
 
+_TWIN = (
+    "!self.exists_one(o, o.name == r.name && "
+    "(has(o.__namespace__) ? o.__namespace__ : '') == (has(r.__namespace__) ? r.__namespace__ : ''))"
+)
 _NO_TWINS = cel(
-    "self.all(r, self.exists_one(o, o.name == r.name && "
-    "(has(o.__namespace__) ? o.__namespace__ : '') == (has(r.__namespace__) ? r.__namespace__ : '')))",
-    "must not name a ProtectedResource twice",
+    f"!self.exists(r, {_TWIN})",
+    f"'must not name a ProtectedResource twice, got %s'.format([self.filter(r, {_TWIN}).map(r, r.name)])",
 )
 
 
@@ -75,7 +81,9 @@ class AccessSessionSpec(Model):
             min_length=1,
             max_length=32,
             description="The ProtectedResources to open, 1 to 32, no two alike. Immutable.",
-            json_schema_extra=rules(_IMMUTABLE, _NO_TWINS, **{"x-kubernetes-list-type": "atomic"}),
+            json_schema_extra=rules(
+                _immutable("oldSelf.map(r, r.name)"), _NO_TWINS, **{"x-kubernetes-list-type": "atomic"}
+            ),
         ),
     ]
     duration: Annotated[
@@ -87,7 +95,8 @@ class AccessSessionSpec(Model):
         Field(description="An absolute end; the earlier of it and the duration wins. It may only move earlier."),
     ] = None
     source: Annotated[
-        Source, Field(description="The addresses to let in. Immutable.", json_schema_extra=rules(_IMMUTABLE))
+        Source,
+        Field(description="The addresses to let in. Immutable.", json_schema_extra=rules(_immutable("oldSelf.cidrs"))),
     ]
     stop: Annotated[bool, Field(description="True ends the session now and keeps its record; it never comes back.")] = (
         False
