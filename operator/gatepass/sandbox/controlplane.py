@@ -17,6 +17,7 @@ from gatepass.sandbox.processes import Process, free_ports
 
 READY_SECONDS = 60.0
 GRACE_SECONDS = 1.0  # the API server would wait a minute for its watches to end
+TEARDOWN_SECONDS = 0.25  # nothing that it would still write is read
 TOKEN_SECONDS = 24 * 3600
 ADMIN = "sandbox-admin"
 
@@ -83,7 +84,7 @@ class ControlPlane:
         for part in parts:
             part.terminate()
         for part in parts:
-            part.reap(GRACE_SECONDS)
+            part.reap(TEARDOWN_SECONDS)
 
     def restart_api(self, *, kill: bool = False) -> None:
         """End the API server, by SIGKILL if `kill`, and start it on the same port; returns when it is ready."""

@@ -4,8 +4,8 @@ with Sandbox() as sandbox:
     subprocess.run(["kubectl", "get", "accesssessions", "-A"], env=sandbox.env)
 """
 
+import json
 import os
-import secrets
 import shutil
 import sys
 import tempfile
@@ -20,33 +20,17 @@ from typing import Any, Self
 
 from gatepass.manifests import crds, manifests
 from gatepass.sandbox import binaries
+from gatepass.sandbox.cloud import MISLEADING, REGION, Cloud
 from gatepass.sandbox.command import InterruptedBySignalError
 from gatepass.sandbox.controlplane import ControlPlane, wait_until_served
-from gatepass.sandbox.ec2.client import Ec2Control
 from gatepass.sandbox.ec2.faults import PROFILES
 from gatepass.sandbox.errors import SandboxError
 from gatepass.sandbox.processes import Process, free_ports
 from gatepass.sandbox.progress import say
 
-REGION = "eu-central-1"
-ACCOUNT = "123456789012"
-ACCESS_KEY = "AKIAGATEPASSSANDBOX1"
 NAMESPACE = "gatepass-system"
 SERVICE_ACCOUNT = "gatepass"
 READY_SECONDS = 60.0
-
-# What of the caller's environment would lead a client past the sandbox, or to other credentials.
-_MISLEADING = (
-    "AWS_PROFILE",
-    "AWS_DEFAULT_PROFILE",
-    "AWS_SESSION_TOKEN",
-    "AWS_SECURITY_TOKEN",
-    "AWS_ROLE_ARN",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
-)
 
 
 class Sandbox:
@@ -76,22 +60,21 @@ class Sandbox:
     def __enter__(self) -> Self:
         self._programs = binaries.kubernetes()
         self.directory = Path(tempfile.mkdtemp(prefix="gatepass-sandbox-"))
-        emulator_port, health_port, metrics_port = free_ports(3)
-        self.endpoint_url = f"http://127.0.0.1:{emulator_port}"
+        health_port, metrics_port = free_ports(2)
         self.health_url = f"http://127.0.0.1:{health_port}"
         self.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
-        self.call_log = self.directory / "ec2-calls.jsonl"
-        self.ec2 = Ec2Control(self.endpoint_url, REGION, ACCOUNT)
+        self._cloud = Cloud(self.directory)
+        self.endpoint_url = self._cloud.endpoint_url
+        self.call_log = self._cloud.call_log
+        self.ec2 = self._cloud.control
         folder = self.directory / "kubernetes"
         folder.mkdir()
         self.control_plane = ControlPlane(self._programs, folder)
         self.kubeconfig = self.control_plane.admin_kubeconfig
         self.operator_kubeconfig = self.directory / "operator.kubeconfig"
         self.env = self._environment(health_port, metrics_port)
-        self._emulator = self._process("ec2", ["-m", "gatepass.sandbox.ec2", str(emulator_port), str(self.call_log)])
-        self._operator = self._process(
-            "operator", ["-m", "gatepass", "operator", "--kubeconfig", str(self.operator_kubeconfig)]
-        )
+        command = [sys.executable, "-m", "gatepass", "operator", "--kubeconfig", str(self.operator_kubeconfig)]
+        self._operator = Process("operator", command, self.directory / "operator.log", self.env)
         try:
             self._start()
         except BaseException:
@@ -146,11 +129,8 @@ class Sandbox:
         path = self.directory / f"{namespace}-{name}.kubeconfig"
         return self.control_plane.write_kubeconfig(path, name, token, namespace)
 
-    def _process(self, name: str, arguments: list[str]) -> Process:
-        return Process(name, [sys.executable, *arguments], self.directory / f"{name}.log", self.env)
-
     def _environment(self, health_port: int, metrics_port: int) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if name not in _MISLEADING}
+        inherited = {name: value for name, value in os.environ.items() if name not in MISLEADING}
         direct = ",".join(
             filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"))
         )
@@ -160,50 +140,52 @@ class Sandbox:
             "no_proxy": direct,
             "PATH": os.pathsep.join((str(self._programs), str(Path(sys.executable).parent), inherited.get("PATH", ""))),
             "KUBECONFIG": str(self.kubeconfig),
-            "AWS_ENDPOINT_URL": self.endpoint_url,
-            "AWS_REGION": REGION,
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-            "AWS_SECRET_ACCESS_KEY": secrets.token_urlsafe(30),
-            "AWS_EC2_METADATA_DISABLED": "true",
+            **self._cloud.env,
             "GATEPASS_TOKEN": self.control_plane.admin_token,
             "GATEPASS_OPERATOR_KUBECONFIG": str(self.operator_kubeconfig),
-            "GATEPASS_CREDENTIALS_NAMESPACES": '["*"]',
+            "GATEPASS_CREDENTIALS_NAMESPACES": json.dumps({"*": ["operator", "*"]}),
+            "GATEPASS_HEALTH_HOST": "127.0.0.1",
             "GATEPASS_HEALTH_PORT": str(health_port),
             "GATEPASS_METRICS_PORT": str(metrics_port),
             **self._settings,
         }
 
     def _start(self) -> None:
-        self._emulator.start()
+        self._cloud.start()
         self.control_plane.start()
-        self._install()
-        self._emulator.wait_ready(self.ec2.ready, READY_SECONDS)
-        self.ec2.set_faults(*PROFILES[self._profile])
-        if self._with_operator:
-            self.start_operator()
-
-    def _install(self) -> None:
-        """Put in what the chart would: CRDs, accounts, RBAC, policies, and a kubeconfig for the operator's account."""
         definitions = crds()
         with self.control_plane.api() as api:
             api.apply(definitions)
-            for definition in definitions:
-                wait_until_served(api, *_probe(definition))
             api.apply(manifests(namespace=NAMESPACE, service_account=SERVICE_ACCOUNT))
-        token = self.control_plane.account_token(NAMESPACE, SERVICE_ACCOUNT)
-        self.control_plane.write_kubeconfig(self.operator_kubeconfig, SERVICE_ACCOUNT, token, NAMESPACE)
+            token = self.control_plane.account_token(NAMESPACE, SERVICE_ACCOUNT)
+            self.control_plane.write_kubeconfig(self.operator_kubeconfig, SERVICE_ACCOUNT, token, NAMESPACE)
+            self._cloud.wait_ready(PROFILES[self._profile])
+            if self._with_operator:
+                self._operator.start()
+            for definition in definitions:  # held back by the API server for 2 s: the operator starts meanwhile
+                wait_until_served(api, *_probe(definition))
+        if self._with_operator:
+            self._operator.wait_ready(self.operator_ready, READY_SECONDS)
 
     def _end(self, *, failed: bool) -> None:
         self._operator.stop()
-        self._emulator.terminate()
+        self._cloud.stop()
         self.control_plane.stop()
-        self._emulator.reap()
         if failed or self.keep_logs:
             say(f"the sandbox's logs are in {self.directory}")
         else:
             with suppress(OSError):
                 shutil.rmtree(self.directory)
+
+
+# Objects that the API server would take, for dry runs.
+_PROBES: Mapping[str, Mapping[str, Any]] = {
+    "AccessSession": {"resources": [{"name": "probe"}], "source": {"cidrs": ["203.0.113.7/32"]}, "reason": "probe"},
+    "ProtectedResource": {
+        "aws": {"region": REGION, "securityGroups": ["sg-00000000000000000"]},
+        "ports": [{"protocol": "TCP", "port": 443}],
+    },
+}
 
 
 def _probe(definition: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -213,5 +195,5 @@ def _probe(definition: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     kind, plural = spec["names"]["kind"], spec["names"]["plural"]
     return (
         f"/apis/{version}/namespaces/default/{plural}",
-        {"apiVersion": version, "kind": kind, "metadata": {"name": "probe"}},
+        {"apiVersion": version, "kind": kind, "metadata": {"name": "probe"}, "spec": _PROBES.get(kind, {})},
     )

@@ -13,11 +13,13 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from gatepass.sandbox.errors import SandboxError
+
 FIELD_MANAGER = "gatepass-sandbox"
 TIMEOUT_SECONDS = 30.0
 
 
-class KubeApiError(RuntimeError):
+class KubeApiError(SandboxError):
     """The API server refused; `status` is the HTTP status, the message its own."""
 
     def __init__(self, status: int, message: str) -> None:

@@ -29,7 +29,7 @@ class Ec2Control:
         return True
 
     def log(self, since: int = 0) -> list[dict[str, Any]]:
-        """The calls after number `since`, as the log file has them: `seq`, `time`, `ms`, `action`, `status` and more."""
+        """The calls after number `since`, as the log file has them: `seq`, `action`, `status` and more."""
         entries: list[dict[str, Any]] = self._request("GET", f"log?since={since}")["entries"]
         return entries
 

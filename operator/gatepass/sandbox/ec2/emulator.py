@@ -145,11 +145,18 @@ class Emulator:
 
 def _touched(backend: Any, params: Mapping[str, Any]) -> Iterator[SecurityGroup]:
     """The groups whose rules, or the tags of whose rules, a call may change."""
-    named = {params.get("GroupId"), *params.get("ResourceId", ())}
+    named = {*_groups(params), *params.get("ResourceId", ())}
     for groups in backend.groups.values():
         for group in groups.values():
             if group.id in named or any(rule.id in named for rule in group.ingress_rules):
                 yield group
+
+
+def _groups(params: Mapping[str, Any]) -> list[str]:
+    """The security groups that a call names, as a parameter or as a filter."""
+    given = params.get("GroupId") or []
+    filters = [each.get("Value") or [] for each in params.get("Filter") or () if each.get("Name") == "group-id"]
+    return [*([given] if isinstance(given, str) else given), *(value for values in filters for value in values)]
 
 
 def _facts(call: Call, caller: Caller) -> Facts:
@@ -159,7 +166,7 @@ def _facts(call: Call, caller: Caller) -> Facts:
         account=caller.account,
         region=call.region,
         access_key=call.access_key,
-        group=call.params.get("GroupId"),
+        groups=_groups(call.params),
         role=call.params.get("RoleArn") if call.action == "AssumeRole" else caller.role,
     )
 
@@ -167,7 +174,9 @@ def _facts(call: Call, caller: Caller) -> Facts:
 def _logged_params(call: Call, account: str) -> dict[str, Any]:
     """What of the parameters a reader of the log wants: groups, rules and ids told apart, anything else as it came."""
     params = dict(call.params)
-    logged: dict[str, Any] = {"group": params.pop("GroupId", None)}
+    groups = _groups(params) if call.service == "ec2" else []
+    logged: dict[str, Any] = {"group": groups[0]} if len(groups) == 1 else {"groups": groups}
+    params.pop("GroupId", None)
     described = params.pop("SecurityGroupRuleDescription", None)
     logged["ids"] = params.pop("SecurityGroupRuleId", None) or [
         entry.get("SecurityGroupRuleId") for entry in described or ()

@@ -1,6 +1,7 @@
 """What goes wrong on request: each fault is data, and a profile is a list of them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -35,7 +36,8 @@ class Fault(BaseModel):
     times: int | None = Field(None, ge=1, description="strikes so often at most")
 
 
-class Facts(BaseModel):
+@dataclass(frozen=True)
+class Facts:
     """What a fault can match on."""
 
     service: str
@@ -43,8 +45,8 @@ class Facts(BaseModel):
     account: str
     region: str
     access_key: str
-    group: str | None = None
-    role: str | None = None
+    groups: Sequence[str]
+    role: str | None
 
 
 class Faults:
@@ -94,10 +96,10 @@ def _matches(fault: Fault, facts: Facts) -> bool:
             (fault.account, facts.account),
             (fault.region, facts.region),
             (fault.access_key, facts.access_key),
-            (fault.group, facts.group),
         )
     )
-    return named and exact and (fault.role is None or fnmatchcase(facts.role or "", fault.role))
+    grouped = fault.group is None or fault.group in facts.groups
+    return named and exact and grouped and (fault.role is None or fnmatchcase(facts.role or "", fault.role))
 
 
 # AWS's throttles are always on; these come on top. The numbers are coprime, so that the faults do not fall together.
