@@ -7,6 +7,7 @@ from pathlib import Path
 
 import structlog
 from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient
 
 from gatepass.core.ports import Secrets
 from gatepass.engine.engine import Engine, EngineSettings
@@ -49,13 +50,14 @@ async def run_operator(settings: Settings, kubeconfig: Path | None) -> None:
         health = Health(ready=watching.is_set)
         await health.start(settings.health_host, settings.health_port)
         try:
-            await _serve(settings, api, events, cluster, clock, watching)
+            await _serve(settings, client, api, events, cluster, clock, watching)
         finally:
             await health.stop()
 
 
 async def _serve(
     settings: Settings,
+    client: ApiClient,
     api: KubeApi,
     events: Events,
     cluster: KubeCluster,
@@ -90,7 +92,7 @@ async def _serve(
         asyncio.create_task(engine.run()),
         asyncio.create_task(events.run()),
         asyncio.create_task(listing.repeat(settings.resync_seconds)),
-        asyncio.create_task(watch(engine, settings.watch_namespaces, stop, watching.set)),
+        asyncio.create_task(watch(client, engine, settings.watch_namespaces, stop, watching.set)),
         asyncio.create_task(stop.wait()),
     ]
     try:

@@ -78,11 +78,36 @@ class Listing:
                 yield body
 
 
-async def watch(engine: Engine, namespaces: Sequence[str], stop: asyncio.Event, ready: Callable[[], None]) -> None:
+async def login(client: ApiClient) -> kopf.ConnectionInfo:
+    """kopf signs in as our own client does; it asks again when a token has run out."""
+    given = client.configuration
+    header = await given.get_api_key_with_prefix("BearerToken")
+    scheme, _, token = header.rpartition(" ") if header else ("", "", None)
+    return kopf.ConnectionInfo(
+        server=given.host,
+        ca_path=given.ssl_ca_cert,
+        insecure=not given.verify_ssl,
+        username=given.username or None,
+        password=given.password or None,
+        scheme=scheme or None,
+        token=token,
+        certificate_path=given.cert_file,
+        private_key_path=given.key_file,
+        proxy_url=given.proxy,
+    )
+
+
+async def watch(
+    client: ApiClient, engine: Engine, namespaces: Sequence[str], stop: asyncio.Event, ready: Callable[[], None]
+) -> None:
     """Run kopf until `stop`; `ready` is called when its watches have been started."""
     registry = kopf.OperatorRegistry()
     register(registry, engine)
-    kopf.on.login(registry=registry)(kopf.login_via_async_client)
+
+    @kopf.on.login(registry=registry)
+    async def _login(**_: Any) -> kopf.ConnectionInfo:
+        return await login(client)
+
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True
