@@ -16,6 +16,7 @@ from gatepass.engine.verifier import Confinement
 from gatepass.kube.api import KubeApi
 from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.cluster import KubeCluster
+from gatepass.kube.drain import drain
 from gatepass.kube.events import Events
 from gatepass.kube.health import Health
 from gatepass.kube.operator import Listing, kube_system_uid, new_client, watch
@@ -53,6 +54,13 @@ async def run_operator(settings: Settings, kubeconfig: Path | None) -> None:
             await _serve(settings, client, api, events, cluster, clock, watching)
         finally:
             await health.stop()
+
+
+async def run_drain(settings: Settings, kubeconfig: Path | None, seconds: float) -> bool:
+    """End every session; False when rules may be left after `seconds`."""
+    await connect(kubeconfig)
+    async with new_client(_API_CONNECTIONS) as client:
+        return await drain(KubeApi(client, CorrectedClock()), settings.watch_namespaces, seconds, print)
 
 
 async def _serve(

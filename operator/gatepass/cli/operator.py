@@ -1,17 +1,44 @@
-"""`gatepass operator`: what the image runs."""
+"""`gatepass operator`, which the image runs, and `gatepass drain`, which an uninstall runs first."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from gatepass.settings import Settings
+
+    T = TypeVar("T")
+
+Kubeconfig = Annotated[
+    Path | None, typer.Option(exists=True, dir_okay=False, help="Instead of the service account or KUBECONFIG.")
+]
+
 
 def operator(
-    kubeconfig: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Instead of the service account or KUBECONFIG.")
-    ] = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
     """Reconcile AccessSessions and ProtectedResources until SIGTERM."""
+    from gatepass.app import run_operator
+
+    _run(lambda settings: run_operator(settings, kubeconfig))
+
+
+def drain(
+    kubeconfig: Kubeconfig = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds until it gives up.")] = 300,
+) -> None:
+    """End every session, and wait until no session has rules left; exits with 1 and says which have."""
+    from gatepass.app import run_drain
+
+    if not _run(lambda settings: run_drain(settings, kubeconfig, timeout)):
+        raise typer.Exit(1)
+
+
+def _run(work: "Callable[[Settings], Coroutine[Any, Any, T]]") -> "T":
+    """Read the settings, set up the logs, and run; what is wrong with either is told in one line."""
     import asyncio
     import sys
 
@@ -19,7 +46,6 @@ def operator(
     from pydantic import ValidationError
 
     from gatepass import logs
-    from gatepass.app import run_operator
     from gatepass.settings import Settings
 
     try:
@@ -27,11 +53,11 @@ def operator(
     except ValidationError as error:
         for problem in error.errors():
             name = "GATEPASS_" + "_".join(map(str, problem["loc"])).upper()
-            print(f"gatepass operator: {name}: {problem['msg']}", file=sys.stderr)
+            print(f"gatepass: {name}: {problem['msg']}", file=sys.stderr)
         raise typer.Exit(2) from None
     logs.configure(settings.log_format, settings.log_level)
     try:
-        asyncio.run(run_operator(settings, kubeconfig))
+        return asyncio.run(work(settings))
     except (ConfigException, OSError) as error:
-        print(f"gatepass operator: {error}", file=sys.stderr)
+        print(f"gatepass: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

@@ -1,7 +1,7 @@
 """A thin way to the API server: JSON in, JSON out, errors in the engine's terms, its clock heard."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -85,6 +85,12 @@ class KubeApi:
             if not following:
                 return
             query["continue"] = following
+
+    async def each(self, kind: type[Custom], namespaces: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
+        """Every custom resource of a kind in some namespaces, or in all when none is named."""
+        for namespace in namespaces or [""]:
+            async for body in self.every(path_of(kind, namespace)):
+                yield body
 
 
 def _translated(status: int | None, body: str | bytes) -> ClusterError | GoneError:

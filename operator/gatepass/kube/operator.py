@@ -1,7 +1,7 @@
 """Brings the engine to life: one full listing, then kopf's watches."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import kopf
@@ -9,11 +9,10 @@ import structlog
 from kubernetes.aio.client import ApiClient
 
 from gatepass.core.ports import ClusterError, GoneError
-from gatepass.core.types.common import Custom
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession
 from gatepass.engine.engine import Engine
-from gatepass.kube.api import KubeApi, path_of
+from gatepass.kube.api import KubeApi
 from gatepass.kube.handlers import identity, parse, parse_namespace, register
 
 log = structlog.get_logger(__name__)
@@ -38,12 +37,12 @@ class Listing:
             self._engine.namespace_seen(parse_namespace(body))
             namespaces.discard(body["metadata"]["name"])
         resources = {(key, resource.uid) for key, resource in store.resources.items()}
-        async for body in self._bodies(ProtectedResource):
+        async for body in self._api.each(ProtectedResource, self._namespaces):
             resources.discard(identity(body))
             if (resource := parse(ProtectedResource, body)) is not None:
                 self._engine.resource_seen(resource)
         sessions = {(key, session.uid) for key, session in store.sessions.items()}
-        async for body in self._bodies(AccessSession):
+        async for body in self._api.each(AccessSession, self._namespaces):
             sessions.discard(identity(body))
             if (session := parse(AccessSession, body)) is not None:
                 self._engine.session_seen(session)
@@ -71,11 +70,6 @@ class Listing:
                 await self.read()
             except (ClusterError, GoneError) as error:
                 log.warning("cannot list", error=str(error))
-
-    async def _bodies(self, kind: type[Custom]) -> AsyncIterator[dict[str, Any]]:
-        for namespace in self._namespaces or [""]:
-            async for body in self._api.every(path_of(kind, namespace)):
-                yield body
 
 
 async def login(client: ApiClient) -> kopf.ConnectionInfo:
