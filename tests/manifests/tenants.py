@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ParamSpec
 
 import pytest
 
@@ -15,6 +15,7 @@ RBAC = "/apis/rbac.authorization.k8s.io/v1"
 MERGE = "application/merge-patch+json"
 PATIENCE_SECONDS = 10.0
 
+P = ParamSpec("P")
 Rule = Mapping[str, Sequence[str]]
 WRITES_SESSIONS: Rule = {
     "apiGroups": ["gatepass.dev"],
@@ -152,6 +153,12 @@ class Cluster:
         self.grant(person, *rules, namespace=elsewhere or namespace)
         return person
 
+    def bind(self, person: Person, role: str) -> None:
+        """Bind one of the cluster's own roles in the person's namespace."""
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}
+        body = {"metadata": {"name": f"bind-{next(_numbers)}"}, "roleRef": reference, "subjects": [_subject(person)]}
+        self.api.request("POST", f"{RBAC}/namespaces/{person.namespace}/rolebindings", body)
+
     def grant(self, person: Person, *rules: Rule, namespace: str) -> None:
         """Bind a new role with these rules; returns when RBAC knows them."""
         if not rules:
@@ -159,14 +166,20 @@ class Cluster:
         name = f"role-{next(_numbers)}"
         base = f"{RBAC}/namespaces/{namespace}"
         self.api.request("POST", f"{base}/roles", {"metadata": {"name": name}, "rules": list(rules)})
-        account = {"kind": "ServiceAccount", "name": person.username.split(":")[-1], "namespace": person.namespace}
         reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
         self.api.request(
-            "POST", f"{base}/rolebindings", {"metadata": {"name": name}, "roleRef": reference, "subjects": [account]}
+            "POST",
+            f"{base}/rolebindings",
+            {"metadata": {"name": name}, "roleRef": reference, "subjects": [_subject(person)]},
         )
         last = rules[-1]
         named = next(iter(last.get("resourceNames", ())), "")
         wait_until(lambda: person.allowed(last["verbs"][-1], last["resources"][-1], named, namespace))
+
+
+def _subject(person: Person) -> dict[str, str]:
+    _, _, namespace, name = person.username.split(":")
+    return {"kind": "ServiceAccount", "name": name, "namespace": namespace}
 
 
 def wait_until(true: Callable[[], object]) -> None:
@@ -177,26 +190,26 @@ def wait_until(true: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def refusal(attempt: Callable[[], object]) -> KubeApiError:
-    """The API server's refusal of something that it must refuse."""
+def refusal(attempt: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> KubeApiError:
+    """The API server's refusal of a call that it must refuse."""
     with pytest.raises(KubeApiError) as caught:
-        attempt()
+        attempt(*args, **kwargs)
     assert caught.value.status in {400, 403, 422}, caught.value
     return caught.value
 
 
-def refusal_soon(attempt: Callable[[], object]) -> KubeApiError:
+def refusal_soon(attempt: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> KubeApiError:
     """The same for a dry run that depends on an object made a moment ago, which admission learns of by a watch."""
 
     def refused() -> bool:
         try:
-            attempt()
+            attempt(*args, **kwargs)
         except KubeApiError:
             return True
         return False
 
     wait_until(refused)
-    return refusal(attempt)
+    return refusal(attempt, *args, **kwargs)
 
 
 def says(error: KubeApiError, *words: str) -> None:

@@ -62,7 +62,7 @@ def test_of_a_session_that_pass(objects: Person, name: str, spec: dict[str, Any]
     ids=str,
 )
 def test_of_a_session_that_do_not(objects: Person, name: str, spec: dict[str, Any], words: tuple[str, ...]) -> None:
-    says(refusal(lambda: objects.patch("AccessSession", name, {"spec": spec}, dry_run=True)), *words)
+    says(refusal(objects.patch, "AccessSession", name, {"spec": spec}, dry_run=True), *words)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_of_a_session_that_do_not(objects: Person, name: str, spec: dict[str, An
     ids=str,
 )
 def test_of_a_resource_that_do_not(objects: Person, name: str, aws: dict[str, Any], words: tuple[str, ...]) -> None:
-    says(refusal(lambda: objects.patch("ProtectedResource", name, {"spec": {"aws": aws}}, dry_run=True)), *words)
+    says(refusal(objects.patch, "ProtectedResource", name, {"spec": {"aws": aws}}, dry_run=True), *words)
 
 
 def test_of_a_resource_that_pass(objects: Person) -> None:
@@ -91,5 +91,5 @@ def test_of_an_ended_session(cluster: Cluster, objects: Person) -> None:
     for spec in ({"stop": True}, {"ttlAfterEnded": "1h"}):
         objects.patch("AccessSession", "ended", {"spec": spec}, dry_run=True)
     for spec in ({"duration": "2h"}, {"duration": "1m"}, {"notAfter": "2036-11-22T18:00:00Z"}, {"reason": "more"}):
-        error = refusal(lambda spec=spec: objects.patch("AccessSession", "ended", {"spec": spec}, dry_run=True))
+        error = refusal(objects.patch, "AccessSession", "ended", {"spec": spec}, dry_run=True)
         says(error, "spec is final once status.endedAt is set")
