@@ -149,12 +149,7 @@ def _conflict(conflicts: Sequence[ObservedRule]) -> list[Fact]:
 
 def _ready(resource: ProtectedResource, findings: Findings, needed: Sequence[Fact]) -> Fact:
     if resource.deleting:
-        waits = ", ".join(findings.users[:_LISTED_IN_MESSAGES])
-        more = len(findings.users) - _LISTED_IN_MESSAGES
-        message = (
-            f"waits for {len(findings.users)} sessions to end: {waits}" if findings.users else "removing its rules"
-        )
-        return Fact("Ready", False, "Deleting", message + (f" and {more} more" if more > 0 else ""))
+        return Fact("Ready", False, "Deleting", _waits_for(findings))
     lacking = next((fact for fact in needed if fact.status is not True), None)
     if lacking is not None:
         return Fact("Ready", False, lacking.reason, lacking.message)
@@ -163,6 +158,15 @@ def _ready(resource: ProtectedResource, findings: Findings, needed: Sequence[Fac
     if findings.capacity is None:
         return Fact("Ready", False, "NotRead", "no firewall has been read yet")
     return Fact("Ready", True, "Ready")
+
+
+def _waits_for(findings: Findings) -> str:
+    if not findings.users:
+        trouble = findings.refusal or findings.trouble
+        return "removing its rules" + (f": {trouble.message}" if trouble else "")
+    named = ", ".join(findings.users[:_LISTED_IN_MESSAGES])
+    more = len(findings.users) - _LISTED_IN_MESSAGES
+    return f"waits for {len(findings.users)} sessions to end: {named}" + (f" and {more} more" if more > 0 else "")
 
 
 def capacity_of(families: Mapping[int, tuple[int, int, int]]) -> Capacity:

@@ -1,6 +1,7 @@
 """The engine as a whole: events in, passes out."""
 
 import asyncio
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -72,8 +73,15 @@ class Engine:
             tasks.create_task(self._resync())
 
     async def _resync(self) -> None:
-        """Look at everything at the start and then at every resync: drift makes no event."""
-        while True:
+        """Look at everything at the start and then at every resync: drift makes no event.
+
+        Once soon after the start too: only then do reads show everything that an earlier process has written.
+        """
+        soon = self._state.reads_settle_at - self._state.started + 1.0
+        pauses = itertools.chain(
+            [min(soon, self._settings.resync_seconds)], itertools.repeat(self._settings.resync_seconds)
+        )
+        for pause in pauses:
             for key in list(self.store.resources):
                 self._verifier.queue.add(key)
             for target, known in self._state.targets.items():
@@ -81,7 +89,7 @@ class Engine:
                 self._reconciler.queue.add(target)
             for session in list(self.store.sessions):
                 self._sessions.queue.add(session)
-            await asyncio.sleep(self._settings.resync_seconds)
+            await asyncio.sleep(pause)
 
     # events
 

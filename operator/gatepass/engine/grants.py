@@ -40,14 +40,19 @@ class Grants:
         return lifecycle.deadline(session, [r.spec.policy.max_duration for r in resources if r is not None])
 
     def end(self, session: AccessSession, now: datetime) -> lifecycle.End | None:
-        """The end of the session, if it has come."""
-        return lifecycle.end(session, now, self.deadline(session), withdrawn=self._withdrawn(session, now))
+        """The end of the session, if it has come. Once its rules may go it stays ended, whatever its spec says then."""
+        found = lifecycle.end(session, now, self.deadline(session), withdrawn=self._withdrawn(session, now))
+        if found is not None and found.latched:
+            self._state.closed[session.uid] = found
+        elif session.uid in self._state.closed:
+            return self._state.closed[session.uid]
+        elif lifecycle.closed(found) and found is not None:
+            self._state.closed[session.uid] = found
+        return found
 
     def closed(self, session: AccessSession, now: datetime) -> bool:
-        """May its rules go? Once they may, they may for good."""
-        if session.uid not in self._state.closed and lifecycle.closed(self.end(session, now)):
-            self._state.closed.add(session.uid)
-        return session.uid in self._state.closed
+        """May its rules go?"""
+        return lifecycle.closed(self.end(session, now))
 
     def _withdrawn(self, session: AccessSession, now: datetime) -> bool:
         keys = session.resource_keys()

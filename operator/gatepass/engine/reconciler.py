@@ -69,9 +69,7 @@ class Reconciler:
         accesses = self._accesses(target)
         if not accesses:
             return  # verification has to succeed first, and comes back here when it does
-        if (known.stale or known.overdue(asyncio.get_running_loop().time())) and not await self._observe(
-            known, accesses
-        ):
+        if known.stale and not await self._observe(known, accesses):
             return
         desired = self._desired(target, self._clock.now())
         plan = self._plan(known, desired)

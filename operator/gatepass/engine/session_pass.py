@@ -198,7 +198,7 @@ class SessionPass:
         self.queue.forget(session.key)
         self._shape.pop(session.uid, None)
         self._told_place.pop(session.uid, None)
-        self._state.closed.discard(session.uid)
+        self._state.closed.pop(session.uid, None)
         for key in session.resource_keys():
             self._state.admitted.pop((session.uid, key), None)
             standing = self._state.standings.get(key)

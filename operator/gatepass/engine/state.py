@@ -7,6 +7,7 @@ from datetime import datetime
 
 from gatepass.core.desired import ClaimKey
 from gatepass.core.errors import ProviderError
+from gatepass.core.lifecycle import End
 from gatepass.core.policy import Refusal
 from gatepass.core.ports import Access, TargetFacts
 from gatepass.core.rules import Rule, Target
@@ -103,7 +104,7 @@ class State:
     placements: Placements = field(default_factory=Placements)
     waiting: dict[ClaimKey, str] = field(default_factory=dict)
     admitted: dict[tuple[str, Key], Refusal | None] = field(default_factory=dict)
-    closed: set[str] = field(default_factory=set)
+    closed: dict[str, End] = field(default_factory=dict)
 
     def target(self, target: Target) -> TargetState:
         """What is known of a target, from the first time it is named."""

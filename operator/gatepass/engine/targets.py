@@ -26,7 +26,6 @@ class TargetState:
     refusals: dict[Access, ProviderError] = field(default_factory=dict)
     conflicts: tuple[ObservedRule, ...] = ()
     revoked: dict[str, float] = field(default_factory=dict)
-    read_after: float | None = None
     settled: set[Rule] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
     _granted: dict[str, tuple[float, ObservedRule]] = field(default_factory=dict)
@@ -46,8 +45,6 @@ class TargetState:
         }
         self._full_at.clear()
         self.read_at = started
-        if self.overdue(started):
-            self.read_after = None
         self.stale = False
         self.trouble = None
 
@@ -102,14 +99,6 @@ class TargetState:
             after = ObservedRule(before.id, before.rule, before.description, owner, before.weight)
             self.rules[id_] = after
             self._granted[id_] = (at, after)
-
-    def read_again(self, at: float) -> None:
-        """Another read is due at `at`."""
-        self.read_after = at if self.read_after is None else min(at, self.read_after)
-
-    def overdue(self, now: float) -> bool:
-        """Is a read due?"""
-        return self.read_after is not None and now >= self.read_after
 
     def lost(self, rule: Rule, at: float) -> None:
         """The answer to a grant was lost: the rule may be there until a read settles it."""

@@ -143,8 +143,11 @@ class Verifier:
         return account
 
     def _ids(self, resource: ProtectedResource) -> list[str]:
-        """The firewall objects on the list, and those that were on it when status was last written."""
-        return list(dict.fromkeys([*resource.spec.aws.security_groups, *(t.id for t in resource.status.targets)]))
+        """The firewall objects on the list, and those that were on it before and may still hold rules of ours."""
+        before = self._state.standings.get(resource.key)
+        known = [target.id for target in before.everywhere()] if before else []
+        recorded = [target.id for target in resource.status.targets]
+        return list(dict.fromkeys([*resource.spec.aws.security_groups, *recorded, *known]))
 
     def _standing(
         self,

@@ -133,10 +133,7 @@ class Views:
             ]
             uncertain = uncertain or any(known.unsettled(rule) for rule in unwanted)
             if self._blind(session, entry) and not (unwanted <= known.settled | holding.keys()):
-                unread = known.read_at is None or known.read_at < self._state.reads_settle_at
-                if unread:
-                    known.read_again(self._state.reads_settle_at)
-                uncertain = uncertain or unread
+                uncertain = uncertain or known.read_at is None or known.read_at < self._state.reads_settle_at
         return tuple(remaining), uncertain
 
     def _blind(self, session: AccessSession, entry: SessionResourceStatus | None) -> bool:
