@@ -14,6 +14,7 @@ API = "/apis/gatepass.dev/v1alpha1"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 MERGE = "application/merge-patch+json"
 PATIENCE_SECONDS = 10.0
+REFUSED = {400, 403, 422}
 
 P = ParamSpec("P")
 Rule = Mapping[str, Sequence[str]]
@@ -122,6 +123,11 @@ class Cluster:
         for api in self._open:
             api.close()
 
+    def wait_for_policies(self) -> None:
+        """Return when the last of the policies is in force; the API server learns of them by a watch."""
+        admin = self.admin("default")
+        refusal_soon(admin.create, session("db", {"name": "db", "namespace": "default"}), dry_run=True)
+
     def _client(self, token: str | None = None) -> KubeApi:
         self._open.append(self.control_plane.api(token))
         return self._open[-1]
@@ -194,7 +200,7 @@ def refusal(attempt: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> 
     """The API server's refusal of a call that it must refuse."""
     with pytest.raises(KubeApiError) as caught:
         attempt(*args, **kwargs)
-    assert caught.value.status in {400, 403, 422}, caught.value
+    assert caught.value.status in REFUSED, caught.value
     return caught.value
 
 
@@ -204,8 +210,8 @@ def refusal_soon(attempt: Callable[P, object], *args: P.args, **kwargs: P.kwargs
     def refused() -> bool:
         try:
             attempt(*args, **kwargs)
-        except KubeApiError:
-            return True
+        except KubeApiError as error:
+            return error.status in REFUSED and "failed to configure policy" not in str(error)
         return False
 
     wait_until(refused)
