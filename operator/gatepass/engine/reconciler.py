@@ -2,14 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import replace
 
 import structlog
 
-from gatepass.core.desired import Claim, wanted
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
-from gatepass.core.placement import FAMILIES, Room, place
+from gatepass.core.placement import FAMILIES
 from gatepass.core.plan import Plan, Wanted, make_plan
 from gatepass.core.ports import (
     Access,
@@ -25,22 +23,13 @@ from gatepass.core.ports import (
 )
 from gatepass.core.rules import ObservedRule, Rule, Target
 from gatepass.core.types.common import Key
-from gatepass.core.types.resource import ProtectedResource
+from gatepass.engine.demand import Demands, Wishes
 from gatepass.engine.grants import Grants
 from gatepass.engine.queue import Queue
-from gatepass.engine.state import Standing, State
+from gatepass.engine.state import State
 from gatepass.engine.targets import TargetState
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Tenant:
-    """A resource that names the target, and what is wanted of it."""
-
-    resource: ProtectedResource
-    standing: Standing
-    claims: list[Claim]
 
 
 class Reconciler:
@@ -57,6 +46,7 @@ class Reconciler:
     ) -> None:
         self._state = state
         self._grants = grants
+        self._demands = Demands(state, grants)
         self._providers = providers
         self._clock = clock
         self._report = report
@@ -71,8 +61,13 @@ class Reconciler:
             return  # verification has to succeed first, and comes back here when it does
         if known.stale and not await self._observe(known, accesses):
             return
-        desired = self._desired(target, self._clock.now())
+        demand = self._demands.at(target, self._clock.now())
+        for other in demand.displaced:
+            self.queue.add(other)
+        desired = demand.rules
         plan = self._plan(known, desired)
+        if not demand.decided:
+            plan = replace(plan, revokes=())  # somebody may still want them, and comes back here once that is known
         if plan.writes and not known.postponed:
             delay = self._providers[target.provider].delay(target)
             if delay > 0:
@@ -113,116 +108,23 @@ class Reconciler:
                 if first:
                     self._wake_neighbours(known.target)
                 return True
+        if first:
+            self._wake_neighbours(known.target)
         self.queue.retry(known.target)
         self._doubt(known.target)
         self._report(known.target)
         return False
 
     def _wake_neighbours(self, target: Target) -> None:
-        """Claims that could not be placed before this target was read can be now."""
+        """Claims that could not be placed, and rules that could not go, before this target was read or refused."""
         for key in self._state.tenants[target]:
             for other in self._state.standings[key].usable():
                 if other != target:
                     self.queue.add(other)
 
-    # desired
-
-    def _desired(self, target: Target, now: datetime) -> dict[Rule, tuple[Wanted, list[Access]]]:
-        """The rules that the target should hold, each with the credentials of those who want it."""
-        tenants = [
-            _Tenant(resource, self._state.standings[key], sorted(claims, key=lambda claim: claim.order))
-            for key in sorted(self._state.tenants[target])
-            if (resource := self._state.store.resources.get(key)) is not None
-            for claims in [self._grants.claims(resource, now)]
-        ]
-        self._prune(target, tenants)
-        self._place(target, tenants)
-        users: dict[Rule, list[tuple[Claim, Access]]] = {}
-        for tenant in tenants:
-            draining = target in tenant.standing.draining
-            for claim in tenant.claims:
-                placed = self._state.placements.of(claim.key)
-                for rule in claim.rules:
-                    if placed.get(rule) == target or (draining and not self._moved(rule, placed)):
-                        users.setdefault(rule, []).append((claim, tenant.standing.access))
-        return {
-            rule: (wanted(rule, [claim for claim, _ in who]), list(dict.fromkeys(access for _, access in who)))
-            for rule, who in users.items()
-            if any(self._state.placements.of(claim.key).get(rule) == target for claim, _ in who)
-            or rule in self._state.target(target).holding()
-        }
-
-    def _prune(self, target: Target, tenants: list[_Tenant]) -> None:
-        """Claims that are no more leave their places."""
-        claimed = {claim.key for tenant in tenants for claim in tenant.claims}
-        placed = {key for holders in self._state.placements.at(target).values() for key in holders}
-        for key in placed - claimed:
-            self._state.release(key)
-
-    def _moved(self, rule: Rule, placed: Mapping[Rule, Target]) -> bool:
-        """Is a rule of a draining target in its new place, so that it may go from the old one?"""
-        new = placed.get(rule)
-        return new is not None and rule in self._state.target(new).holding()
-
-    def _place(self, target: Target, tenants: list[_Tenant]) -> None:
-        """Place what is not placed yet, the oldest first. Nothing here awaits, so no other pass comes between."""
-        unplaced = []
-        for tenant in tenants:
-            usable = [other for other in tenant.standing.usable() if self._state.target(other).trouble is None]
-            if target not in usable or any(self._state.target(other).read_at is None for other in usable):
-                continue
-            for claim in tenant.claims:
-                placed = self._state.placements.of(claim.key)
-                if claim.rules != placed.keys() or not set(usable).issuperset(placed.values()):
-                    unplaced.append((claim, tenant, usable))
-        if not unplaced:
-            return
-        rooms = {other: self._room(other, tenant.standing) for _, tenant, usable in unplaced for other in usable}
-        closed: set[tuple[Target, int]] = set()
-        ahead: dict[str, int] = {}
-        for claim, tenant, usable in sorted(unplaced, key=lambda entry: entry[0].order):
-            self._place_one(claim, tenant, usable, rooms, closed, ahead)
-
-    def _room(self, target: Target, standing: Standing) -> Room:
-        return self._state.target(target).room(standing.quota(target), self._state.placements.at(target))
-
-    def _place_one(
-        self,
-        claim: Claim,
-        tenant: _Tenant,
-        usable: list[Target],
-        rooms: Mapping[Target, Room],
-        closed: set[tuple[Target, int]],
-        ahead: dict[str, int],
-    ) -> None:
-        key = claim.key
-        shortage = self._over_ceiling(claim, tenant) or place(claim.rules, usable, rooms, closed)
-        if isinstance(shortage, dict):
-            self._state.placements.put(key, shortage)
-            self._state.waiting.pop(key, None)
-            for other in set(shortage.values()):
-                self.queue.add(other)
-            return
-        before = self._state.placements.of(key)
-        # What it has already it keeps: a claim that grows must not lose its place.
-        self._state.placements.put(
-            key, {rule: at for rule, at in before.items() if rule in claim.rules and at in usable}
-        )
-        place_in_line = ahead[key.resource] = ahead.get(key.resource, 0) + 1
-        self._state.waiting[key] = f"place {place_in_line}: {shortage}"
-
-    def _over_ceiling(self, claim: Claim, tenant: _Tenant) -> str | None:
-        ceiling = tenant.resource.spec.policy.max_concurrent_sessions
-        if ceiling is None or claim.until is None or self._state.placements.of(claim.key):
-            return None
-        live = sum(1 for other in tenant.claims if other.until is not None and self._state.placements.of(other.key))
-        if live < ceiling:
-            return None
-        return f"{live} of {ceiling} concurrent sessions are live (policy.maxConcurrentSessions)"
-
     # plan
 
-    def _plan(self, known: TargetState, desired: Mapping[Rule, tuple[Wanted, list[Access]]]) -> Plan:
+    def _plan(self, known: TargetState, desired: Wishes) -> Plan:
         ours, gone = self._recorded(known, desired)
         return make_plan(
             (want for want, _ in desired.values()), known.shown(), self._state.owner, known=ours, gone=gone
@@ -252,7 +154,7 @@ class Reconciler:
         self,
         known: TargetState,
         plan: Plan,
-        desired: Mapping[Rule, tuple[Wanted, list[Access]]],
+        desired: Wishes,
         accesses: list[Access],
     ) -> bool:
         """Grant before revoke, but revoke first where there is no room. Answers whether to try again."""
@@ -278,13 +180,15 @@ class Reconciler:
         self,
         known: TargetState,
         grants: Iterable[Wanted],
-        desired: Mapping[Rule, tuple[Wanted, list[Access]]],
+        desired: Wishes,
     ) -> bool:
         """Put rules with the credentials of a resource that wants them: nobody's rights are lent to others."""
         batches: dict[Access, list[NewRule]] = {}
         for want in grants:
-            access = min(desired[want.rule][1], key=lambda access: access in known.refusals)
-            batches.setdefault(access, []).append(NewRule(want.rule, str(want.mark)))
+            _, writers = desired[want.rule]
+            if writers:
+                access = min(writers, key=lambda access: access in known.refusals)
+                batches.setdefault(access, []).append(NewRule(want.rule, str(want.mark)))
         provider = self._providers[known.target.provider]
         again = False
         for access, rules in batches.items():

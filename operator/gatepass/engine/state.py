@@ -120,6 +120,11 @@ class State:
             for target in standing.everywhere():
                 self.tenants[target].add(key)
 
+    def forget_target(self, target: Target) -> None:
+        """The target is not there any more, and neither is what it held."""
+        self.targets.pop(target, None)
+        self.placements.drop_at(target, list(self.placements.at(target)))
+
     def release(self, claim: ClaimKey) -> None:
         """A claim is no more."""
         self.placements.drop(claim)

@@ -29,6 +29,7 @@ class Store:
         self.resources: dict[Key, ProtectedResource] = {}
         self.namespaces: dict[str, Namespace] = {}
         self._users: defaultdict[Key, set[Key]] = defaultdict(set)
+        self._naming: defaultdict[str, set[Key]] = defaultdict(set)
 
     def put_session(self, session: AccessSession) -> bool:
         """Keep the session; False when it is not news."""
@@ -54,6 +55,8 @@ class Store:
         if not _is_news(self.resources.get(resource.key), resource):
             return False
         self.resources[resource.key] = resource
+        for id_ in _target_ids(resource):
+            self._naming[id_].add(resource.key)
         return True
 
     def remove_resource(self, key: Key, uid: str) -> ProtectedResource | None:
@@ -67,10 +70,23 @@ class Store:
         """The sessions that name the resource."""
         return (self.sessions[key] for key in tuple(self._users.get(resource, ())))
 
+    def resources_naming(self, id_: str) -> Iterator[ProtectedResource]:
+        """The resources that have, or had, the firewall object of this id on their list, whatever came of it."""
+        for key in sorted(self._naming.get(id_, ())):
+            resource = self.resources.get(key)
+            if resource is None or id_ not in _target_ids(resource):
+                self._naming[id_].discard(key)
+            else:
+                yield resource
+
     def resources_in(self, namespaces: Iterable[str]) -> Iterator[ProtectedResource]:
         """The resources of some namespaces."""
         wanted = set(namespaces)
         return (resource for key, resource in tuple(self.resources.items()) if key.namespace in wanted)
+
+
+def _target_ids(resource: ProtectedResource) -> set[str]:
+    return {*resource.spec.aws.security_groups, *(target.id for target in resource.status.targets)}
 
 
 def _is_news(known: C | None, seen: C) -> bool:

@@ -123,6 +123,9 @@ class Verifier:
             standing = self._standing(resource, access, account, None, facts)
         if self._state.store.resources.get(resource.key) is not None:
             self._state.set_standing(resource.key, standing)
+            for target, found in {**standing.targets, **standing.draining}.items():
+                if isinstance(found, ProviderError) and found.failure is Failure.NOT_FOUND:
+                    self._state.forget_target(target)
         return standing
 
     async def _identify(self, resource: ProtectedResource, access: Access) -> str:

@@ -1,0 +1,199 @@
+"""What a target should hold: every live claim on it, placed where there is room."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from gatepass.core.desired import Claim, wanted
+from gatepass.core.placement import Room, place
+from gatepass.core.plan import Wanted
+from gatepass.core.ports import Access
+from gatepass.core.rules import Rule, Target, parse_mark
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.engine.grants import Grants
+from gatepass.engine.state import Standing, State
+from gatepass.engine.views import rule_of
+
+Wishes = Mapping[Rule, tuple[Wanted, Sequence[Access]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """The rules wanted in a target, each with the credentials that may write it; none may where it is only kept.
+
+    `decided` is False while somebody who names the target has not been heard, so that nothing may be revoked yet.
+    `displaced` are other targets that have been given something to do.
+    """
+
+    rules: Wishes
+    decided: bool
+    displaced: frozenset[Target]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tenant:
+    """A resource that names the target, what is known of it, and what is wanted of it.
+
+    `usable` are the targets that new rules may go to: those of its own that were found and can be read.
+    """
+
+    resource: ProtectedResource
+    standing: Standing | None
+    claims: Sequence[Claim]
+    recorded: frozenset[tuple[str, Rule]]
+    usable: Sequence[Target] = field(default_factory=list)
+
+    def proves(self, target: Target) -> bool:
+        return self.standing is not None and self.standing.proves(target)
+
+    @property
+    def proven(self) -> set[Target]:
+        return set(self.standing.usable()) if self.standing is not None else set()
+
+
+class Demands:
+    """Nothing here awaits, so that no other pass comes between looking for room and taking it."""
+
+    def __init__(self, state: State, grants: Grants) -> None:
+        self._state = state
+        self._grants = grants
+
+    def at(self, target: Target, now: datetime) -> Demand:
+        """What the target should hold now."""
+        tenants = list(self._tenants(target, now))
+        self._prune(target, tenants)
+        displaced = self._place(target, tenants)
+        holding = self._state.target(target).holding()
+        rules: dict[Rule, tuple[Wanted, Sequence[Access]]] = {}
+        for rule, users in self._users(target, tenants).items():
+            writers = [tenant.standing.access for _, tenant in users if tenant.standing and tenant.proves(target)]
+            if rule in holding or (writers and any(self._placed(claim, rule) == target for claim, _ in users)):
+                rules[rule] = wanted(rule, [claim for claim, _ in users]), list(dict.fromkeys(writers))
+        return Demand(rules, self._decided(tenants), displaced - {target})
+
+    def _tenants(self, target: Target, now: datetime) -> Iterator[_Tenant]:
+        """Whoever may have a claim: also those whose credentials have not been verified, or cannot be now."""
+        for resource in self._state.store.resources_naming(target.id):
+            standing = self._state.standings.get(resource.key)
+            elsewhere = standing is not None and standing.account is not None and target not in standing.everywhere()
+            if resource.spec.aws.region != target.region or elsewhere:
+                continue
+            claims = sorted(self._grants.claims(resource, now), key=lambda claim: claim.order)
+            recorded = frozenset(self._recorded(resource, target))
+            yield _Tenant(resource, standing, claims, recorded, self._usable(standing))
+
+    def _usable(self, standing: Standing | None) -> list[Target]:
+        usable = standing.usable() if standing is not None else []
+        return [target for target in usable if self._state.target(target).trouble is None]
+
+    def _recorded(self, resource: ProtectedResource, target: Target) -> Iterator[tuple[str, Rule]]:
+        """The rules that sessions record as made by us in the target."""
+        for session in self._state.store.sessions_of(resource.key):
+            entry = session.resource_status(resource.key)
+            for record in entry.rules if entry is not None else ():
+                if record.target == target.id and not record.foreign and record.removed_at is None:
+                    yield session.uid, rule_of(record)
+
+    def _decided(self, tenants: Sequence[_Tenant]) -> bool:
+        return all(
+            tenant.standing is not None
+            and all(self._state.target(target).read_at is not None for target in tenant.usable)
+            for tenant in tenants
+        )
+
+    def _prune(self, target: Target, tenants: Sequence[_Tenant]) -> None:
+        """Claims that are no more leave their places."""
+        claimed = {claim.key for tenant in tenants for claim in tenant.claims}
+        placed = {key for holders in self._state.placements.at(target).values() for key in holders}
+        for key in placed - claimed:
+            self._state.release(key)
+
+    # who wants what
+
+    def _users(self, target: Target, tenants: Sequence[_Tenant]) -> dict[Rule, list[tuple[Claim, _Tenant]]]:
+        users: dict[Rule, list[tuple[Claim, _Tenant]]] = {}
+        for tenant in tenants:
+            for claim in tenant.claims:
+                for rule in claim.rules:
+                    if self._wants(target, tenant, claim, rule):
+                        users.setdefault(rule, []).append((claim, tenant))
+        return users
+
+    def _placed(self, claim: Claim, rule: Rule) -> Target | None:
+        return self._state.placements.of(claim.key).get(rule)
+
+    def _wants(self, target: Target, tenant: _Tenant, claim: Claim, rule: Rule) -> bool:
+        """A claim wants its rule where it is placed, and keeps what it had until it has the rule there."""
+        placed = self._placed(claim, rule)
+        if placed == target:
+            return True
+        if placed is not None and rule in self._state.target(placed).holding():
+            return False
+        leaves = tenant.standing is not None and target in tenant.standing.draining
+        return (placed is None or leaves) and self._had(target, tenant, claim, rule)
+
+    def _had(self, target: Target, tenant: _Tenant, claim: Claim, rule: Rule) -> bool:
+        """Was it granted there? Who has not proven that the target is theirs keeps only what is on record."""
+        if claim.until is None:
+            held = self._state.target(target).holding().get(rule)
+            mark = parse_mark(held.description) if held is not None else None
+            return mark is not None and mark.static and mark.resource == claim.resource
+        return claim.granted and (tenant.proves(target) or (claim.key.holder, rule) in tenant.recorded)
+
+    # where
+
+    def _place(self, target: Target, tenants: Sequence[_Tenant]) -> frozenset[Target]:
+        """Place what is not placed yet, the oldest first; answers the targets that got something."""
+        unplaced = [
+            (claim, tenant)
+            for tenant in tenants
+            if target in tenant.usable and all(self._state.target(t).read_at is not None for t in tenant.usable)
+            for claim in tenant.claims
+            if not self._settled(claim, tenant)
+        ]
+        rooms = {other: self._room(other, tenants) for _, tenant in unplaced for other in tenant.usable}
+        closed: set[tuple[Target, int]] = set()
+        ahead: dict[str, int] = {}
+        displaced: set[Target] = set()
+        for claim, tenant in sorted(unplaced, key=lambda entry: entry[0].order):
+            displaced |= self._place_one(claim, tenant, rooms, closed, ahead)
+        return frozenset(displaced)
+
+    def _settled(self, claim: Claim, tenant: _Tenant) -> bool:
+        placed = self._state.placements.of(claim.key)
+        return claim.rules == placed.keys() and tenant.proven.issuperset(placed.values())
+
+    def _room(self, target: Target, tenants: Sequence[_Tenant]) -> Room:
+        quotas = [tenant.standing.quota(target) for tenant in tenants if tenant.standing and target in tenant.usable]
+        return self._state.target(target).room(min(quotas), self._state.placements.at(target))
+
+    def _place_one(
+        self,
+        claim: Claim,
+        tenant: _Tenant,
+        rooms: Mapping[Target, Room],
+        closed: set[tuple[Target, int]],
+        ahead: dict[str, int],
+    ) -> set[Target]:
+        key = claim.key
+        found = self._over_ceiling(claim, tenant) or place(claim.rules, tenant.usable, rooms, closed)
+        if isinstance(found, dict):
+            self._state.placements.put(key, found)
+            self._state.waiting.pop(key, None)
+            return set(found.values())
+        before = self._state.placements.of(key)
+        # What it has already it keeps: a claim that grows must not lose its place.
+        kept = {rule: at for rule, at in before.items() if rule in claim.rules and at in tenant.proven}
+        self._state.placements.put(key, kept)
+        place_in_line = ahead[key.resource] = ahead.get(key.resource, 0) + 1
+        self._state.waiting[key] = f"place {place_in_line}: {found}"
+        return set()
+
+    def _over_ceiling(self, claim: Claim, tenant: _Tenant) -> str | None:
+        ceiling = tenant.resource.spec.policy.max_concurrent_sessions
+        if ceiling is None or claim.until is None or claim.granted or self._state.placements.of(claim.key):
+            return None
+        live = sum(1 for other in tenant.claims if other.until is not None and self._state.placements.of(other.key))
+        if live < ceiling:
+            return None
+        return f"{live} of {ceiling} concurrent sessions are live (policy.maxConcurrentSessions)"
