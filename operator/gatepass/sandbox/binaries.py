@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from gatepass.sandbox import download
@@ -25,25 +25,30 @@ KUBERNETES_VERSION = "v1.36.3"
 ETCD_VERSION = "v3.6.8"
 HELM_VERSION = "v4.3.1"
 
-_CHECKOUT_TOOLS = Path(__file__).resolve().parents[3] / "tools"
-_PACKAGED_TOOLS = Path(__file__).resolve().parent / "tools"
+_TOOLS = (Path(__file__).resolve().parents[3] / "tools", Path(__file__).resolve().parent / "tools")
 
 
 @dataclass(frozen=True)
 class Bundle:
     """Programs that are fetched and cached together.
 
-    `module` is the folder under `tools/`; `packages` maps each program to its Go package; `downloads` gives the
-    official files for an operating system and architecture in Go's spelling, or nothing where there are none.
+    `module` is the folder of the Go module that builds them, if there is one here; `packages` maps each program to its
+    Go package; `downloads` gives the official files for an operating system and architecture in Go's spelling, or
+    nothing where there are none; `assets_variable` is the environment variable that may name a folder with them all.
     """
 
-    module: str
+    name: str
     version: str
+    module: Path | None
     packages: Mapping[str, str]
     ldflags: tuple[str, ...]
     downloads: Callable[[str, str], tuple[download.Download, ...]]
     assets_variable: str | None = None
-    on_path: str | None = field(default=None)
+
+
+def _module(name: str) -> Path | None:
+    """The folder of a Go module in the checkout, or beside this file in an installed package."""
+    return next((root / name for root in _TOOLS if (root / name / "go.sum").is_file()), None)
 
 
 def _kubernetes_downloads(system: str, arch: str) -> tuple[download.Download, ...]:
@@ -69,8 +74,9 @@ def _helm_downloads(system: str, arch: str) -> tuple[download.Download, ...]:
 _K8S_VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
 
 KUBERNETES = Bundle(
-    module="kubernetes",
+    name="kubernetes",
     version=KUBERNETES_VERSION,
+    module=_module("kubernetes"),
     packages={
         "etcd": "go.etcd.io/etcd/server/v3",
         "kube-apiserver": "k8s.io/kubernetes/cmd/kube-apiserver",
@@ -93,8 +99,9 @@ KUBERNETES = Bundle(
 )
 
 HELM = Bundle(
-    module="helm",
+    name="helm",
     version=HELM_VERSION,
+    module=_module("helm"),
     packages={"helm": "helm.sh/helm/v4/cmd/helm"},
     ldflags=(f"-X helm.sh/helm/v4/internal/version.version={HELM_VERSION}",),
     downloads=_helm_downloads,
@@ -140,21 +147,14 @@ def _go_platform() -> tuple[str, str]:
     return platform.system().lower(), {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
 
 
-def _module_folder(bundle: Bundle) -> Path | None:
-    for root in (_CHECKOUT_TOOLS, _PACKAGED_TOOLS):
-        if (root / bundle.module / "go.sum").is_file():
-            return root / bundle.module
-    return None
-
-
 def _cache_key(bundle: Bundle) -> str:
     """Changes whenever what would be built changes."""
     digest = hashlib.sha256(repr((bundle.version, sorted(bundle.packages.items()), bundle.ldflags)).encode())
-    if folder := _module_folder(bundle):
-        digest.update((folder / "go.mod").read_bytes())
-        digest.update((folder / "go.sum").read_bytes())
+    if bundle.module is not None:
+        digest.update((bundle.module / "go.mod").read_bytes())
+        digest.update((bundle.module / "go.sum").read_bytes())
     system, arch = _go_platform()
-    return f"{bundle.module}-{bundle.version}-{system}-{arch}-{digest.hexdigest()[:12]}"
+    return f"{bundle.name}-{bundle.version}-{system}-{arch}-{digest.hexdigest()[:12]}"
 
 
 @contextmanager
@@ -176,7 +176,7 @@ def _fill(bundle: Bundle, target: Path) -> None:
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.tmp-", dir=target.parent))
     try:
         files = bundle.downloads(*_go_platform())
-        if not (files and download.fetch(files, work, f"downloading {bundle.module} {bundle.version}")):
+        if not (files and download.fetch(files, work, f"downloading {bundle.name} {bundle.version}")):
             _build(bundle, work)
         work.chmod(0o755)
         work.rename(target)
@@ -186,7 +186,7 @@ def _fill(bundle: Bundle, target: Path) -> None:
 
 def _build(bundle: Bundle, work: Path) -> None:
     """`go build` all programs of the bundle into `work`; needs a Go module proxy, minutes and about 2 GB of disk."""
-    folder, go = _module_folder(bundle), shutil.which("go")
+    folder, go = bundle.module, shutil.which("go")
     way_out = (
         f"set {bundle.assets_variable} to a folder that has {', '.join(bundle.packages)}"
         if bundle.assets_variable
@@ -194,19 +194,19 @@ def _build(bundle: Bundle, work: Path) -> None:
     )
     if folder is None:
         raise SandboxError(
-            f"{bundle.module} {bundle.version} cannot be downloaded from here, and the Go module that builds it is "
+            f"{bundle.name} {bundle.version} cannot be downloaded from here, and the Go module that builds it is "
             f"only in a checkout of Gatepass: {way_out}"
         )
     if go is None:
         raise SandboxError(
-            f"{bundle.module} {bundle.version} cannot be downloaded from here, and there is no `go` on PATH to build "
+            f"{bundle.name} {bundle.version} cannot be downloaded from here, and there is no `go` on PATH to build "
             f"it: install Go 1.26 or newer, or {way_out}"
         )
     env = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false"}
     packages = list(bundle.packages.values())
     ldflags = " ".join(("-s", "-w", *bundle.ldflags))
     command = [go, "build", "-v", "-trimpath", "-ldflags", ldflags, "-o", f"{work}/", *packages]
-    with step(f"building {bundle.module} {bundle.version} with Go, once", "packages") as progress:
+    with step(f"building {bundle.name} {bundle.version} with Go, once", "packages") as progress:
         listed = subprocess.run([go, "list", "-deps", *packages], cwd=folder, env=env, capture_output=True, text=True)
         total = len(listed.stdout.split())
         with (
@@ -226,9 +226,7 @@ def _build(bundle: Bundle, work: Path) -> None:
             if build.returncode:
                 log.seek(0)
                 tail = "\n".join(log.read().splitlines()[-15:])
-                raise SandboxError(
-                    f"`go build` of {bundle.module} {bundle.version} failed:\n{tail}\nTo go on, {way_out}"
-                )
+                raise SandboxError(f"`go build` of {bundle.name} {bundle.version} failed:\n{tail}\nTo go on, {way_out}")
     for name, package in bundle.packages.items():
         built = work / _go_output_name(package)
         if built.name != name:

@@ -1,5 +1,6 @@
 """The EC2 emulator as a process of its own, with the variables that lead AWS clients to it."""
 
+import os
 import secrets
 import sys
 from collections.abc import Sequence
@@ -53,7 +54,9 @@ class Cloud:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
         command = [sys.executable, "-m", "gatepass.sandbox.ec2", str(port), str(self.call_log)]
-        self._process = Process("ec2", command, folder / "ec2.log")
+        # moto uses boto3 itself, which stops at a profile that does not exist
+        inherited = {name: value for name, value in os.environ.items() if name not in MISLEADING}
+        self._process = Process("ec2", command, folder / "ec2.log", {**inherited, **self.env})
 
     def __enter__(self) -> Self:
         self.start()

@@ -62,7 +62,7 @@ def run(command: Sequence[str], env: Mapping[str, str]) -> int:
     try:
         status = child.wait()
     except InterruptedBySignalError as interruption:
-        if interruption.number is not signal.SIGINT:  # Ctrl-C has reached the command already
+        if not (interruption.number is signal.SIGINT and sys.stdin.isatty()):  # there, Ctrl-C has reached it already
             child.send_signal(interruption.number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(GRACE_SECONDS)
