@@ -40,7 +40,8 @@ class ResourceView:
 
     `refusal` is final until something changes; `trouble` is what the last attempt met and will be tried again;
     `waiting` tells the place and the shortage; `left` says that rules of ours, or a write of unknown outcome, may
-    still be there although nobody wants them; `fresh` that the first attempt is still on its way.
+    still be there although nobody wants them; `fresh` that the first attempt is still on its way; `unread` that nobody
+    has been able to look whether the rules on record are still there, so that the record stands.
     """
 
     key: Key
@@ -52,6 +53,7 @@ class ResourceView:
     waiting: str | None = None
     left: bool = False
     fresh: bool = False
+    unread: bool = False
 
 
 def session_status(
@@ -103,6 +105,8 @@ def _entry(
     session: AccessSession, view: ResourceView, end: End | None, now: datetime, *, refresh_places: bool
 ) -> SessionResourceStatus:
     before = session.resource_status(view.key)
+    if view.unread and before is not None:
+        return before
     state, reason, message = _state(view, before, end, refresh_places=refresh_places)
     return SessionResourceStatus(
         name=view.key.name,

@@ -9,6 +9,7 @@ from gatepass.core.lifecycle import End, deadline
 from gatepass.core.placement import FAMILIES
 from gatepass.core.plan import is_ours
 from gatepass.core.policy import Refusal
+from gatepass.core.ports import TargetFacts
 from gatepass.core.resource_status import Findings, capacity_of
 from gatepass.core.rules import Rule, Target, rules_for
 from gatepass.core.status import PresentRule, ResourceView
@@ -60,6 +61,8 @@ class Views:
         return ResourceView(key, uid, remaining, refusal=refusal, left=left, trouble=told(trouble))
 
     def _wanted(self, session: AccessSession, resource: ProtectedResource, standing: Standing) -> ResourceView:
+        if self._unread(session.resource_status(resource.key), standing):
+            return ResourceView(resource.key, resource.uid, unread=True)
         claim = ClaimKey(session.uid, resource.uid)
         rules = rules_for(resource.spec.ports, session.spec.source.cidrs)
         present = self._present(rules, claim, resource, standing)
@@ -77,6 +80,14 @@ class Views:
             trouble=told(trouble),
             waiting=waiting,
             fresh=trouble is None and waiting is None,
+        )
+
+    def _unread(self, entry: SessionResourceStatus | None, standing: Standing) -> bool:
+        """Are there rules on record in a target that has not been read since the start?"""
+        recorded = {record.target for record in (entry.rules if entry else ()) if record.removed_at is None}
+        return any(
+            target.id in recorded and self._state.target(target).read_at is None and not _is_gone(facts)
+            for target, facts in {**standing.targets, **standing.draining}.items()
         )
 
     def _present(
@@ -114,7 +125,7 @@ class Views:
         remaining: list[PresentRule] = []
         uncertain = False
         for target, facts in {**standing.targets, **standing.draining}.items():
-            if isinstance(facts, ProviderError) and facts.failure is Failure.NOT_FOUND:
+            if _is_gone(facts):
                 continue  # the rules went with the firewall object
             known = self._state.target(target)
             holding = known.holding()
@@ -194,7 +205,7 @@ class Views:
         """Is every rule of ours in the target wanted there by somebody else than a resource that leaves it?"""
         facts = standing.targets.get(target, standing.draining.get(target))
         if isinstance(facts, ProviderError):
-            return facts.failure is Failure.NOT_FOUND
+            return _is_gone(facts)
         known = self._state.target(target)
         if known.read_at is None or known.any_unsettled:
             return False
@@ -226,6 +237,10 @@ class Views:
                 for family in FAMILIES
             }
         )
+
+
+def _is_gone(facts: TargetFacts | ProviderError) -> bool:
+    return isinstance(facts, ProviderError) and facts.failure is Failure.NOT_FOUND
 
 
 def told(error: ProviderError | None) -> Refusal | None:

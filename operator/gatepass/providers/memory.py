@@ -1,0 +1,150 @@
+"""Firewalls in memory: the `Provider` contract without a cloud, a thread or a clock, for simulations."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.placement import FAMILIES
+from gatepass.core.ports import (
+    Access,
+    Duplicate,
+    Full,
+    Granted,
+    GrantOutcome,
+    NewRule,
+    Revoked,
+    RevokeOutcome,
+    TargetFacts,
+)
+from gatepass.core.rules import ObservedRule, Rule, Target
+
+
+@dataclass(slots=True)
+class _Firewall:
+    limit: int
+    rules: dict[str, ObservedRule] = field(default_factory=dict)
+
+    def used(self, family: int) -> int:
+        return sum(rule.weight[FAMILIES.index(family)] for rule in self.rules.values())
+
+
+class MemoryFirewalls:
+    """Firewall objects by account, Region and id; `accounts` tells whose credentials are whose."""
+
+    def __init__(self, default_account: str = "123456789012") -> None:
+        self._default_account = default_account
+        self._firewalls: dict[tuple[str, str, str], _Firewall] = {}
+        self._ids = itertools.count(1)
+        self.accounts: dict[Access, str] = {}
+        self.calls: defaultdict[str, int] = defaultdict(int)
+
+    def create(self, id_: str, *, region: str = "eu-central-1", account: str | None = None, limit: int = 60) -> Target:
+        """A new firewall object that takes `limit` rules per IP family."""
+        target = Target("aws", account or self._default_account, region, id_)
+        self._firewalls[target.account, region, id_] = _Firewall(limit)
+        return target
+
+    def delete(self, target: Target) -> None:
+        """The object goes, and its rules with it."""
+        del self._firewalls[target.account, target.region, target.id]
+
+    def rules(self, target: Target) -> dict[str, ObservedRule]:
+        """What the object really holds."""
+        return self._firewall(target).rules
+
+    def put(self, target: Target, rule: Rule, description: str = "", owner: str | None = None) -> str:
+        """Somebody puts a rule by hand; answers its id."""
+        id_ = f"sgr-{next(self._ids):017x}"
+        weight = (1, 0) if rule.family == FAMILIES[0] else (0, 1)
+        self._firewall(target).rules[id_] = ObservedRule(id_, rule, description, owner, weight)
+        return id_
+
+    def _firewall(self, target: Target) -> _Firewall:
+        try:
+            return self._firewalls[target.account, target.region, target.id]
+        except KeyError:
+            raise ProviderError(Failure.NOT_FOUND, "TargetNotFound", f"{target.id} does not exist") from None
+
+    def _reach(self, access: Access, target: Target) -> _Firewall:
+        if self.accounts.get(access, self._default_account) != target.account:
+            raise ProviderError(Failure.NOT_FOUND, "TargetNotFound", f"{target.id} does not exist")
+        return self._firewall(target)
+
+    async def identify(self, access: Access) -> str:
+        """The account behind the credentials."""
+        self.calls["identify"] += 1
+        return self.accounts.get(access, self._default_account)
+
+    async def inspect(self, access: Access, ids: Sequence[str]) -> Mapping[str, TargetFacts | ProviderError]:
+        """The facts of each object."""
+        self.calls["inspect"] += 1
+        account = self.accounts.get(access, self._default_account)
+        found: dict[str, TargetFacts | ProviderError] = {}
+        for id_ in ids:
+            firewall = self._firewalls.get((account, access.region, id_))
+            found[id_] = (
+                TargetFacts(id_, None, firewall.limit)
+                if firewall is not None
+                else ProviderError(Failure.NOT_FOUND, "TargetNotFound", f"{id_} does not exist")
+            )
+        return found
+
+    async def observe(self, access: Access, target: Target) -> Sequence[ObservedRule]:
+        """Every rule."""
+        self.calls["observe"] += 1
+        return list(self._reach(access, target).rules.values())
+
+    async def grant(
+        self, access: Access, target: Target, rules: Sequence[NewRule], owner: str
+    ) -> Mapping[Rule, GrantOutcome]:
+        """Put the rules."""
+        self.calls["grant"] += 1
+        firewall = self._reach(access, target)
+        outcomes: dict[Rule, GrantOutcome] = {}
+        for new in rules:
+            if any(held.rule == new.rule for held in firewall.rules.values()):
+                outcomes[new.rule] = Duplicate()
+            elif firewall.used(new.rule.family) >= firewall.limit:
+                outcomes[new.rule] = Full()
+            else:
+                outcomes[new.rule] = Granted(self.put(target, new.rule, new.description, owner))
+        return outcomes
+
+    async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
+        """Remove the rules."""
+        self.calls["revoke"] += 1
+        firewall = self._reach(access, target)
+        for id_ in ids:
+            firewall.rules.pop(id_, None)
+        return {id_: Revoked() for id_ in ids}
+
+    async def relabel(
+        self, access: Access, target: Target, descriptions: Mapping[str, str]
+    ) -> Mapping[str, ProviderError | None]:
+        """Set the descriptions."""
+        self.calls["relabel"] += 1
+        firewall = self._reach(access, target)
+        outcomes: dict[str, ProviderError | None] = {}
+        for id_, description in descriptions.items():
+            held = firewall.rules.get(id_)
+            if held is None:
+                outcomes[id_] = ProviderError(Failure.TERMINAL, "RuleNotFound", f"{id_} does not exist")
+            else:
+                firewall.rules[id_] = replace(held, description=description)
+                outcomes[id_] = None
+        return outcomes
+
+    async def tag(self, access: Access, target: Target, ids: Sequence[str], owner: str) -> None:
+        """Put the owner's tag."""
+        self.calls["tag"] += 1
+        firewall = self._reach(access, target)
+        for id_ in ids:
+            if id_ in firewall.rules:
+                firewall.rules[id_] = replace(firewall.rules[id_], owner=owner)
+
+    def delay(self, target: Target) -> float:
+        """Calls are always plenty."""
+        del target
+        return 0.0

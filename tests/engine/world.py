@@ -1,0 +1,190 @@
+"""The engine between an API server and a firewall in memory, under a virtual clock."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from gatepass.core.ports import ClusterError, GoneError
+from gatepass.core.types.common import FINALIZER, REQUESTED_BY, Custom, Key, format_time
+from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
+from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester
+from gatepass.engine.engine import Engine, EngineSettings
+from gatepass.engine.store import Store
+from gatepass.engine.verifier import Confinement
+from gatepass.providers.memory import MemoryFirewalls
+from tests.core.builders import a_resource, a_session
+from tests.shape.conditions import assert_session_conditions
+
+BIG_BANG = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+OWNER = "cluster/gatepass-system/gatepass"
+ALICE = '{"username":"alice","uid":"1","groups":["ci"]}'
+
+
+class LoopClock:
+    """Both clocks are the event loop's."""
+
+    def now(self) -> datetime:
+        return BIG_BANG + timedelta(seconds=self.monotonic())
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+class InMemoryCluster:
+    """An API server that keeps objects, hands out versions, and tells whoever watches of every change."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[type[Custom], Key], Custom] = {}
+        self.watchers: list[Engine] = []
+        self.writes: list[tuple[str, Key]] = []
+        self.refuse: Callable[[str], bool] = lambda _verb: False
+        self.allowed: Callable[[Requester, Key], bool] = lambda _who, _key: True
+        self._version = 0
+
+    def put(self, changed: Custom, **metadata: Any) -> Any:
+        """Store an object as a new version, and tell."""
+        self._version += 1
+        meta = changed.metadata.model_copy(update={"resource_version": str(self._version), **metadata})
+        stored = changed.model_copy(update={"metadata": meta})
+        self.objects[type(stored), stored.key] = stored
+        for engine in self.watchers:
+            show(engine, stored)
+        return stored
+
+    def get(self, kind: type[Custom], key: Key) -> Any:
+        try:
+            return self.objects[kind, key]
+        except KeyError:
+            raise GoneError(str(key)) from None
+
+    def delete(self, kind: type[Custom], key: Key) -> None:
+        """As a user deletes it: finalizers hold it."""
+        held = self.get(kind, key)
+        if held.metadata.finalizers:
+            self.put(held, deletion_timestamp=LoopClock().now())
+        else:
+            self._remove(held)
+
+    def _remove(self, gone: Custom) -> None:
+        del self.objects[type(gone), gone.key]
+        for engine in self.watchers:
+            (engine.session_gone if isinstance(gone, AccessSession) else engine.resource_gone)(gone.key, gone.uid)
+
+    def _check(self, verb: str, about: Custom) -> Any:
+        self.writes.append((verb, about.key))
+        if self.refuse(verb):
+            raise ClusterError(f"{verb} refused")
+        current = self.get(type(about), about.key)
+        if current.uid != about.uid:
+            raise GoneError(str(about.key))
+        return current
+
+    async def hold(self, held: Custom) -> None:
+        current = self._check("hold", held)
+        self.put(current, finalizers=(*current.metadata.finalizers, FINALIZER))
+
+    async def release(self, held: Custom) -> None:
+        current = self._check("release", held)
+        left = tuple(name for name in current.metadata.finalizers if name != FINALIZER)
+        if current.deleting and not left:
+            self._remove(current)
+        else:
+            self.put(current, finalizers=left)
+
+    async def write_session_status(self, session: AccessSession, status: AccessSessionStatus) -> AccessSession:
+        assert_session_conditions(status)
+        return self.put(self._check("status", session).model_copy(update={"status": status}))
+
+    async def write_resource_status(
+        self, resource: ProtectedResource, status: ProtectedResourceStatus
+    ) -> ProtectedResource:
+        return self.put(self._check("status", resource).model_copy(update={"status": status}))
+
+    async def delete_session(self, session: AccessSession) -> None:
+        self._check("delete", session)
+        self.delete(AccessSession, session.key)
+
+    async def may_use(self, requester: Requester, resource: Key) -> bool:
+        return self.allowed(requester, resource)
+
+    async def requesters_are_verified(self) -> bool:
+        return True
+
+    async def hold_secret(self, namespace: str, name: str) -> None:
+        self.writes.append(("hold_secret", Key(namespace, name)))
+
+    async def release_secret(self, namespace: str, name: str) -> None:
+        self.writes.append(("release_secret", Key(namespace, name)))
+
+    def announce(self, about: Custom, reason: str, message: str, *, warning: bool = False) -> None:
+        self.writes.append((f"event {reason}", about.key))
+
+
+def show(engine: Engine, seen: Custom) -> None:
+    """Tell the engine of an object, as a listing or a watch does."""
+    if isinstance(seen, AccessSession):
+        engine.session_seen(seen)
+    elif isinstance(seen, ProtectedResource):
+        engine.resource_seen(seen)
+
+
+class World:
+    """One cluster and one cloud, and an engine that can be ended and started again."""
+
+    def __init__(self, firewalls: MemoryFirewalls) -> None:
+        self.cluster = InMemoryCluster()
+        self.firewalls = firewalls
+        self.confinement: Mapping[str, tuple[str, ...]] = {"*": ("operator", "*")}
+
+    @contextlib.asynccontextmanager
+    async def running(self, resync: float = 600.0) -> AsyncIterator[Engine]:
+        """An engine from its first listing to its end, which comes as suddenly as a SIGKILL."""
+        engine = Engine(
+            EngineSettings(
+                owner=OWNER,
+                confinement=Confinement(self.confinement),
+                resync_seconds=resync,
+                default_ttl=timedelta(hours=24),
+                admission_unverified=False,
+            ),
+            Store(),
+            {"aws": self.firewalls},
+            self.cluster,
+            LoopClock(),
+        )
+        for stored in list(self.cluster.objects.values()):
+            show(engine, stored)
+        self.cluster.watchers.append(engine)
+        task = asyncio.create_task(engine.run())
+        try:
+            yield engine
+        finally:
+            self.cluster.watchers.remove(engine)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def session(self, name: str = "it-1", **given: Any) -> AccessSession:
+        """Create a session, as admission lets it in."""
+        metadata = {"annotations": {REQUESTED_BY: ALICE}, "finalizers": [FINALIZER]}
+        made = a_session(name, created=LoopClock().now(), metadata=metadata, **given)
+        return self.cluster.put(made)
+
+    def resource(self, name: str = "staging-db", **given: Any) -> ProtectedResource:
+        """Create a resource, as admission lets it in."""
+        return self.cluster.put(a_resource(name, metadata={"finalizers": [FINALIZER]}, **given))
+
+    def edit(self, kind: type[Custom], key: Key, **spec: Any) -> None:
+        """Change the spec, as `kubectl patch` does."""
+        current = self.cluster.get(kind, key)
+        changed = type(current).model_validate({**current.to_json(), "spec": {**current.to_json()["spec"], **spec}})
+        self.cluster.put(changed, generation=current.metadata.generation + 1)
+
+    def status(self, session: AccessSession) -> AccessSessionStatus:
+        """What the session says now."""
+        return self.cluster.get(AccessSession, session.key).status
+
+    def at(self, seconds: float) -> str:
+        """A moment as Kubernetes writes it."""
+        return format_time(BIG_BANG + timedelta(seconds=seconds))
