@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.ports import Access, GrantOutcome, NewRule, Unknown
+from gatepass.core.ports import Access, GrantOutcome, NewRule, RevokeOutcome, Unknown
 from gatepass.core.rules import ObservedRule, Rule, Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
@@ -29,6 +29,7 @@ class SlowFirewalls(MemoryFirewalls):
         self.refused: set[str] = set()
         self.lose_answers = False
         self.blind = False
+        self.revoke_refused = False
 
     async def identify(self, access: Access) -> str:
         if access.credentials.secret and access.credentials.secret[1] in self.refused:
@@ -44,6 +45,11 @@ class SlowFirewalls(MemoryFirewalls):
     ) -> Mapping[Rule, GrantOutcome]:
         outcomes = await super().grant(access, target, rules, owner)
         return dict.fromkeys(outcomes, Unknown()) if self.lose_answers else outcomes
+
+    async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
+        if self.revoke_refused:
+            raise ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "the call was refused")
+        return await super().revoke(access, target, ids)
 
 
 @pytest.fixture
@@ -261,6 +267,38 @@ async def test_a_rule_that_reads_do_not_show_yet_is_found_after_a_restart(world:
         await asyncio.sleep(90)
         assert cloud.rules(group) == {}
         assert world.status(session).phase is Phase.EXPIRED
+
+
+async def test_sessions_that_end_together_are_not_over_while_their_rule_is_there(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        both = [world.session("a", duration="1m"), world.session("b", duration="1m")]
+        await asyncio.sleep(5)
+        cloud.revoke_refused = True
+        await asyncio.sleep(70)
+        assert len(cloud.rules(group)) == 1
+        assert any(world.status(session).phase is Phase.EXPIRING for session in both)
+        cloud.revoke_refused = False
+        await asyncio.sleep(120)
+        assert cloud.rules(group) == {}
+        assert all(world.status(session).phase is Phase.EXPIRED for session in both)
+
+
+async def test_a_stopped_session_is_not_over_while_its_rule_is_there(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        session = world.session()
+        await asyncio.sleep(5)
+        cloud.revoke_refused = True
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(30)
+        assert len(cloud.rules(group)) == 1
+        assert world.status(session).phase is Phase.EXPIRING
+        assert "refused" in (world.status(session).resources[0].message or "")
 
 
 async def test_an_extension_moves_until_later_and_a_shorter_time_does_not_move_it_back(

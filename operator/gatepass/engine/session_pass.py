@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 
+from gatepass.core.desired import ClaimKey
 from gatepass.core.lifecycle import End
 from gatepass.core.policy import Refusal
 from gatepass.core.ports import Clock, Cluster, ClusterError, GoneError
@@ -117,10 +118,13 @@ class SessionPass:
     def _touch_targets(self, session: AccessSession, now: datetime) -> None:
         """Send every target that the session names through a pass, when what it wants there has changed."""
         resources = [self._state.store.resources.get(key) for key in session.resource_keys()]
-        shape = [(r.key, self._grants.claim(session, r, now)) for r in resources if r is not None]
+        shape = [(r.key, r.uid, self._grants.claim(session, r, now)) for r in resources if r is not None]
         if self._shape.get(session.uid) != shape:
             self._shape[session.uid] = shape
-            for key, _ in shape:
+            for key, uid, claim in shape:
+                if claim is None:
+                    # At once, so that no other session that ends now leaves its rule to this one.
+                    self._state.release(ClaimKey(session.uid, uid))
                 standing = self._state.standings.get(key)
                 for target in standing.everywhere() if standing else ():
                     self._touch(target)

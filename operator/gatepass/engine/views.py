@@ -122,6 +122,7 @@ class Views:
         records = [r for r in (entry.rules if entry else ()) if not r.foreign and r.removed_at is None]
         recorded = {record.id for record in records}
         wished = rules_for(resource.spec.ports, session.spec.source.cidrs) | {rule_of(record) for record in records}
+        own = ClaimKey(session.uid, resource.uid)
         remaining: list[PresentRule] = []
         uncertain = False
         for target, facts in {**standing.targets, **standing.draining}.items():
@@ -129,7 +130,8 @@ class Views:
                 continue  # the rules went with the firewall object
             known = self._state.target(target)
             holding = known.holding()
-            unwanted = wished - self._state.placements.at(target).keys()
+            others = self._state.placements.at(target)
+            unwanted = {rule for rule in wished if not others.get(rule, set()) - {own}}
             for rule in unwanted:
                 held = holding.get(rule)
                 if held is not None and is_ours(held, self._state.owner, recorded):
