@@ -1,0 +1,122 @@
+"""Values: documented, checked by the schema, and handed to the operator as settings."""
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from pydantic.alias_generators import to_camel
+
+from gatepass.settings import Settings
+from tests.chart.helm import Helm, HelmError, one
+from tests.chart.values_table import CHART, documented, readme
+
+# What the chart knows by itself, and what no installation has a reason to change.
+NOT_VALUES = {"namespace", "release", "health_host"}
+
+
+def leaves(node: Any, path: str = "") -> set[str]:
+    return (
+        {leaf for key, value in node.items() for leaf in leaves(value, f"{path}.{key}".lstrip("."))}
+        if isinstance(node, dict) and node
+        else {path}
+    )
+
+
+def test_every_value_is_documented() -> None:
+    values = leaves(yaml.safe_load((CHART / "values.yaml").read_text()))
+    undocumented = {
+        path for path in values if not any(path == said or path.startswith(f"{said}.") for said in documented())
+    }
+    assert not undocumented
+
+
+def test_the_readme_has_the_table_of_values() -> None:
+    assert (CHART / "README.md").read_text() == readme(), "run: python -m tests.chart.values_table"
+
+
+def test_the_schema_knows_every_value_and_no_other() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert schema["additionalProperties"] is False
+    assert schema["properties"].keys() - {"global"} == yaml.safe_load((CHART / "values.yaml").read_text()).keys()
+
+
+def test_every_setting_of_the_operator_is_a_value() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert {to_camel(name) for name in Settings.model_fields.keys() - NOT_VALUES} <= values.keys()
+
+
+def env_of(workload: dict[str, Any]) -> dict[str, str]:
+    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    return {each["name"]: each.get("value", "") for each in container["env"]}
+
+
+def test_the_operator_reads_the_defaults_as_its_own(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Settings()
+    for name, value in env_of(one(helm.template(), "Deployment")).items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == expected
+
+
+def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
+    confined = {"gatepass-system": ["operator", "*"], "team-*": ["arn:aws:iam::123456789012:role/gatepass-team-*"]}
+    values = {
+        "installId": "prod/eu",
+        "watchNamespaces": ["ci", "web"],
+        "resyncSeconds": 1200,
+        "credentialsNamespaces": confined,
+        "defaultTtlAfterEnded": "1h30m",
+        "logFormat": "json",
+        "logLevel": "debug",
+        "healthPort": 8081,
+        "metricsPort": 9091,
+        "admissionUnverified": True,
+        "extraEnv": [{"name": "AWS_REGION", "value": "eu-central-1"}],
+    }
+    env = env_of(one(helm.template(values, "--api-versions", "v1"), "Deployment"))
+    assert env["AWS_REGION"] == "eu-central-1"
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    settings = Settings()
+    assert settings.install_id == "prod/eu"
+    assert settings.watch_namespaces == ("ci", "web")
+    assert settings.resync_seconds == 1200
+    assert settings.confinement == {name: tuple(patterns) for name, patterns in confined.items()}
+    assert settings.default_ttl_after_ended.total_seconds() == 5400
+    assert (settings.log_format, settings.log_level) == ("json", "debug")
+    assert settings.health_port == 8081
+    assert settings.admission_unverified
+    assert (settings.namespace, settings.release) == ("gatepass-system", "gatepass")
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"replicas": 2}, "replicas"),
+        ({"image": {"name": "gatepass"}}, "name"),
+        ({"image": {"digest": "latest"}}, "digest"),
+        ({"resyncSeconds": "10m"}, "resyncSeconds"),
+        ({"resyncSeconds": 0}, "resyncSeconds"),
+        ({"watchNamespaces": "ci"}, "watchNamespaces"),
+        ({"watchNamespaces": ["team-*"]}, "watchNamespaces"),
+        ({"credentialsNamespaces": ["ci"]}, "credentialsNamespaces"),
+        ({"credentialsNamespaces": {"ci": "operator"}}, "credentialsNamespaces"),
+        ({"credentialsNamespaces": {"ci": ["admin"]}}, "credentialsNamespaces"),
+        ({"defaultTtlAfterEnded": "1d"}, "defaultTtlAfterEnded"),
+        ({"defaultTtlAfterEnded": ""}, "defaultTtlAfterEnded"),
+        ({"logLevel": "verbose"}, "logLevel"),
+        ({"logFormat": "xml"}, "logFormat"),
+        ({"healthPort": 65536}, "healthPort"),
+        ({"metricsPort": "9090"}, "metricsPort"),
+        ({"admissionUnverified": "yes"}, "admissionUnverified"),
+        ({"installId": "two words"}, "installId"),
+        ({"crds": {"enabled": "no"}}, "crds"),
+        ({"serviceAccount": {"name": "Gatepass"}}, "serviceAccount"),
+        ({"drain": {"timeoutSeconds": 0}}, "drain"),
+        ({"networkPolicy": {"egress": []}}, "networkPolicy"),
+    ],
+    ids=str,
+)
+def test_the_schema_refuses(helm: Helm, values: dict[str, Any], named: str) -> None:
+    with pytest.raises(HelmError, match=named):
+        helm.template(values)
