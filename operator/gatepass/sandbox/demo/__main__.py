@@ -1,0 +1,23 @@
+"""Give the tour where KUBECONFIG and the AWS variables point, and exit with 1 if a step failed."""
+
+import sys
+
+from rich.console import Console
+
+from gatepass.sandbox.demo.tour import Tour
+
+_PLAIN_WIDTH = 120
+
+
+def main() -> None:
+    """Give the tour on standard output, with colours if that is a terminal."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
+    console.print(
+        "[bold]Gatepass[/] opens cloud firewalls for CI jobs, for exactly as long as they need it.\n"
+        "What follows is kubectl and boto3 against a Kubernetes API server and an EC2 emulator on this machine."
+    )
+    sys.exit(0 if Tour(console).run() else 1)
+
+
+if __name__ == "__main__":
+    main()
