@@ -1,66 +1,20 @@
 """The engine's promises under a virtual clock: what no end-to-end test can time so exactly."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
 
 import pytest
 
-from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.ports import Access, GrantOutcome, NewRule, RevokeOutcome, Unknown
-from gatepass.core.rules import ObservedRule, Rule, Target
+from gatepass.core.rules import Rule
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, EndedReason, Phase, ResourceState
 from gatepass.engine.targets import READS_LAG_SECONDS
-from gatepass.providers.memory import MemoryFirewalls
+from tests.engine.firewalls import SlowFirewalls
 from tests.engine.world import OWNER, World
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
 RULE = Rule("203.0.113.7/32", "tcp", 5432, 5432)
-
-
-class SlowFirewalls(MemoryFirewalls):
-    """Reads of some objects take their time, and some credentials are refused for a while."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.slow: dict[str, float] = {}
-        self.refused: set[str] = set()
-        self.lose_answers = False
-        self.blind = False
-        self.revoke_refused = False
-
-    async def identify(self, access: Access) -> str:
-        if access.credentials.secret and access.credentials.secret[1] in self.refused:
-            raise ProviderError(Failure.RETRY, "NoAnswer", "sts does not answer")
-        return await super().identify(access)
-
-    async def observe(self, access: Access, target: Target) -> Sequence[ObservedRule]:
-        await asyncio.sleep(self.slow.get(target.id, 0.0))
-        return [] if self.blind else await super().observe(access, target)
-
-    async def grant(
-        self, access: Access, target: Target, rules: Sequence[NewRule], owner: str
-    ) -> Mapping[Rule, GrantOutcome]:
-        outcomes = await super().grant(access, target, rules, owner)
-        return dict.fromkeys(outcomes, Unknown()) if self.lose_answers else outcomes
-
-    async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
-        if self.revoke_refused:
-            raise ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "the call was refused")
-        return await super().revoke(access, target, ids)
-
-
-@pytest.fixture
-def world() -> World:
-    return World(SlowFirewalls())
-
-
-@pytest.fixture
-def cloud(world: World) -> SlowFirewalls:
-    assert isinstance(world.firewalls, SlowFirewalls)
-    return world.firewalls
 
 
 async def test_a_session_opens_with_one_write_and_closes_with_one(world: World, cloud: SlowFirewalls) -> None:

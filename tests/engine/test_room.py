@@ -1,0 +1,209 @@
+"""Room: groups fill in order, nobody is moved, who waits is told, and who comes first opens first."""
+
+import asyncio
+
+import pytest
+
+from gatepass.core.rules import Rule, Target
+from gatepass.core.types.common import Key
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import AccessSession, EndedReason, Phase, ResourceState
+from tests.engine.firewalls import SlowFirewalls
+from tests.engine.world import World
+
+pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
+
+
+def fill(cloud: SlowFirewalls, target: Target, rules: int) -> list[str]:
+    return [cloud.put(target, Rule(f"198.51.100.{n}/32", "tcp", 22, 22), "office") for n in range(rules)]
+
+
+def condition(world: World, key: Key, kind: str) -> tuple[str, str]:
+    found = world.cluster.get(ProtectedResource, key)
+    return next((c.status, c.message) for c in found.status.conditions if c.type == kind)
+
+
+async def test_a_session_that_does_not_fit_is_told_waits_and_opens(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    others = fill(cloud, group, 58)
+    async with world.running(resync=10):
+        resource = world.resource(ports=({"port": 1}, {"port": 2}, {"port": 3}))
+        session = world.session()
+        await asyncio.sleep(5)
+        assert world.status(session).phase is Phase.PENDING
+        assert world.status(session).resources[0].message == "place 1: needs 3 rules, 2 free (IPv4)"
+        status, message = condition(world, resource.key, "CapacityAvailable")
+        assert status == "False"
+        assert "58 of 60" in message
+        assert "needs 3 rules, 2 free" in message
+        assert len(cloud.rules(group)) == 58
+        cloud.rules(group).pop(others[0])
+        await asyncio.sleep(15)
+        assert world.status(session).phase is Phase.ACTIVE
+        assert condition(world, resource.key, "CapacityAvailable")[0] == "False"  # 60 of 60 now
+        assert set(others[1:]) < set(cloud.rules(group))
+
+
+async def test_rules_go_to_the_next_group_and_stay_there(world: World, cloud: SlowFirewalls) -> None:
+    first, second = cloud.create("sg-0aaa", limit=1), cloud.create("sg-0bbb", limit=1)
+    async with world.running():
+        world.resource(groups=("sg-0aaa", "sg-0bbb"))
+        one = world.session("one")
+        await asyncio.sleep(1)
+        two = world.session("two", cidrs=("203.0.113.8/32",))
+        await asyncio.sleep(1)
+        assert (len(cloud.rules(first)), len(cloud.rules(second))) == (1, 1)
+        (before,) = cloud.rules(second)
+        world.edit(AccessSession, one.key, stop=True)
+        await asyncio.sleep(5)
+        assert (list(cloud.rules(first)), list(cloud.rules(second))) == ([], [before])
+        assert world.status(two).phase is Phase.ACTIVE
+    async with world.running():
+        await asyncio.sleep(200)
+        assert (list(cloud.rules(first)), list(cloud.rules(second))) == ([], [before])
+
+
+async def test_who_waits_opens_in_order_of_creation(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa", limit=2)
+    async with world.running():
+        world.resource()
+        sessions = []
+        for number in range(5):
+            sessions.append(world.session(f"s{number}", cidrs=(f"203.0.113.{number}/32",)))
+            await asyncio.sleep(1)
+        states = [world.status(session).resources[0].state for session in sessions]
+        assert states == [ResourceState.APPLIED] * 2 + [ResourceState.WAITING] * 3
+        world.edit(AccessSession, sessions[0].key, stop=True)
+        await asyncio.sleep(5)
+        assert world.status(sessions[2]).phase is Phase.ACTIVE
+        assert world.status(sessions[3]).phase is Phase.PENDING
+        assert len(cloud.rules(group)) == 2
+
+
+async def test_a_ceiling_of_concurrent_sessions(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource(policy={"maxConcurrentSessions": 1})
+        one = world.session("one")
+        await asyncio.sleep(1)
+        two = world.session("two", cidrs=("203.0.113.8/32",))
+        await asyncio.sleep(1)
+        assert "1 of 1 concurrent sessions" in (world.status(two).resources[0].message or "")
+        world.edit(AccessSession, one.key, stop=True)
+        await asyncio.sleep(5)
+        assert world.status(two).phase is Phase.ACTIVE
+
+
+async def test_the_firewalls_own_word_on_its_limit_wins(world: World, cloud: SlowFirewalls) -> None:
+    first, second = cloud.create("sg-0aaa", limit=1), cloud.create("sg-0bbb")
+    fill(cloud, first, 1)
+    async with world.running():
+        aws = {"region": "eu-central-1", "securityGroups": ["sg-0aaa", "sg-0bbb"], "rulesPerSecurityGroup": 100}
+        world.resource(aws=aws)
+        session = world.session()
+        await asyncio.sleep(5)
+        assert world.status(session).phase is Phase.ACTIVE
+        assert len(cloud.rules(second)) == 1
+
+
+async def test_a_group_off_the_list_is_drained_without_a_gap(world: World, cloud: SlowFirewalls) -> None:
+    first, second = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    async with world.running(resync=10):
+        resource = world.resource(staticCIDRs=[{"cidr": "198.51.100.0/28", "description": "office"}])
+        session = world.session()
+        await asyncio.sleep(5)
+        assert len(cloud.rules(first)) == 2
+        world.edit(ProtectedResource, resource.key, aws={"region": "eu-central-1", "securityGroups": ["sg-0bbb"]})
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            held = {rule.rule for group in (first, second) for rule in cloud.rules(group).values()}
+            assert len(held) == 2
+        await asyncio.sleep(20)
+        assert (len(cloud.rules(first)), len(cloud.rules(second))) == (0, 2)
+        assert world.status(session).phase is Phase.ACTIVE
+        assert [target.id for target in world.cluster.get(ProtectedResource, resource.key).status.targets] == [
+            "sg-0bbb"
+        ]
+
+
+async def test_tightening_takes_one_resource_then_the_session(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    wide = {"minPrefixLength": {"ipv4": 24}}
+    async with world.running():
+        db = world.resource("db", policy=wide)
+        cache = world.resource("cache", policy=wide, ports=({"port": 6379},))
+        session = world.session(resources=({"name": "db"}, {"name": "cache"}), cidrs=("203.0.113.0/24",))
+        await asyncio.sleep(5)
+        world.edit(ProtectedResource, db.key, policy={})
+        await asyncio.sleep(5)
+        assert world.status(session).phase is Phase.PARTIAL
+        assert world.status(session).resources[0].reason == "PolicyWithdrawn"
+        assert [rule.rule.port for rule in cloud.rules(group).values() if rule.rule] == [6379]
+        world.edit(ProtectedResource, cache.key, policy={})
+        await asyncio.sleep(5)
+        assert world.status(session).phase is Phase.CANCELLED
+        assert world.status(session).ended_reason is EndedReason.POLICY_WITHDRAWN
+        assert cloud.rules(group) == {}
+
+
+async def test_a_lower_maximum_moves_the_deadline(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        resource = world.resource()
+        session = world.session(duration="24h")
+        await asyncio.sleep(5)
+        world.edit(ProtectedResource, resource.key, policy={"maxDuration": "10m"})
+        await asyncio.sleep(5)
+        assert world.status(session).expires_at is not None
+        assert len(cloud.rules(group)) == 1
+        await asyncio.sleep(600)
+        assert cloud.rules(group) == {}
+        assert world.status(session).ended_reason is EndedReason.EXPIRED
+
+
+async def test_a_deleted_resource_waits_for_its_sessions(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        resource = world.resource(staticCIDRs=[{"cidr": "198.51.100.0/28"}])
+        session = world.session()
+        await asyncio.sleep(5)
+        world.cluster.delete(ProtectedResource, resource.key)
+        await asyncio.sleep(5)
+        assert [rule.rule.cidr for rule in cloud.rules(group).values() if rule.rule] == ["203.0.113.7/32"]
+        assert condition(world, resource.key, "Ready") == ("False", "waits for 1 sessions to end: ci/it-1")
+        late = world.session("late", cidrs=("203.0.113.8/32",))
+        await asyncio.sleep(5)
+        assert world.status(late).resources[0].reason == "ResourceDeleting"
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(10)
+        assert (ProtectedResource, resource.key) not in world.cluster.objects
+        assert cloud.rules(group) == {}
+
+
+async def test_a_rule_taken_away_by_hand_comes_back_at_the_resync(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=10):
+        world.resource()
+        session = world.session()
+        await asyncio.sleep(5)
+        cloud.rules(group).clear()
+        await asyncio.sleep(11)
+        (new,) = cloud.rules(group)
+        assert world.status(session).resources[0].rules[0].id == new
+        assert world.status(session).phase is Phase.ACTIVE
+
+
+async def test_a_foreign_rule_serves_until_its_owner_takes_it_away(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    theirs = cloud.put(group, Rule("203.0.113.7/32", "tcp", 5432, 5432), "office")
+    async with world.running(resync=10):
+        world.resource()
+        session = world.session()
+        await asyncio.sleep(5)
+        assert world.status(session).phase is Phase.ACTIVE
+        assert list(cloud.rules(group)) == [theirs]
+        cloud.rules(group).clear()
+        await asyncio.sleep(11)
+        (ours,) = cloud.rules(group)
+        (record,) = world.status(session).resources[0].rules
+        assert (record.id, record.foreign) == (ours, False)
