@@ -20,6 +20,7 @@ from gatepass.kube.drain import drain
 from gatepass.kube.events import Events
 from gatepass.kube.health import Health
 from gatepass.kube.operator import Listing, kube_system_uid, new_client, watch
+from gatepass.manifests import requester_policies
 from gatepass.providers.aws_security_group import AwsSecurityGroups
 from gatepass.settings import Settings
 
@@ -46,7 +47,7 @@ async def run_operator(settings: Settings, kubeconfig: Path | None) -> None:
     async with new_client(_API_CONNECTIONS) as client:
         api = KubeApi(client, clock)
         events = Events(api, component="gatepass")
-        cluster = KubeCluster(api, events, clock)
+        cluster = KubeCluster(api, events, clock, requester_policies(settings.release))
         watching = asyncio.Event()
         health = Health(ready=watching.is_set)
         await health.start(settings.health_host, settings.health_port)

@@ -1,7 +1,7 @@
 """Everything that is written to the API server: the engine's `Cluster` port."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import structlog
@@ -15,7 +15,6 @@ from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requ
 from gatepass.kube.api import MERGE_PATCH, ConflictError, KubeApi, path_of
 from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.events import Events
-from gatepass.manifests import REQUESTER_POLICIES
 
 log = structlog.get_logger(__name__)
 
@@ -23,12 +22,16 @@ _ANSWER_KEPT_SECONDS: Final = 30.0
 
 
 class KubeCluster:
-    """The cluster, as Gatepass's own account sees it."""
+    """The cluster, as Gatepass's own account sees it.
 
-    def __init__(self, api: KubeApi, events: Events, clock: CorrectedClock) -> None:
+    `policies` are the validating policies, and bindings of the same names, that vouch for who created a session.
+    """
+
+    def __init__(self, api: KubeApi, events: Events, clock: CorrectedClock, policies: Sequence[str]) -> None:
         self._api = api
         self._events = events
         self._clock = clock
+        self._policies = policies
         self._answers: dict[tuple[Requester, Key], tuple[float, bool]] = {}
         self._verified: tuple[float, bool] = (float("-inf"), False)
 
@@ -118,7 +121,7 @@ class KubeCluster:
     async def _policies_in_force(self) -> bool:
         base = "/apis/admissionregistration.k8s.io/v1"
         try:
-            for name in REQUESTER_POLICIES:
+            for name in self._policies:
                 policy = await self._api.call("GET", f"{base}/validatingadmissionpolicies/{name}")
                 binding = await self._api.call("GET", f"{base}/validatingadmissionpolicybindings/{name}")
                 fails_closed = policy["spec"].get("failurePolicy", "Fail") == "Fail"
