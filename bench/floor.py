@@ -1,0 +1,134 @@
+"""The floors: the least that must be done, done bare, under the same admission policies and throttles."""
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from bench import load
+from bench.api import MERGE_PATCH, SESSIONS, Api
+from bench.load import Opening
+from bench.scene import PORT, Scene, address, admin, ec2_client, gatepass, new_groups, session_name
+from gatepass.core.rules import Rule
+from gatepass.core.status import PresentRule, ResourceView, session_status
+from gatepass.core.types.session import AccessSession, Requester
+from gatepass.sandbox.environment import Sandbox
+from gatepass.sandbox.processes import Process
+
+OWNER_TAG = "gatepass.dev/owner"
+READY_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One session opened bare, in seconds."""
+
+    create: float
+    authorize: float
+    status: float
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.create + self.authorize + self.status
+
+
+async def one_at_a_time(sandbox: Sandbox, scene: Scene, numbers: range) -> list[Steps]:
+    """Create, Authorize, write the status, one after the other; tidied up outside of the measured time."""
+    ec2 = ec2_client(sandbox, scene.region)
+    path = SESSIONS.format(scene.namespace)
+    status = {"status": status_as_written(scene)}
+    found = []
+    async with admin(sandbox) as people, gatepass(sandbox) as account:
+        for number in numbers:
+            body, name = scene.session(number), session_name(number)
+            group = scene.groups[number % len(scene.groups)]
+            times = [time.monotonic()]
+            await people.call("POST", path, body)
+            times.append(time.monotonic())
+            made = authorize(ec2, group, [permission(address(number))])
+            times.append(time.monotonic())
+            await account.call("PATCH", f"{path}/{name}/status", status, content_type=MERGE_PATCH)
+            times.append(time.monotonic())
+            found.append(Steps(*(after - before for before, after in itertools.pairwise(times))))
+            ec2.revoke_security_group_ingress(GroupId=group, SecurityGroupRuleIds=[made])
+            await _delete(account, f"{path}/{name}")
+    return found
+
+
+async def burst(sandbox: Sandbox, scene: Scene, total: int, writers: int) -> list[Opening]:
+    """The burst, served by the bare watcher."""
+    status = sandbox.directory / "status.json"
+    status.write_text(json.dumps(status_as_written(scene)))
+    log = sandbox.directory / f"watcher-{scene.namespace}.log"
+    program = Path(__file__).with_name("watcher.py")
+    watcher = Process(
+        "watcher",
+        [sys.executable, str(program), str(sandbox.operator_kubeconfig), scene.namespace, str(status)],
+        log,
+    )
+    watcher.start()
+    try:
+        watcher.wait_ready(lambda: "watching" in log.read_text(), READY_SECONDS)
+        async with admin(sandbox) as api:
+            return await load.burst(api, scene, total, writers)
+    finally:
+        watcher.stop()
+
+
+def replay(sandbox: Sandbox, region: str, calls: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds that the Authorize calls of a call log take when bare boto3 makes them again, one after the other."""
+    ec2 = ec2_client(sandbox, region)
+    named = list(dict.fromkeys(call["group"] for call in calls))
+    groups = dict(zip(named, new_groups(ec2, len(named)), strict=True))
+    started = time.monotonic()
+    for call in calls:
+        authorize(
+            ec2, groups[call["group"]], [permission(rule["source"], rule["description"]) for rule in call["rules"]]
+        )
+    return time.monotonic() - started
+
+
+def authorize(ec2: Any, group: str, permissions: Sequence[Mapping[str, Any]]) -> str:
+    """One Authorize with the owner's tag; the id of the first rule that it made."""
+    answer = ec2.authorize_security_group_ingress(
+        GroupId=group,
+        IpPermissions=permissions,
+        TagSpecifications=[{"ResourceType": "security-group-rule", "Tags": [{"Key": OWNER_TAG, "Value": "bench"}]}],
+    )
+    return str(answer["SecurityGroupRules"][0]["SecurityGroupRuleId"])
+
+
+def permission(cidr: str, description: str = "gatepass until=2026-11-22T16:00:00Z for=bench/db-0") -> dict[str, Any]:
+    """One address and the port, as EC2 wants it."""
+    return {
+        "IpProtocol": "tcp",
+        "FromPort": PORT,
+        "ToPort": PORT,
+        "IpRanges": [{"CidrIp": cidr, "Description": description}],
+    }
+
+
+def status_as_written(scene: Scene) -> dict[str, Any]:
+    """The status that Gatepass would write on an open session, so that the API server has the same to check."""
+    now = datetime.now(UTC)
+    metadata = {"namespace": scene.namespace, "uid": "0" * 36, "creationTimestamp": now}
+    body = scene.session(0)
+    session = AccessSession.model_validate({**body, "metadata": {**body["metadata"], **metadata}})
+    (key,) = session.resource_keys()
+    rule = PresentRule(Rule(address(0), "tcp", PORT, PORT), scene.groups[0], "sgr-" + "0" * 17, foreign=False)
+    view = ResourceView(key, "0" * 36, (rule,), complete=True)
+    requester = Requester(username="sandbox-admin", uid="sandbox-admin", groups=("system:masters",))
+    return session_status(
+        session, [view], None, now + timedelta(hours=1), requester, now, refresh_places=True
+    ).to_json()
+
+
+async def _delete(api: Api, path: str) -> None:
+    await api.call("PATCH", path, {"metadata": {"finalizers": None}}, content_type=MERGE_PATCH)
+    await api.call("DELETE", path)

@@ -1,0 +1,85 @@
+"""What others wrote down of a run: the API server's audit log, and the call log of the EC2 emulator."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from bench.load import Opening
+from bench.scene import address, session_name
+
+READS = ("Describe", "Get")
+WRITES = {"create", "update", "patch", "delete", "deletecollection"}
+THROTTLED = "RequestLimitExceeded"
+AUTHORIZE = "AuthorizeSecurityGroupIngress"
+
+
+class AuditLog:
+    """The audit log from one moment on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._start = path.stat().st_size
+
+    def writes_by(self, account: str) -> list[dict[str, Any]]:
+        """What the account has written since; questions to the authorizer change nothing and do not count."""
+        with self._path.open("rb") as log:
+            log.seek(self._start)
+            entries = [json.loads(line) for line in log if line.endswith(b"\n")]
+        return [
+            entry
+            for entry in entries
+            if entry["user"]["username"] == account
+            and entry["verb"] in WRITES
+            and entry["objectRef"].get("apiGroup") != "authorization.k8s.io"
+        ]
+
+
+def by_kind(writes: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """Writes counted by verb and kind."""
+    counts = Counter(
+        "/".join(filter(None, (entry["objectRef"]["resource"], entry["objectRef"].get("subresource"))))
+        for entry in writes
+    )
+    return dict(counts.most_common())
+
+
+def most_until_ready(openings: Sequence[Opening], writes: Iterable[Mapping[str, Any]]) -> int:
+    """The most writes that any one session has got until it was seen Ready."""
+    until = {session_name(each.number): each.ready_at for each in openings}
+    counts = Counter(
+        entry["objectRef"]["name"]
+        for entry in writes
+        if entry["objectRef"]["resource"] == "accesssessions"
+        and entry["objectRef"]["name"] in until
+        and datetime.fromisoformat(entry["requestReceivedTimestamp"]) <= until[entry["objectRef"]["name"]]
+    )
+    return max(counts.values(), default=0)
+
+
+def by_action(calls: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """EC2 calls counted by name."""
+    return dict(Counter(call["action"] for call in calls if call["service"] == "ec2").most_common())
+
+
+def mutating(calls: Iterable[Mapping[str, Any]]) -> int:
+    """EC2 calls that change something."""
+    return sum(count for action, count in by_action(calls).items() if not action.startswith(READS))
+
+
+def throttled(calls: Iterable[Mapping[str, Any]]) -> int:
+    """Calls that AWS would have refused as too many."""
+    return sum(call.get("code") == THROTTLED for call in calls)
+
+
+def seconds_to_rule(openings: Sequence[Opening], calls: Iterable[Mapping[str, Any]]) -> list[float]:
+    """For each session, the seconds from its create until EC2 had its rule, by the emulator's own log."""
+    had: dict[str, datetime] = {}
+    for call in calls:
+        if call["action"] == AUTHORIZE and call.get("effect") == "ok":
+            done = datetime.fromisoformat(call["time"]) + timedelta(milliseconds=call["ms"])
+            for rule in call["rules"]:
+                had.setdefault(rule["source"], done)
+    return [(had[address(each.number)] - each.at).total_seconds() for each in openings]

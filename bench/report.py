@@ -1,0 +1,157 @@
+"""Figures from rounds: a table for people, JSON for machines."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.load import lasted
+from bench.rounds import Floors, Gatepass, Size
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure. `bar` is the most that it may be, absent where it is only told."""
+
+    name: str
+    value: float
+    unit: str
+    floor: float | None = None
+    ratio: float | None = None
+    bar: float | None = None
+
+    @property
+    def passed(self) -> bool | None:
+        """Is the bar kept? Where there is a floor, the bar is one on the ratio."""
+        return None if self.bar is None else (self.value if self.ratio is None else self.ratio) <= self.bar
+
+
+Round = tuple[Floors, Gatepass]
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """The nearest-rank percentile."""
+    ordered = sorted(values)
+    return ordered[max(-(-len(ordered) * percent // 100), 1) - 1]
+
+
+def figures(rounds: Sequence[Round]) -> list[Figure]:
+    """All figures: medians over the rounds for what takes time, the worst round for what is counted."""
+
+    def time_(name: str, of: Callable[[Round], float], floor: Callable[[Round], float], bar: float | None) -> Figure:
+        ratio = statistics.median(of(each) / floor(each) for each in rounds)
+        return Figure(name, _ms(map(of, rounds)), "ms", _ms(map(floor, rounds)), round(ratio, 2), bar)
+
+    def told(name: str, of: Callable[[Round], float]) -> Figure:
+        return Figure(name, _ms(map(of, rounds)), "ms")
+
+    def count(name: str, of: Callable[[Gatepass], int], bar: int | None) -> Figure:
+        return Figure(name, max(of(gatepass) for _, gatepass in rounds), "", bar=bar)
+
+    found = [
+        time_("one session: create to Ready, p50", lambda r: _ready(r[1].alone, 50), lambda r: _bare(r[0], 50), 1.5),
+        time_("one session: create to Ready, p99", lambda r: _ready(r[1].alone, 99), lambda r: _bare(r[0], 99), None),
+        told("one session: create to rule at EC2, p50", lambda r: percentile(r[1].alone.to_rule, 50)),
+        told("one session: create to rule at EC2, p99", lambda r: percentile(r[1].alone.to_rule, 99)),
+        told("floor of one session: the create, p50", lambda r: _step(r[0], "create")),
+        told("floor of one session: the Authorize by boto3, p50", lambda r: _step(r[0], "authorize")),
+        told("floor of one session: the status write, p50", lambda r: _step(r[0], "status")),
+        count("one session: writes to it until Ready", lambda g: g.alone.summary["writes_per_session_until_ready"], 1),
+        time_("burst: first create to last Ready", lambda r: lasted(r[1].burst.openings), _floor_burst, 2.0),
+        time_("burst: create to Ready, p50", lambda r: _ready(r[1].burst, 50), lambda r: _floor_ready(r[0], 50), None),
+        time_("burst: create to Ready, p99", lambda r: _ready(r[1].burst, 99), lambda r: _floor_ready(r[0], 99), None),
+        told("burst: create to rule at EC2, p50", lambda r: percentile(r[1].burst.to_rule, 50)),
+        told("burst: create to rule at EC2, p99", lambda r: percentile(r[1].burst.to_rule, 99)),
+        told("burst: its EC2 calls made by bare boto3, one by one", lambda r: r[1].replayed),
+        count("burst: mutating EC2 calls", lambda g: g.burst.summary["ec2_mutating"], 60),
+        count("burst: EC2 calls throttled", lambda g: g.burst.summary["ec2_throttled"], 0),
+        count("burst: writes to a session until Ready", lambda g: g.burst.summary["writes_per_session_until_ready"], 1),
+    ]
+    steady = [gatepass.steady for _, gatepass in rounds if gatepass.steady is not None]
+    if steady:
+        found += [
+            Figure("steady state: EC2 calls", max(each.ec2_calls for each in steady), "", bar=0),
+            Figure("steady state: writes to the API server", max(each.api_writes for each in steady), "", bar=0),
+        ]
+    return found
+
+
+def show(found: Sequence[Figure], rounds: Sequence[Round], console: Console) -> None:
+    """The table."""
+    table = Table(title=f"Gatepass, {len(rounds)} round(s)", title_justify="left")
+    for heading in ("figure", "Gatepass", "floor", "ratio", "bar", ""):
+        table.add_column(heading, justify="left" if heading in ("figure", "") else "right")
+    for each in found:
+        table.add_row(
+            each.name,
+            f"{each.value:g} {each.unit}".strip(),
+            "" if each.floor is None else f"{each.floor:g} {each.unit}",
+            "" if each.ratio is None else f"{each.ratio:.2f}",
+            "" if each.bar is None else f"<= {each.bar:g}",
+            {None: "", True: "[green]pass[/]", False: "[red]MISS[/]"}[each.passed],
+        )
+    console.print(table)
+    for number, (_, gatepass) in enumerate(rounds, start=1):
+        burst = gatepass.burst.summary
+        console.print(f"burst of round {number}: EC2 {_told(burst['ec2'])}; API server {_told(burst['api_writes'])}")
+
+
+def as_json(found: Sequence[Figure], rounds: Sequence[Round], size: Size) -> dict[str, Any]:
+    """Everything a machine may want; times in seconds in the rounds, in the figures as each says."""
+    return {
+        "size": asdict(size),
+        "figures": [{**asdict(each), "passed": each.passed} for each in found],
+        "rounds": [
+            {
+                "floor": {
+                    "alone": [asdict(steps) for steps in floors.alone],
+                    "burst": {"seconds": lasted(floors.burst), "openings": [each.seconds for each in floors.burst]},
+                },
+                "alone": {
+                    **gatepass.alone.summary,
+                    "openings": [each.seconds for each in gatepass.alone.openings],
+                    "to_rule": gatepass.alone.to_rule,
+                },
+                "burst": {
+                    **gatepass.burst.summary,
+                    "seconds": lasted(gatepass.burst.openings),
+                    "openings": [each.seconds for each in gatepass.burst.openings],
+                    "to_rule": gatepass.burst.to_rule,
+                    "replayed": gatepass.replayed,
+                },
+                "steady": gatepass.steady and asdict(gatepass.steady),
+            }
+            for floors, gatepass in rounds
+        ],
+    }
+
+
+def _ms(seconds: Any) -> float:
+    return round(statistics.median(seconds) * 1000, 1)
+
+
+def _ready(recorded: Any, percent: int) -> float:
+    return percentile([each.seconds for each in recorded.openings], percent)
+
+
+def _bare(floors: Floors, percent: int) -> float:
+    return percentile([each.seconds for each in floors.alone], percent)
+
+
+def _step(floors: Floors, step: str) -> float:
+    return percentile([getattr(each, step) for each in floors.alone], 50)
+
+
+def _floor_ready(floors: Floors, percent: int) -> float:
+    return percentile([each.seconds for each in floors.burst], percent)
+
+
+def _floor_burst(each: Round) -> float:
+    return lasted(each[0].burst)
+
+
+def _told(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in counts.items()) or "none"
