@@ -1,0 +1,157 @@
+"""The chart in a cluster of its own: installed by Helm, upgraded, a second time beside itself, and taken away again."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from gatepass.sandbox import binaries
+from gatepass.sandbox.controlplane import ControlPlane
+from gatepass.sandbox.kubeapi import KubeApiError
+from tests.chart.helm import Helm
+from tests.chart.values_table import CHART
+from tests.manifests.tenants import (
+    MERGE,
+    WRITES_SESSIONS,
+    Cluster,
+    may,
+    refusal,
+    resource,
+    says,
+    session,
+    wait_until,
+)
+
+ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+DEPLOYMENT = "/apis/apps/v1/namespaces/gatepass-system/deployments/gatepass"
+JOB = "/apis/batch/v1/namespaces/gatepass-system/jobs/gatepass-drain"
+NOW = "2026-11-22T18:00:00Z"
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One where nothing of Gatepass has ever been."""
+    control_plane = ControlPlane(binaries.kubernetes(), tmp_path_factory.mktemp("control-plane"))
+    control_plane.start()
+    cluster = Cluster(control_plane)
+    yield cluster
+    cluster.close()
+    control_plane.stop()
+
+
+@pytest.fixture(scope="module")
+def helm(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """Helm, with the chart installed as its README says."""
+    helm = Helm(tmp_path_factory.mktemp("helm"), cluster.control_plane.admin_kubeconfig)
+    notes = helm("install", "gatepass", str(CHART), "--namespace", "gatepass-system", "--create-namespace")
+    assert "serves all namespaces" in notes
+    assert "MutatingAdmissionPolicy" not in notes
+    cluster.wait_for_policies()
+    return helm
+
+
+def names(cluster: Cluster, path: str) -> set[str]:
+    return {each["metadata"]["name"] for each in cluster.api.request("GET", path)["items"]}
+
+
+def uid(cluster: Cluster, path: str) -> str | None:
+    try:
+        return str(cluster.api.request("GET", path)["metadata"]["uid"])
+    except KubeApiError as error:
+        if error.status != 404:
+            raise
+        return None
+
+
+@pytest.mark.usefixtures("helm")
+def test_the_policies_are_in_force(cluster: Cluster) -> None:
+    namespace = cluster.namespace()
+    person = cluster.person(namespace, WRITES_SESSIONS, may("use", "db"))
+    created = person.create(session("db"), dry_run=True)
+    assert created["metadata"]["finalizers"] == ["gatepass.dev/revoke"]
+    assert person.username in created["metadata"]["annotations"]["gatepass.dev/requested-by"]
+    says(refusal(person.create, session("cache"), dry_run=True), 'needs the verb "use"')
+
+
+@pytest.mark.usefixtures("helm")
+def test_its_account_has_the_rights_that_it_is_given(cluster: Cluster) -> None:
+    gatepass = cluster.gatepass(cluster.namespace())
+    assert gatepass.allowed("patch", "accesssessions/status")
+    assert gatepass.allowed("watch", "protectedresources")
+    assert not gatepass.allowed("create", "accesssessions")
+    assert not gatepass.allowed("use", "protectedresources", "db")
+
+
+def test_served_namespaces_bound_it(cluster: Cluster, helm: Helm) -> None:
+    served, other = cluster.namespace(), cluster.namespace()
+    upgrade = ("upgrade", "gatepass", str(CHART), "--namespace", "gatepass-system")
+    helm(*upgrade, "--set", f"watchNamespaces={{{served}}}")
+    inside, outside = cluster.gatepass(served), cluster.gatepass(other)
+    wait_until(lambda: not outside.allowed("patch", "accesssessions/status"))
+    assert inside.allowed("patch", "accesssessions/status")
+    admin = cluster.admin(other)
+    wait_until(lambda: "finalizers" not in admin.create(resource(), dry_run=True)["metadata"])
+    assert "finalizers" in cluster.admin(served).create(resource(), dry_run=True)["metadata"]
+    helm(*upgrade, "--reset-values")
+    wait_until(lambda: outside.allowed("patch", "accesssessions/status"))
+    wait_until(lambda: "finalizers" in admin.create(resource(), dry_run=True)["metadata"])
+
+
+def test_a_second_release_stands_beside_the_first(cluster: Cluster, helm: Helm) -> None:
+    served = cluster.namespace()
+    helm(
+        *("install", "second", str(CHART), "--namespace", "second", "--create-namespace"),
+        *("--set", f"watchNamespaces={{{served}}}", "--set", "crds.enabled=false"),
+    )
+    policies = names(cluster, f"{ADMISSION}/validatingadmissionpolicies")
+    assert {"gatepass-requester", "second-gatepass-requester"} <= policies
+    helm("uninstall", "second", "--namespace", "second", "--no-hooks")
+    policies = names(cluster, f"{ADMISSION}/validatingadmissionpolicies")
+    assert "gatepass-requester" in policies
+    assert "second-gatepass-requester" not in policies
+
+
+@contextmanager
+def uninstalling(cluster: Cluster, helm: Helm) -> Iterator[subprocess.Popen[str]]:
+    """Helm, waiting for a new Job that drains."""
+    before = uid(cluster, JOB)
+    with helm.start("uninstall", "gatepass", "--namespace", "gatepass-system", "--timeout", "60s") as uninstall:
+        wait_until(lambda: uid(cluster, JOB) not in {before, None})
+        yield uninstall
+        uninstall.wait(timeout=60)
+
+
+def finish(cluster: Cluster, *, succeeded: bool) -> None:
+    """Set the status of the Job, as the Job controller would."""
+    kinds = ("SuccessCriteriaMet", "Complete") if succeeded else ("FailureTarget", "Failed")
+    conditions = [{"type": kind, "status": "True", "lastTransitionTime": NOW, "reason": "Test"} for kind in kinds]
+    status: dict[str, Any] = {"startTime": NOW, "conditions": conditions}
+    status |= {"succeeded": 1, "completionTime": NOW} if succeeded else {"failed": 1}
+    cluster.api.request("PATCH", f"{JOB}/status", {"status": status}, MERGE)
+
+
+def test_a_failed_drain_keeps_the_operator(cluster: Cluster, helm: Helm) -> None:
+    with uninstalling(cluster, helm) as uninstall:
+        finish(cluster, succeeded=False)
+    assert uninstall.returncode != 0
+    assert uid(cluster, DEPLOYMENT)
+    assert "gatepass-requester" in names(cluster, f"{ADMISSION}/validatingadmissionpolicies")
+    # For its logs, until the next attempt.
+    assert uid(cluster, JOB)
+
+
+def test_what_is_left_after_it_is_uninstalled(cluster: Cluster, helm: Helm) -> None:
+    admin = cluster.admin(cluster.namespace())
+    admin.create(resource())
+    with uninstalling(cluster, helm) as uninstall:
+        finish(cluster, succeeded=True)
+    assert uninstall.returncode == 0
+    wait_until(lambda: uid(cluster, DEPLOYMENT) is None)
+    assert not [name for name in names(cluster, f"{ADMISSION}/validatingadmissionpolicies") if "gatepass" in name]
+    assert not [
+        name for name in names(cluster, "/apis/rbac.authorization.k8s.io/v1/clusterroles") if "gatepass" in name
+    ]
+    assert uid(cluster, JOB) is None
+    assert admin.get("ProtectedResource", "db")
