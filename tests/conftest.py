@@ -17,7 +17,7 @@ from gatepass.sandbox.environment import Sandbox
 
 
 @cache
-def _session() -> boto3.Session:
+def _session() -> Any:
     """One for all tests: each session reads EC2's model anew, which takes longer than most tests."""
     return boto3.Session()
 

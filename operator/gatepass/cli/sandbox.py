@@ -79,12 +79,16 @@ def prepare(
 ) -> None:
     """Fetch or build the programs of the sandbox now, so that the first `run` does not have to."""
     from gatepass.sandbox import binaries
+    from gatepass.sandbox.command import InterruptedBySignalError, ended_by_signals
     from gatepass.sandbox.errors import SandboxError
 
     try:
-        print(binaries.kubernetes())
-        if helm:
-            print(binaries.helm())
+        with ended_by_signals():
+            print(binaries.kubernetes())
+            if helm:
+                print(binaries.helm())
+    except InterruptedBySignalError as interruption:
+        raise typer.Exit(interruption.status) from None
     except SandboxError as error:
         _fail(error)
 

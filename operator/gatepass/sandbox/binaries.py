@@ -13,13 +13,14 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from gatepass.sandbox import download
 from gatepass.sandbox.errors import SandboxError
-from gatepass.sandbox.progress import say, step
+from gatepass.sandbox.processes import die_with_parent
+from gatepass.sandbox.progress import Step, say, step
 
 KUBERNETES_VERSION = "v1.36.3"
 ETCD_VERSION = "v3.6.8"
@@ -186,13 +187,13 @@ def _fill(bundle: Bundle, target: Path) -> None:
 
 def _build(bundle: Bundle, work: Path) -> None:
     """`go build` all programs of the bundle into `work`; needs a Go module proxy, minutes and about 2 GB of disk."""
-    folder, go = bundle.module, shutil.which("go")
+    go = shutil.which("go")
     way_out = (
         f"set {bundle.assets_variable} to a folder that has {', '.join(bundle.packages)}"
         if bundle.assets_variable
         else "build once in a checkout of Gatepass, whose cache is then used"
     )
-    if folder is None:
+    if bundle.module is None:
         raise SandboxError(
             f"{bundle.name} {bundle.version} cannot be downloaded from here, and the Go module that builds it is "
             f"only in a checkout of Gatepass: {way_out}"
@@ -202,35 +203,47 @@ def _build(bundle: Bundle, work: Path) -> None:
             f"{bundle.name} {bundle.version} cannot be downloaded from here, and there is no `go` on PATH to build "
             f"it: install Go 1.26 or newer, or {way_out}"
         )
-    env = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false"}
     packages = list(bundle.packages.values())
-    ldflags = " ".join(("-s", "-w", *bundle.ldflags))
-    command = [go, "build", "-v", "-trimpath", "-ldflags", ldflags, "-o", f"{work}/", *packages]
-    with step(f"building {bundle.name} {bundle.version} with Go, once", "packages") as progress:
-        listed = subprocess.run([go, "list", "-deps", *packages], cwd=folder, env=env, capture_output=True, text=True)
-        total = len(listed.stdout.split())
-        with (
-            tempfile.TemporaryFile("w+") as log,
-            subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log) as build,
-        ):
-            try:
-                while build.poll() is None:
-                    progress.update(os.pread(log.fileno(), 1 << 20, 0).count(b"\n"), total)
-                    try:
-                        build.wait(timeout=0.5)
-                    except subprocess.TimeoutExpired:
-                        continue
-            except BaseException:
-                build.terminate()
-                raise
-            if build.returncode:
-                log.seek(0)
-                tail = "\n".join(log.read().splitlines()[-15:])
-                raise SandboxError(f"`go build` of {bundle.name} {bundle.version} failed:\n{tail}\nTo go on, {way_out}")
+    title = f"{bundle.name} {bundle.version}"
+    try:
+        with step(f"fetching the Go modules of {title}", "modules") as progress:
+            listed = _run_go([go, "list", "-deps", *packages], bundle.module, progress, None)
+        total = sum(not line.startswith("go: ") for line in listed)
+        ldflags = " ".join(("-s", "-w", *bundle.ldflags))
+        command = [go, "build", "-v", "-trimpath", "-ldflags", ldflags, "-o", f"{work}/", *packages]
+        with step(f"building {title} with Go, once", "packages") as progress:
+            _run_go(command, bundle.module, progress, total)
+    except subprocess.CalledProcessError as error:
+        raise SandboxError(f"Go cannot build {title}:\n{error.output}\nTo go on, {way_out}") from error
     for name, package in bundle.packages.items():
         built = work / _go_output_name(package)
         if built.name != name:
             built.rename(work / name)
+
+
+def _run_go(command: list[str], folder: Path, progress: Step, total: int | None) -> list[str]:
+    """Run a Go command to its end and return what it printed, telling its progress by the lines printed so far.
+
+    Raises CalledProcessError with the end of the output.
+    """
+    env = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false"}
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, cwd=folder, env=env, stdout=log, stderr=log, preexec_fn=die_with_parent) as process,
+    ):
+        try:
+            while process.poll() is None:
+                progress.update(os.pread(log.fileno(), 1 << 20, 0).count(b"\n"), total)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(timeout=0.5)
+        except BaseException:
+            process.terminate()
+            raise
+        log.seek(0)
+        lines = log.read().splitlines()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, "\n".join(lines[-15:]))
+    return lines
 
 
 def _go_output_name(package: str) -> str:

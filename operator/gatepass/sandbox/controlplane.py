@@ -7,7 +7,8 @@ records who asked for what. The API server needs about 2.5 s to be ready and 300
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ _CONTROLLERS = (
     "clusterrole-aggregation-controller",
     "validatingadmissionpolicy-status-controller",
 )
+_NOT_YET = {HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE}
 _AUDIT_POLICY: Mapping[str, Any] = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -191,21 +193,26 @@ def _end(process: Process, *, kill: bool) -> None:
         process.stop(GRACE_SECONDS)
 
 
-def wait_until_served(api: KubeApi, path: str, probe: Mapping[str, Any], seconds: float = 30.0) -> None:
-    """Poll until a server-side dry run of creating `probe` at `path` is answered by its API.
+def wait_until_served(
+    api: KubeApi,
+    path: str,
+    probe: Mapping[str, Any],
+    complete: Callable[[Mapping[str, Any]], bool],
+    seconds: float = 30.0,
+) -> None:
+    """Poll until a server-side dry run of creating `probe` at `path` succeeds with an answer that is `complete`.
 
-    Just after a CRD is made, creates answer 404 or 503 for up to 2 s, Established or not; a refusal of the object
-    itself is an answer too. Raises KubeApiError when `seconds` are over.
+    Just after a CRD is made, creates answer 404 or 503 for up to 2 s, Established or not; policies take a second too.
+    Raises KubeApiError at any other refusal, or when `seconds` are over.
     """
     deadline = time.monotonic() + seconds
     while True:
         try:
-            api.request("POST", f"{path}?dryRun=All", probe)
-        except KubeApiError as error:
-            if error.status in {403, 409, 422, 400}:
+            if complete(api.request("POST", f"{path}?dryRun=All", probe)):
                 return
-            if time.monotonic() > deadline:
+        except KubeApiError as error:
+            if error.status not in _NOT_YET or time.monotonic() > deadline:
                 raise
-            time.sleep(0.02)
-        else:
-            return
+        if time.monotonic() > deadline:
+            raise KubeApiError(503, f"POST {path}: admission did not complete the object within {seconds:.0f} s")
+        time.sleep(0.02)

@@ -4,20 +4,19 @@ with Sandbox() as sandbox:
     subprocess.run(["kubectl", "get", "accesssessions", "-A"], env=sandbox.env)
 """
 
+import http.client
 import json
 import os
 import shutil
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from contextlib import suppress
-from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from gatepass.core.types.common import REQUESTED_BY
 from gatepass.manifests import crds, manifests
 from gatepass.sandbox import binaries
 from gatepass.sandbox.cloud import MISLEADING, REGION, Cloud
@@ -31,6 +30,7 @@ from gatepass.sandbox.progress import say
 NAMESPACE = "gatepass-system"
 SERVICE_ACCOUNT = "gatepass"
 READY_SECONDS = 60.0
+OPERATOR_GRACE_SECONDS = 15.0
 
 
 class Sandbox:
@@ -60,8 +60,8 @@ class Sandbox:
     def __enter__(self) -> Self:
         self._programs = binaries.kubernetes()
         self.directory = Path(tempfile.mkdtemp(prefix="gatepass-sandbox-"))
-        health_port, metrics_port = free_ports(2)
-        self.health_url = f"http://127.0.0.1:{health_port}"
+        self._health_port, metrics_port = free_ports(2)
+        self.health_url = f"http://127.0.0.1:{self._health_port}"
         self.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
         self._cloud = Cloud(self.directory)
         self.endpoint_url = self._cloud.endpoint_url
@@ -72,20 +72,20 @@ class Sandbox:
         self.control_plane = ControlPlane(self._programs, folder)
         self.kubeconfig = self.control_plane.admin_kubeconfig
         self.operator_kubeconfig = self.directory / "operator.kubeconfig"
-        self.env = self._environment(health_port, metrics_port)
+        self.env = self._environment(metrics_port)
         command = [sys.executable, "-m", "gatepass", "operator", "--kubeconfig", str(self.operator_kubeconfig)]
         self._operator = Process("operator", command, self.directory / "operator.log", self.env)
         try:
             self._start()
-        except BaseException:
-            self._end(failed=True)
+        except BaseException as error:
+            self._end(failed=_is_failure(type(error)))
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end(failed=kind is not None and issubclass(kind, Exception) and kind is not InterruptedBySignalError)
+        self._end(failed=kind is not None and _is_failure(kind))
 
     @property
     def operator_log(self) -> Path:
@@ -109,11 +109,14 @@ class Sandbox:
 
     def operator_ready(self) -> bool:
         """Whether the operator says that it is ready."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._health_port, timeout=5)
         try:
-            with urllib.request.urlopen(f"{self.health_url}/readyz", timeout=5) as answer:  # noqa: S310
-                return bool(answer.status == HTTPStatus.OK)
-        except (OSError, urllib.error.URLError):
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
             return False
+        finally:
+            connection.close()
 
     def kill_operator(self) -> None:
         """SIGKILL the operator, as a crash."""
@@ -121,7 +124,7 @@ class Sandbox:
 
     def stop_operator(self) -> None:
         """End the operator in order, as Kubernetes would."""
-        self._operator.stop()
+        self._operator.stop(OPERATOR_GRACE_SECONDS)
 
     def account_kubeconfig(self, namespace: str, name: str) -> Path:
         """A kubeconfig of a service account, with a fresh token. Raises KubeApiError if there is no such account."""
@@ -129,7 +132,7 @@ class Sandbox:
         path = self.directory / f"{namespace}-{name}.kubeconfig"
         return self.control_plane.write_kubeconfig(path, name, token, namespace)
 
-    def _environment(self, health_port: int, metrics_port: int) -> dict[str, str]:
+    def _environment(self, metrics_port: int) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if name not in MISLEADING}
         direct = ",".join(
             filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"))
@@ -145,7 +148,7 @@ class Sandbox:
             "GATEPASS_OPERATOR_KUBECONFIG": str(self.operator_kubeconfig),
             "GATEPASS_CREDENTIALS_NAMESPACES": json.dumps({"*": ["operator", "*"]}),
             "GATEPASS_HEALTH_HOST": "127.0.0.1",
-            "GATEPASS_HEALTH_PORT": str(health_port),
+            "GATEPASS_HEALTH_PORT": str(self._health_port),
             "GATEPASS_METRICS_PORT": str(metrics_port),
             **self._settings,
         }
@@ -163,12 +166,12 @@ class Sandbox:
             if self._with_operator:
                 self._operator.start()
             for definition in definitions:  # held back by the API server for 2 s: the operator starts meanwhile
-                wait_until_served(api, *_probe(definition))
+                wait_until_served(api, *_probe(definition), complete=_stamped)
         if self._with_operator:
             self._operator.wait_ready(self.operator_ready, READY_SECONDS)
 
     def _end(self, *, failed: bool) -> None:
-        self._operator.stop()
+        self._operator.stop(OPERATOR_GRACE_SECONDS)
         self._cloud.stop()
         self.control_plane.stop()
         if failed or self.keep_logs:
@@ -176,6 +179,11 @@ class Sandbox:
         else:
             with suppress(OSError):
                 shutil.rmtree(self.directory)
+
+
+def _is_failure(kind: type[BaseException]) -> bool:
+    """Whether an exception is one whose cause the logs may tell, and not a person's wish to end."""
+    return issubclass(kind, Exception) and kind is not InterruptedBySignalError
 
 
 # Objects that the API server would take, for dry runs.
@@ -186,6 +194,11 @@ _PROBES: Mapping[str, Mapping[str, Any]] = {
         "ports": [{"protocol": "TCP", "port": 443}],
     },
 }
+
+
+def _stamped(answer: Mapping[str, Any]) -> bool:
+    """Whether the admission policies are in force: one of them writes on every session who asked for it."""
+    return answer["kind"] != "AccessSession" or REQUESTED_BY in answer["metadata"].get("annotations", {})
 
 
 def _probe(definition: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
