@@ -102,7 +102,7 @@ def gatepass(size: Size, *, steady: bool) -> Gatepass:
         authorized = [call for call in in_burst.calls if call["action"] == AUTHORIZE and call.get("effect") == "ok"]
         quiet = asyncio.run(_steady(sandbox)) if steady else None
         sandbox.stop_operator()
-        return Gatepass(one_by_one, in_burst, floor.replay(sandbox, "eu-north-1", authorized), quiet)
+        return Gatepass(one_by_one, in_burst, floor.replay(sandbox, authorized), quiet)
 
 
 async def _alone(sandbox: Sandbox, scene: Scene, size: Size) -> Recorded:

@@ -62,16 +62,15 @@ def ec2_client(sandbox: Sandbox, region: str) -> Any:
     )
 
 
-def new_groups(ec2: Any, count: int) -> tuple[str, ...]:
-    """So many empty security groups."""
-    return tuple(
-        ec2.create_security_group(GroupName=f"db-{number}", Description="bench")["GroupId"] for number in range(count)
-    )
+def new_group(ec2: Any, name: str) -> str:
+    """An empty security group."""
+    return str(ec2.create_security_group(GroupName=name, Description="bench")["GroupId"])
 
 
 def build(sandbox: Sandbox, namespace: str, region: str, groups: int, *, verified: bool) -> Scene:
     """Make the scene; `verified` waits until the operator calls every resource Ready."""
-    scene = Scene(namespace, region, new_groups(ec2_client(sandbox, region), groups))
+    ec2 = ec2_client(sandbox, region)
+    scene = Scene(namespace, region, tuple(new_group(ec2, f"db-{number}") for number in range(groups)))
     collection = f"/apis/{VERSION}/namespaces/{namespace}/protectedresources"
     with sandbox.control_plane.api() as api:
         api.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
