@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from gatepass.core.types.common import format_time
@@ -102,6 +103,7 @@ def clean_note(text: str) -> str:
     return _FOREIGN_TO_DESCRIPTIONS.sub(".", " ".join(text.split()))
 
 
+@lru_cache(maxsize=65536)
 def parse_mark(description: str) -> Mark | None:
     """Read our description back, by its whole grammar; None when it is not ours."""
     match = _MARK.fullmatch(description)

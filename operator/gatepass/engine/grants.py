@@ -29,10 +29,20 @@ def was_granted(entry: SessionResourceStatus | None) -> bool:
 
 
 class Grants:
-    """Pure questions to the state; `now` is an argument, as in the core."""
+    """Questions to the state; `now` is an argument, as in the core. Answers are kept while what they rest on stands."""
 
     def __init__(self, state: State) -> None:
         self._state = state
+        self._verdicts: dict[tuple[str, str], tuple[object, Refusal | None]] = {}
+        self._claims: dict[tuple[str, str], tuple[object, Claim]] = {}
+
+    def forget(self, session: AccessSession) -> None:
+        """The session is no more."""
+        for key in session.resource_keys():
+            resource = self._state.store.resources.get(key)
+            if resource is not None:
+                self._verdicts.pop((session.uid, resource.uid), None)
+                self._claims.pop((session.uid, resource.uid), None)
 
     def deadline(self, session: AccessSession) -> tuple[datetime, EndedReason]:
         """When the session's time is up."""
@@ -69,14 +79,21 @@ class Grants:
             return Refusal("ResourceNotFound", f"ProtectedResource {key} does not exist")
         if granted and before is not None and before.uid not in (None, resource.uid):
             return Refusal("ResourceReplaced", f"ProtectedResource {key} is another one than this session was granted")
-        around = self._surroundings(session, resource)
+        refused = self._by_policy(session, resource, granted=granted)
         if granted:
-            return withdrawal(session, resource, around) or self._outlasted(session, resource, now)
-        return (
-            refusal(session, resource, around)
-            or self._too_many(session)
-            or self._state.admitted.get((session.uid, key))
-        )
+            return refused or self._outlasted(session, resource, now)
+        return refused or self._too_many(session) or self._state.admitted.get((session.uid, key))
+
+    def _by_policy(self, session: AccessSession, resource: ProtectedResource, *, granted: bool) -> Refusal | None:
+        """What policy says, asked again only when one of the objects, or what is around them, has changed."""
+        around = self._surroundings(session, resource)
+        asked = (session.metadata.generation, resource.metadata.generation, resource.deleting, granted, around)
+        known = self._verdicts.get((session.uid, resource.uid))
+        if known is not None and known[0] == asked:
+            return known[1]
+        answer = (withdrawal if granted else refusal)(session, resource, around)
+        self._verdicts[session.uid, resource.uid] = asked, answer
+        return answer
 
     def _surroundings(self, session: AccessSession, resource: ProtectedResource) -> Surroundings:
         namespaces = self._state.store.namespaces
@@ -111,7 +128,12 @@ class Grants:
         if not granted and not (resource.held and session.held and (session.uid, key) in self._state.admitted):
             return None
         until = min(self.deadline(session)[0], session.started_at + resource.spec.policy.max_duration)
-        return session_claim(session, resource, until, granted=granted)
+        asked = (session.metadata.generation, resource.metadata.generation, until, granted)
+        known = self._claims.get((session.uid, resource.uid))
+        if known is None or known[0] != asked:
+            known = asked, session_claim(session, resource, until, granted=granted)
+            self._claims[session.uid, resource.uid] = known
+        return known[1]
 
     def claims(self, resource: ProtectedResource, now: datetime) -> Iterator[Claim]:
         """Everything that is wanted of the resource now."""

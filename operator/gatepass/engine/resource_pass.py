@@ -54,14 +54,14 @@ class ResourcePass:
             await self._release(resource)
 
     async def _report(self, resource: ProtectedResource, standing: Standing) -> None:
-        now = self._clock.now()
-        status = resource_status(resource, self._views.of_resource(resource, standing, now), now)
-        if status == resource.status:
-            return
         at = self._clock.monotonic()
         wait = self._written.get(resource.uid, float("-inf")) + WRITE_EVERY_SECONDS - at
         if wait > 0:
             self.queue.add(resource.key, wait)
+            return
+        now = self._clock.now()
+        status = resource_status(resource, self._views.of_resource(resource, standing, now), now)
+        if status == resource.status:
             return
         self._written[resource.uid] = at
         updated = await self._cluster.write_resource_status(resource, status)

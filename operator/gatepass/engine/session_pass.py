@@ -203,6 +203,7 @@ class SessionPass:
         self._shape.pop(session.uid, None)
         self._told_place.pop(session.uid, None)
         self._state.closed.pop(session.uid, None)
+        self._grants.forget(session)
         for key in session.resource_keys():
             self._state.admitted.pop((session.uid, key), None)
             standing = self._state.standings.get(key)
