@@ -1,19 +1,20 @@
-"""boto3 clients: one set for each way in, made off the event loop, renewed when the credentials change."""
+"""boto3 clients: one set for each way in, made and used off the event loop, renewed as credentials change."""
 
 import asyncio
-import hashlib
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import boto3
 from botocore.config import Config
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
-from gatepass.core.ports import Access, Secrets
+from gatepass.core.ports import Access, Credentials, Secrets
 from gatepass.providers.aws_errors import translated
 
 if TYPE_CHECKING:
@@ -23,35 +24,57 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CONNECT_SECONDS: Final = 3
-_READ_SECONDS: Final = 10
+_CONNECT_SECONDS: Final = 3.0
+_READ_SECONDS: Final = 10.0
 """EC2 answers in well under a second; a longer silence is a lost answer, which the engine knows how to settle."""
-_RENEW_BEFORE: Final = timedelta(minutes=10)
-_REQUIRED: Final = ("aws_access_key_id", "aws_secret_access_key")
+_ROLE_SECONDS: Final = 3600
+"""What every role allows, and all that one role assumed from another gets."""
+_RENEW_BEFORE: Final = 600.0
+_RENEW_PAUSE: Final = 30.0
+_KEY_ID: Final = "aws_access_key_id"
+_SECRET_KEY: Final = "aws_secret_access_key"  # noqa: S105  the name of a key in a Secret
+_TOKEN: Final = "aws_session_token"  # noqa: S105  the same
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """What a request is signed with; all None for the operator's own identity. Never shown."""
+
+    id: str | None = field(default=None, repr=False)
+    secret: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """The clients of one way in; `fingerprint` tells whether the credentials behind it have changed."""
+    """The clients of one way in. Times are monotonic seconds."""
 
     ec2: "EC2Client"
     sts: "STSClient"
     quotas: "ServiceQuotasClient"
-    fingerprint: str
-    expires_at: datetime | None
+    keys: _Keys = field(repr=False)
+    renew_at: float
+    ends_at: float
+
+    def close(self) -> None:
+        """Close the idle connections; calls under way end as they would."""
+        for client in (self.ec2, self.sts, self.quotas):
+            client.close()
 
 
-class ClientPool:
-    """Clients by way in, and the threads that use them."""
+class AwsClients:
+    """Clients by way in, and a bounded number of threads that use them."""
 
-    def __init__(self, secrets: Secrets, threads: int) -> None:
+    def __init__(self, secrets: Secrets, threads: int, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._secrets = secrets
+        self._monotonic = monotonic
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="aws")
         # One session for all credentials: each further one would cost 22 MB for the same service models.
         self._session = boto3.Session()
-        self._making = threading.Lock()  # making clients is not thread-safe
-        self._clients: dict[Access, Clients] = {}
-        self._waiting: dict[Access, asyncio.Lock] = {}
+        self._making = threading.Lock()  # a session is not thread-safe
+        self._known: dict[Access, Clients] = {}
+        self._doubted: set[Access] = set()
+        self._turns: defaultdict[Access, asyncio.Lock] = defaultdict(asyncio.Lock)
         # Retries are the engine's: it knows what may be tried again, and what is no longer wanted.
         self._config = Config(
             connect_timeout=_CONNECT_SECONDS,
@@ -61,79 +84,138 @@ class ClientPool:
             user_agent_extra="gatepass",
         )
 
-    async def run(self, action: str, call: Callable[[], T]) -> T:
-        """Run a call in a thread of ours; raises ProviderError or UnknownOutcomeError."""
+    async def call(self, access: Access, action: str, request: Callable[[Clients], T]) -> T:
+        """One request; raises ProviderError or UnknownOutcomeError, named after the action."""
+        clients = await self._clients(access)
+        try:
+            return await self._in_thread(action, lambda: request(clients))
+        except ProviderError as error:
+            if error.failure is Failure.FORBIDDEN:
+                self._doubted.add(access)
+            raise
+
+    async def read(self, access: Access, action: str, request: Callable[[Clients], T]) -> T:
+        """One request that changes nothing: when its answer is lost, it may be made again."""
+        return await _repeatable(self.call(access, action, request))
+
+    async def renew(self, access: Access) -> None:
+        """Read a Secret anew, and assume a role anew that AWS has refused since it was assumed."""
+        async with self._turns[access]:
+            if access.credentials.secret is None and access not in self._doubted:
+                return
+            try:
+                await self._make(access)
+            except ProviderError as error:
+                if error.failure is Failure.FORBIDDEN and (known := self._known.pop(access, None)):
+                    known.close()  # whoever takes the Secret or the trust away wants no more calls with them
+                raise
+
+    def close(self) -> None:
+        """End the threads once their calls have ended, and close the connections."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        for clients in self._known.values():
+            clients.close()
+
+    async def _in_thread(self, action: str, call: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, call)
         except Exception as error:
             raise translated(error, action) from None
 
-    async def clients(self, access: Access, *, renew: bool = False) -> Clients:
-        """The clients for a way in; `renew` reads a Secret anew."""
-        async with self._waiting.setdefault(access, asyncio.Lock()):
-            known = self._clients.get(access)
-            stale = known is None or (
-                known.expires_at is not None and known.expires_at - datetime.now(UTC) < _RENEW_BEFORE
-            )
-            if known is not None and not stale and not (renew and access.credentials.secret):
+    async def _clients(self, access: Access) -> Clients:
+        async with self._turns[access]:
+            now, known = self._monotonic(), self._known.get(access)
+            if known is not None and now < known.renew_at:
                 return known
-            keys, expires_at = await self._keys(access)
-            fingerprint = hashlib.sha256(repr(sorted(keys.items())).encode()).hexdigest()
-            if known is None or known.fingerprint != fingerprint:
-                known = await self.run(
-                    "aws:CreateClient", lambda: self._make(access.region, keys, fingerprint, expires_at)
-                )
-                self._clients[access] = known
-            return known
+            try:
+                return await self._make(access)
+            except ProviderError:
+                if known is None or now >= known.ends_at:
+                    raise
+                # They still work for a while, and STS may answer until they end.
+                self._known[access] = replace(known, renew_at=now + _RENEW_PAUSE)
+                return known
 
-    async def _keys(self, access: Access) -> tuple[Mapping[str, str], datetime | None]:
+    async def _make(self, access: Access) -> Clients:
+        keys, seconds = await self._sign_in(access)
+        known = self._known.get(access)
+        if known is None or known.keys != keys or access in self._doubted:
+            ends_at = self._monotonic() + seconds
+            made = await _repeatable(
+                self._in_thread("aws:CreateClient", lambda: self._build(access.region, keys, ends_at))
+            )
+            if known is not None:
+                known.close()
+            self._known[access] = known = made
+        self._doubted.discard(access)
+        return known
+
+    async def _sign_in(self, access: Access) -> tuple[_Keys, float]:
+        """The keys, and how many seconds they last."""
         credentials = access.credentials
         if credentials.secret is not None:
-            return await self._from_secret(*credentials.secret), None
+            return _keys_in(await self._secrets.read(*credentials.secret), "/".join(credentials.secret)), inf
         if credentials.role is not None:
-            return await self._assumed(access)
-        return {}, None
+            return await self._assume(access, credentials.role, credentials.external_id), _ROLE_SECONDS
+        return _Keys(), inf
 
-    async def _from_secret(self, namespace: str, name: str) -> Mapping[str, str]:
-        data = await self._secrets.read(namespace, name)
-        for key in _REQUIRED:
-            if not data.get(key, "").strip():
-                raise ProviderError(
-                    Failure.FORBIDDEN, "SecretInvalid", f"Secret {namespace}/{name} has no {key}: add it"
-                )
-        return {key: data[key].strip() for key in (*_REQUIRED, "aws_session_token") if data.get(key, "").strip()}
-
-    async def _assumed(self, access: Access) -> tuple[Mapping[str, str], datetime]:
-        def call() -> Any:
-            with self._making:
-                sts = self._session.client("sts", region_name=access.region, config=self._config)
-            return sts.assume_role(
-                RoleArn=access.credentials.role or "",
-                RoleSessionName="gatepass",
-                ExternalId=access.credentials.external_id or "",
-            )["Credentials"]
-
+    async def _assume(self, access: Access, role: str, external_id: str | None) -> _Keys:
+        given: dict[str, Any] = {} if external_id is None else {"ExternalId": external_id}
+        operator = Access(access.provider, access.region, Credentials())
         try:
-            found = await self.run("sts:AssumeRole", call)
-        except UnknownOutcomeError as error:
-            raise ProviderError(Failure.RETRY, "NoAnswer", str(error)) from None
-        keys = {
-            "aws_access_key_id": found["AccessKeyId"],
-            "aws_secret_access_key": found["SecretAccessKey"],
-            "aws_session_token": found["SessionToken"],
-        }
-        return keys, found["Expiration"]
+            answer = await self.read(
+                operator,
+                "sts:AssumeRole",
+                lambda aws: aws.sts.assume_role(
+                    RoleArn=role, RoleSessionName="gatepass", DurationSeconds=_ROLE_SECONDS, **given
+                ),
+            )
+        except ProviderError as error:
+            if error.reason != "AccessDenied":
+                raise
+            raise ProviderError(
+                Failure.FORBIDDEN,
+                "RoleNotAssumed",
+                f"{role} cannot be assumed: its trust policy must allow the operator, with sts:ExternalId "
+                f"{external_id}, and the operator's policy sts:AssumeRole on it",
+            ) from None
+        found = answer["Credentials"]
+        return _Keys(found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"])
 
-    def _make(self, region: str, keys: Mapping[str, str], fingerprint: str, expires_at: datetime | None) -> Clients:
+    def _build(self, region: str, keys: _Keys, ends_at: float) -> Clients:
+        given: dict[str, Any] = {
+            "region_name": region,
+            "config": self._config,
+            _KEY_ID: keys.id,
+            _SECRET_KEY: keys.secret,
+            _TOKEN: keys.token,
+        }
         with self._making:
             return Clients(
-                ec2=self._session.client("ec2", region_name=region, config=self._config, **keys),  # type: ignore[call-overload]
-                sts=self._session.client("sts", region_name=region, config=self._config, **keys),  # type: ignore[call-overload]
-                quotas=self._session.client("service-quotas", region_name=region, config=self._config, **keys),  # type: ignore[call-overload]
-                fingerprint=fingerprint,
-                expires_at=expires_at,
+                ec2=self._session.client("ec2", **given),
+                sts=self._session.client("sts", **given),
+                quotas=self._session.client("service-quotas", **given),
+                keys=keys,
+                renew_at=ends_at - _RENEW_BEFORE,
+                ends_at=ends_at,
             )
 
-    def close(self) -> None:
-        """End the threads once their calls have ended."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+
+async def _repeatable(work: Awaitable[T]) -> T:
+    try:
+        return await work
+    except UnknownOutcomeError as error:
+        raise ProviderError(Failure.RETRY, "NoAnswer", str(error)) from None
+
+
+def _keys_in(data: Mapping[str, str], name: str) -> _Keys:
+    """The keys of a Secret; what is wrong with it is told by the name of the key, never by its value."""
+    found = {key: data.get(key, "").strip() for key in (_KEY_ID, _SECRET_KEY, _TOKEN)}
+    for key, value in found.items():
+        if key != _TOKEN and not value:
+            raise ProviderError(Failure.FORBIDDEN, "SecretInvalid", f"Secret {name} has no {key}: add it")
+        if not value.isascii() or any(not char.isprintable() or char == " " for char in value):
+            raise ProviderError(
+                Failure.FORBIDDEN, "SecretInvalid", f"{key} in Secret {name} is not an AWS key: correct it"
+            )
+    return _Keys(found[_KEY_ID], found[_SECRET_KEY], found[_TOKEN] or None)

@@ -10,36 +10,46 @@ from botocore.exceptions import (
     CredentialRetrievalError,
     EndpointConnectionError,
     NoCredentialsError,
+    ParamValidationError,
     PartialCredentialsError,
     ProxyConnectionError,
     TokenRetrievalError,
 )
+from botocore.parsers import ResponseParserError
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 
 THROTTLED: Final = frozenset(
-    {"RequestLimitExceeded", "Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException"}
-)
-_FORBIDDEN: Final = frozenset(
     {
-        "UnauthorizedOperation",
-        "AccessDenied",
-        "AccessDeniedException",
+        "EC2ThrottledException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "Throttling",
+        "ThrottlingException",
+        "ThrottledException",
+        "TooManyRequestsException",
+    }
+)
+_DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
+_NOT_ACCEPTED: Final = frozenset(
+    {
         "AuthFailure",
-        "Blocked",
         "ExpiredToken",
         "ExpiredTokenException",
         "IncompleteSignature",
         "InvalidAccessKeyId",
         "InvalidClientTokenId",
+        "InvalidIdentityToken",
+        "InvalidSignatureException",
         "MissingAuthenticationToken",
-        "OptInRequired",
-        "RegionDisabledException",
+        "MissingAuthenticationTokenException",
         "RequestExpired",
         "SignatureDoesNotMatch",
         "UnrecognizedClientException",
     }
 )
+_CLOSED: Final = frozenset({"Blocked", "OptInRequired", "PendingVerification", "RegionDisabledException"})
 _NOT_FOUND: Final = frozenset({"InvalidGroup.NotFound", "InvalidGroupId.Malformed", "InvalidSecurityGroupID.NotFound"})
 _NOTHING_WAS_SENT: Final = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError)
 _NO_CREDENTIALS: Final = (
@@ -48,46 +58,61 @@ _NO_CREDENTIALS: Final = (
     CredentialRetrievalError,
     TokenRetrievalError,
 )
-_ENCODED: Final = re.compile(r"\s*Encoded authorization failure message:.*", re.DOTALL)
-_KEY_ID: Final = re.compile(r"\b(A(?:KIA|SIA|ROA|IDA)[A-Z0-9]{4})[A-Z0-9]{8,}\b")
+_TOO_MANY_REQUESTS: Final = 429
+_SERVER_ERROR: Final = 500
+_ENCODED: Final = re.compile(r"[\s.]*Encoded authorization failure message:.*", re.DOTALL)
+_KEY_ID: Final = re.compile(r"\b((?:AKIA|ASIA)[A-Z0-9]{4})[A-Z0-9]{8,}\b")
 _LONGEST: Final = 500
 
 
-def code_of(error: ClientError) -> str:
-    """AWS's own error code."""
-    return str(error.response.get("Error", {}).get("Code", "Unknown"))
+def translated(error: Exception, action: str) -> Exception:
+    """An exception of botocore as ProviderError or UnknownOutcomeError; any other, which is a defect, as it is.
+
+    `action` is the API call as IAM spells it, such as `ec2:DescribeSecurityGroups`.
+    """
+    match error:
+        case ClientError():
+            return _refused(error, action)
+        case _ if isinstance(error, _NO_CREDENTIALS):
+            return ProviderError(
+                Failure.FORBIDDEN,
+                "NoCredentials",
+                f"{action}: the operator has no AWS identity: give its service account a role",
+            )
+        case _ if isinstance(error, _NOTHING_WAS_SENT):
+            return ProviderError(Failure.RETRY, "NoConnection", f"{action}: AWS cannot be reached")
+        case ParamValidationError():
+            return ProviderError(Failure.TERMINAL, "InvalidRequest", f"{action}: {error}"[:_LONGEST])
+        case BotoCoreError() | ResponseParserError():
+            # Its text may hold headers, and headers hold keys: the kind of error has to do.
+            return UnknownOutcomeError(f"{action}: the answer was lost ({type(error).__name__})")
+    return error
 
 
-def message_of(error: ClientError) -> str:
-    """AWS's message, without the encoded part that only AWS can read, and without whole key ids."""
-    text = str(error.response.get("Error", {}).get("Message", "")) or code_of(error)
-    return _KEY_ID.sub(r"\1...", _ENCODED.sub("", text))[:_LONGEST]
-
-
-def translated(error: Exception, action: str) -> ProviderError | UnknownOutcomeError:
-    """A botocore exception in the engine's terms; `action` is the API call, such as `ec2:DescribeSecurityGroups`."""
-    if isinstance(error, ClientError):
-        return _client_error(error, action)
-    if isinstance(error, _NO_CREDENTIALS):
-        return ProviderError(
-            Failure.FORBIDDEN, "NoCredentials", "the operator has no AWS identity: give its service account a role"
-        )
-    if isinstance(error, _NOTHING_WAS_SENT):
-        return ProviderError(Failure.RETRY, "NoConnection", f"{action}: AWS cannot be reached")
-    if isinstance(error, BotoCoreError):
-        return UnknownOutcomeError(f"{action}: {type(error).__name__}")
-    raise error
-
-
-def _client_error(error: ClientError, action: str) -> ProviderError | UnknownOutcomeError:
-    code, message = code_of(error), f"{action}: {message_of(error)}"
-    if code in THROTTLED:
-        return ProviderError(Failure.RETRY, code, f"{action}: AWS asks for fewer calls")
-    if code in _FORBIDDEN:
+def _refused(error: ClientError, action: str) -> ProviderError | UnknownOutcomeError:
+    details = error.response.get("Error", {})
+    code = str(details.get("Code") or "Unknown")
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    message = f"{action}: {_cleaned(str(details.get('Message') or code))}"
+    if code in THROTTLED or status == _TOO_MANY_REQUESTS:
+        return ProviderError(Failure.RETRY, code, f"{action}: AWS asks for fewer calls; tried again in a moment")
+    if code in _DENIED:
+        remedy = "allow it: `gatepass iam-policy` prints the policy that is needed"
+        return ProviderError(Failure.FORBIDDEN, code, f"{message.rstrip('.')}: {remedy}")
+    if code in _NOT_ACCEPTED:
+        # Some services quote the signed request here, session token and all: none of AWS's words are kept.
+        remedy = "check or renew them, and see that the Region is enabled for the account"
+        return ProviderError(Failure.FORBIDDEN, code, f"{action}: AWS does not accept the credentials: {remedy}")
+    if code in _CLOSED:
         return ProviderError(Failure.FORBIDDEN, code, message)
     if code in _NOT_FOUND:
         return ProviderError(Failure.NOT_FOUND, code, message)
-    if int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500:
-        # A 5xx says nothing of whether the request has taken effect.
+    if status >= _SERVER_ERROR:
+        # It says nothing of whether the request has taken effect.
         return UnknownOutcomeError(f"{action}: {code}")
     return ProviderError(Failure.TERMINAL, code, message)
+
+
+def _cleaned(message: str) -> str:
+    """AWS's words without the encoded part, which only AWS can read, and without whole key ids."""
+    return _KEY_ID.sub(r"\1...", _ENCODED.sub("", message))[:_LONGEST]

@@ -1,6 +1,6 @@
 """AWS's request buckets, kept on our side too, so that we wait instead of being throttled.
 
-Sizes: https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
+Sizes: Amazon EC2 developer guide, "Request throttling for the Amazon EC2 API".
 """
 
 from collections.abc import Hashable
@@ -20,36 +20,30 @@ class Bucket:
     def __post_init__(self) -> None:
         self._tokens = self.size
 
-    def level(self, now: float) -> float:
-        """How full it is, from 0 (or less, with calls already waiting) to 1."""
-        self._refill(now)
-        return self._tokens / self.size
+    def tokens(self, now: float) -> float:
+        """Calls that may go out at once; negative when so many are waiting already."""
+        self._tokens = min(self.size, self._tokens + max(now - self._at, 0.0) * self.rate)
+        self._at = max(self._at, now)
+        return self._tokens
 
     def take(self, now: float) -> float:
         """Take a token, and answer how many seconds to wait until it is there."""
-        self._refill(now)
-        self._tokens -= 1
+        self._tokens = self.tokens(now) - 1
         return max(-self._tokens, 0.0) / self.rate
 
     def drain(self, now: float) -> None:
         """AWS said that it is empty: somebody else takes from it too."""
-        self._refill(now)
-        self._tokens = min(self._tokens, 0.0)
-
-    def _refill(self, now: float) -> None:
-        self._tokens = min(self.size, self._tokens + max(now - self._at, 0.0) * self.rate)
-        self._at = max(self._at, now)
+        self._tokens = min(self.tokens(now), 0.0)
 
 
-_MUTATING: Final = (50.0, 5.0)
-_SIZES: Final = {
-    "CreateTags": (100.0, 10.0),
-    "DescribeSecurityGroups": (100.0, 20.0),
-    "DescribeSecurityGroupRules": (100.0, 20.0),
-    "DescribeManagedPrefixLists": (100.0, 20.0),
-}
+_MARGIN: Final = 0.9
+"""Of AWS's size: calls overtake each other on their way, so that AWS may see more of them in a moment than we sent."""
+_WRITES: Final = (50.0 * _MARGIN, 5.0)
+_READS: Final = (100.0 * _MARGIN, 20.0)
+_TAGS: Final = (100.0 * _MARGIN, 10.0)
 _ACTIVE_SECONDS: Final = 10.0
-_COMFORTABLE: Final = 0.2
+_PLENTY: Final = 20
+"""Writes to each active target that the bucket still affords, from which on nobody waits."""
 
 
 class Pacing:
@@ -60,28 +54,26 @@ class Pacing:
         self._written: dict[Hashable, float] = {}
 
     def bucket(self, action: str) -> Bucket:
-        """The bucket of an action."""
-        return self._buckets.setdefault(action, Bucket(*_SIZES.get(action, _MUTATING)))
+        """The bucket of an EC2 action."""
+        size = _TAGS if action == "CreateTags" else _READS if action.startswith("Describe") else _WRITES
+        return self._buckets.setdefault(action, Bucket(*size))
 
     def wrote(self, target: Hashable, now: float) -> None:
         """A write to the target goes out."""
+        self._written = {key: at for key, at in self._written.items() if now - at < _ACTIVE_SECONDS}
         self._written[target] = now
 
     def delay(self, target: Hashable, now: float) -> float:
-        """Seconds that the target's next write had better wait for company.
+        """Seconds that the target's next write had better wait for company; may be asked as often as one likes.
 
-        A target alone never waits while tokens are there. Many at a time share the refill: the emptier the bucket,
-        the nearer each keeps to its fair share of it, so that calls carry more rules instead of being more.
+        A target alone never waits. Many share the refill: the fewer writes to each of them the tokens afford, the
+        nearer each keeps to its fair share, so that calls carry more rules instead of being more.
         """
-        last = self._written.get(target)
-        if last is None:
+        active = [key for key, at in self._written.items() if now - at < _ACTIVE_SECONDS]
+        if target not in active or len(active) == 1:
             return 0.0
-        self._written = {key: at for key, at in self._written.items() if now - at < _ACTIVE_SECONDS}
-        others = len(self._written.keys() - {target})
-        level, rate = min(
-            (bucket.level(now), bucket.rate)
-            for bucket in map(self.bucket, ("AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"))
-        )
-        scarcity = min(max(1.0 - level, 0.0) / (1.0 - 2 * _COMFORTABLE), 1.0)
-        spacing = others / rate * scarcity + (0.0 if level >= _COMFORTABLE else 1.0 / rate)
-        return max(last + spacing - now, 0.0)
+        buckets = map(self.bucket, ("AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"))
+        tokens, rate = min((bucket.tokens(now), bucket.rate) for bucket in buckets)
+        scarcity = max(1.0 - tokens / len(active) / _PLENTY, 0.0)
+        fair_share = (len(active) - 1) / rate
+        return max(self._written[target] + fair_share * scarcity - now, 0.0)
