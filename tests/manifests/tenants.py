@@ -13,7 +13,7 @@ from gatepass.sandbox.kubeapi import KubeApi, KubeApiError
 API = "/apis/gatepass.dev/v1alpha1"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 MERGE = "application/merge-patch+json"
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 REFUSED = {400, 403, 422}
 
 P = ParamSpec("P")
