@@ -56,6 +56,10 @@ class Reconciler:
     async def reconcile(self, target: Target) -> None:
         """One pass. A failure is kept in the target's state, reported, and tried again with backoff."""
         known = self._state.target(target)
+        now = asyncio.get_running_loop().time()
+        if known.joins(now):
+            self.queue.add(target, known.resumes_at - now)
+            return
         accesses = self._accesses(target)
         if not accesses:
             return  # verification has to succeed first, and comes back here when it does
@@ -68,13 +72,13 @@ class Reconciler:
         plan = self._plan(known, desired)
         if not demand.decided:
             plan = replace(plan, revokes=())  # somebody may still want them, and comes back here once that is known
-        if plan.writes and not known.postponed:
+        if plan.writes and not known.has_waited:
             delay = self._providers[target.provider].delay(target)
             if delay > 0:
-                known.postponed = True
-                self.queue.add(target, delay)
+                known.wait(now, delay)
+                self.queue.add(target, known.resumes_at - now)
                 return
-        known.postponed = False
+        known.write()
         known.conflicts = plan.conflicts
         again = await self._apply(known, plan, desired, accesses)
         if again or known.any_unsettled:

@@ -12,6 +12,9 @@ from gatepass.core.rules import ObservedRule, Rule, Target
 READS_LAG_SECONDS: Final = 120.0
 """How long after a write a read may still miss it: EC2 is eventually consistent, and gives no bound of its own."""
 
+COMPANY_SECONDS: Final = 0.4
+"""A wait for company is over when nobody has come for so long."""
+
 
 @dataclass(slots=True)
 class TargetState:
@@ -21,16 +24,38 @@ class TargetState:
     rules: dict[str, ObservedRule] = field(default_factory=dict)
     read_at: float | None = None
     stale: bool = True
-    postponed: bool = False
     trouble: ProviderError | None = None
     refusals: dict[Access, ProviderError] = field(default_factory=dict)
     conflicts: tuple[ObservedRule, ...] = ()
     revoked: dict[str, float] = field(default_factory=dict)
     settled: set[Rule] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
+    resumes_at: float = 0.0
+    _waits_until: float | None = None
     _granted: dict[str, tuple[float, ObservedRule]] = field(default_factory=dict)
     _lost: dict[Rule, float] = field(default_factory=dict)
     _full_at: dict[int, int] = field(default_factory=dict)
+
+    def wait(self, now: float, longest: float) -> None:
+        """Hold writes back for company: until nobody has come for a moment, and for `longest` seconds at most."""
+        self._waits_until = now + longest
+        self.resumes_at = min(now + COMPANY_SECONDS, self._waits_until)
+
+    def joins(self, now: float) -> bool:
+        """Somebody comes; True when they join a wait, which so becomes a moment longer."""
+        if self._waits_until is None or now >= self.resumes_at:
+            return False
+        self.resumes_at = min(now + COMPANY_SECONDS, self._waits_until)
+        return True
+
+    @property
+    def has_waited(self) -> bool:
+        """Has a wait ended, and nothing been written since?"""
+        return self._waits_until is not None
+
+    def write(self) -> None:
+        """What was held back goes out."""
+        self._waits_until = None
 
     def read(self, observed: Iterable[ObservedRule], started: float) -> None:
         """Take a read that started at `started`; a write acknowledged less than two minutes before beats it."""
