@@ -1,0 +1,184 @@
+"""A namespace of the sandbox, and somebody who works in it."""
+
+import base64
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from gatepass.sandbox.cloud import REGION
+from gatepass.sandbox.kubeapi import KubeApi, KubeApiError
+
+API = "/apis/gatepass.dev/v1alpha1"
+MERGE = "application/merge-patch+json"
+PATIENCE_SECONDS = 40.0
+ADDRESS = "203.0.113.7/32"
+SESSION, RESOURCE = "accesssessions", "protectedresources"
+
+T = TypeVar("T")
+
+
+def wait_for(ask: Callable[[], T], what: str = "it") -> T:
+    """Ask until the answer is true, and give it; fails the test when it takes too long."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (answer := ask()):
+        assert time.monotonic() < deadline, f"{what} did not come true in time"
+        time.sleep(0.02)
+    return answer
+
+
+def condition(item: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """A condition of an object; empty when it is not there."""
+    found = item.get("status", {}).get("conditions", ())
+    return next((each for each in found if each["type"] == kind), {})
+
+
+def in_seconds(seconds: float) -> str:
+    """That far from now, as Kubernetes writes times."""
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Tenant:
+    """A cluster admin at work in one namespace."""
+
+    def __init__(self, api: KubeApi, namespace: str) -> None:
+        self.api = api
+        self.namespace = namespace
+
+    def path(self, plural: str, name: str = "") -> str:
+        """Where objects of a kind are."""
+        return f"{API}/namespaces/{self.namespace}/{plural}" + (f"/{name}" if name else "")
+
+    # objects
+
+    def resource(
+        self,
+        *groups: str,
+        name: str = "db",
+        credentials: Mapping[str, Any] | None = None,
+        port: int = 5432,
+        **spec: Any,
+    ) -> str:
+        """Create a ProtectedResource, and wait until its status says something."""
+        aws = {"region": REGION, "securityGroups": list(groups)}
+        aws.update({} if credentials is None else {"credentials": dict(credentials)})
+        body = {"metadata": {"name": name}, "spec": {"aws": aws, "ports": [{"port": port}], **spec}}
+        self.create("ProtectedResource", RESOURCE, body)
+        wait_for(lambda: condition(self.get(RESOURCE, name), "Ready"), f"a status of {name}")
+        return name
+
+    def session(
+        self,
+        *resources: str | Mapping[str, str],
+        name: str = "it-1",
+        cidrs: tuple[str, ...] = (ADDRESS,),
+        metadata: Mapping[str, Any] | None = None,
+        **spec: Any,
+    ) -> str:
+        """Create an AccessSession, for the resource `db` unless others are named."""
+        named = [{"name": each} if isinstance(each, str) else dict(each) for each in resources or ("db",)]
+        self.create(
+            "AccessSession",
+            SESSION,
+            {
+                "metadata": {"name": name, **(metadata or {})},
+                "spec": {"resources": named, "source": {"cidrs": list(cidrs)}, **spec},
+            },
+        )
+        return name
+
+    def create(self, kind: str, plural: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create an object of ours. Admission learns of a new resource by a watch, so a refusal may be too early."""
+        whole = {"apiVersion": "gatepass.dev/v1alpha1", "kind": kind, **body}
+        return self.api.request("POST", f"{self.path(plural)}?fieldValidation=Strict", whole)
+
+    def secret(self, name: str, **values: str) -> str:
+        """Create a Secret."""
+        data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+        self.api.request(
+            "POST", f"/api/v1/namespaces/{self.namespace}/secrets", {"metadata": {"name": name}, "data": data}
+        )
+        return name
+
+    def get(self, plural: str, name: str) -> dict[str, Any]:
+        """Read an object."""
+        return self.api.request("GET", self.path(plural, name))
+
+    def exists(self, plural: str, name: str) -> bool:
+        """Is it there?"""
+        try:
+            self.get(plural, name)
+        except KubeApiError as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
+
+    def patch(self, plural: str, name: str, **change: Any) -> dict[str, Any]:
+        """A merge patch."""
+        return self.api.request("PATCH", self.path(plural, name), change, MERGE)
+
+    def edit(self, name: str, **spec: Any) -> dict[str, Any]:
+        """A change to a session's spec."""
+        return self.patch(SESSION, name, spec=spec)
+
+    def delete(self, plural: str, name: str) -> None:
+        """Delete an object, without waiting."""
+        self.api.request("DELETE", self.path(plural, name))
+
+    def delete_namespace(self) -> None:
+        """Delete the namespace, without waiting."""
+        self.api.request("DELETE", f"/api/v1/namespaces/{self.namespace}")
+
+    def namespace_exists(self) -> bool:
+        """Is the namespace still there?"""
+        names = self.api.request("GET", "/api/v1/namespaces")["items"]
+        return any(each["metadata"]["name"] == self.namespace for each in names)
+
+    def leave(self) -> None:
+        """Delete everything; waits for our objects, as the namespace controller takes 5 s for the namespace."""
+        for plural in (SESSION, RESOURCE):
+            self.api.request("DELETE", self.path(plural))
+        wait_for(lambda: not any(self.listed(plural) for plural in (SESSION, RESOURCE)), "the end of all objects")
+        if self.namespace_exists():
+            self.delete_namespace()
+
+    def listed(self, plural: str) -> list[dict[str, Any]]:
+        """All objects of a kind."""
+        return list(self.api.request("GET", self.path(plural))["items"])
+
+    # waiting
+
+    def until(self, plural: str, name: str, true: Callable[[dict[str, Any]], object], what: str) -> dict[str, Any]:
+        """Poll an object until something holds of it; its last state is told when it never does."""
+        last: dict[str, Any] = {}
+
+        def asked() -> dict[str, Any] | None:
+            last.update(item=self.get(plural, name))
+            return last["item"] if true(last["item"]) else None
+
+        try:
+            return wait_for(asked)
+        except AssertionError:
+            raise AssertionError(f"{name}: never {what}; its status is {last['item'].get('status')}") from None
+
+    def until_phase(self, name: str, *phases: str) -> dict[str, Any]:
+        """Wait for a session's phase."""
+        return self.until(SESSION, name, lambda item: item.get("status", {}).get("phase") in phases, f"in {phases}")
+
+    def until_condition(
+        self, plural: str, name: str, kind: str, status: str = "True", told: str = ""
+    ) -> dict[str, Any]:
+        """Wait for a condition that is about the present spec; answers the condition."""
+
+        def holds(item: dict[str, Any]) -> bool:
+            found = condition(item, kind)
+            fresh = found.get("observedGeneration") == item["metadata"]["generation"]
+            return fresh and found["status"] == status and told in found["message"]
+
+        return condition(self.until(plural, name, holds, f"{kind}={status} {told}"), kind)
+
+    def part(self, name: str, resource: str = "db") -> dict[str, Any]:
+        """What a session's status says of one resource."""
+        entries = self.get(SESSION, name).get("status", {}).get("resources", ())
+        return next((entry for entry in entries if entry["name"] == resource), {})

@@ -1,0 +1,180 @@
+"""The observer sees each way of breaking the promise, and nothing where there is none. The test plays the product."""
+
+import contextlib
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import pytest
+
+from gatepass.sandbox.cloud import ACCOUNT, REGION
+from gatepass.sandbox.environment import Sandbox
+from gatepass.sandbox.kubeapi import KubeApi
+from tests.conftest import AwsAccount
+from tests.observer.observer import Breach, Observer
+from tests.observer.promise import duration, is_ours
+
+OWNER = "test-install/observer"
+ADDRESS = "203.0.113.7/32"
+API = "/apis/gatepass.dev/v1alpha1"
+MERGE = "application/merge-patch+json"
+_numbers = count(1)
+
+
+class Stage:
+    """One group, one resource and one session, and the test in the place of the product."""
+
+    def __init__(self, sandbox: Sandbox, account: AwsAccount, observer: Observer, admin: KubeApi) -> None:
+        self.observer, self.admin, self.control = observer, admin, sandbox.ec2
+        self.ec2 = account.client("ec2")
+        self.namespace = f"observed-{next(_numbers)}"
+        self.group = self.ec2.create_security_group(GroupName=self.namespace, Description="observed")["GroupId"]
+        self.gatepass = sandbox.control_plane.api(sandbox.control_plane.account_token("gatepass-system", "gatepass"))
+        self.admin.request("POST", "/api/v1/namespaces", {"metadata": {"name": self.namespace}})
+        aws = {"region": REGION, "securityGroups": [self.group]}
+        self._create("ProtectedResource", "protectedresources", "db", {"aws": aws, "ports": [{"port": 5432}]})
+        spec = {"resources": [{"name": "db"}], "source": {"cidrs": [ADDRESS]}}
+        self._create("AccessSession", "accesssessions", "it-1", spec)
+
+    def _create(self, kind: str, plural: str, name: str, spec: dict[str, Any]) -> None:
+        item = {"apiVersion": "gatepass.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        self.admin.request("POST", f"{API}/namespaces/{self.namespace}/{plural}", item)
+
+    @property
+    def session(self) -> str:
+        """The path of the session."""
+        return f"{API}/namespaces/{self.namespace}/accesssessions/it-1"
+
+    def promise(self) -> None:
+        """Tell the session that its door is open."""
+        entry = {"name": "db", "namespace": self.namespace, "state": "Applied"}
+        self.write({"phase": "Active", "resources": [entry]})
+
+    def write(self, status: dict[str, Any]) -> None:
+        """Write the session's status."""
+        self.gatepass.request("PATCH", f"{self.session}/status", {"status": status}, MERGE)
+
+    def put(self, *, ours: bool = True) -> str:
+        """Put the rule, with our marks or without."""
+        text = f"gatepass until=2030-01-01T00:00:00Z for={self.namespace}/db" if ours else "made by others"
+        tags = [{"ResourceType": "security-group-rule", "Tags": [{"Key": "gatepass.dev/owner", "Value": OWNER}]}]
+        ranges = [{"CidrIp": ADDRESS, "Description": text}]
+        answer = self.ec2.authorize_security_group_ingress(
+            GroupId=self.group,
+            IpPermissions=[{"IpProtocol": "tcp", "FromPort": 5432, "ToPort": 5432, "IpRanges": ranges}],
+            **({"TagSpecifications": tags} if ours else {}),
+        )
+        return str(answer["SecurityGroupRules"][0]["SecurityGroupRuleId"])
+
+    def take(self, rule: str) -> None:
+        """Take the rule away."""
+        self.ec2.revoke_security_group_ingress(GroupId=self.group, SecurityGroupRuleIds=[rule])
+
+    def breaches(self) -> list[Breach]:
+        """What the observer has to say."""
+        return self.observer.take_breaches()
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        for path in (self.session, f"{API}/namespaces/{self.namespace}/protectedresources/db"):
+            self.gatepass.request("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
+            self.admin.request("DELETE", path)
+        self.ec2.delete_security_group(GroupId=self.group)
+        self.gatepass.close()
+
+
+@pytest.fixture
+def stage(sandbox: Sandbox) -> Iterator[Stage]:
+    account = AwsAccount(sandbox.endpoint_url, sandbox.ec2, account=ACCOUNT)
+    api = sandbox.control_plane.api()
+    observer = Observer(api, sandbox.ec2, OWNER, ready=lambda: True, resync_seconds=1.0)
+    with observer, sandbox.control_plane.api() as admin, contextlib.closing(account):
+        stage = Stage(sandbox, account, observer, admin)
+        yield stage
+        stage.close()
+
+
+def wait_for_breach(stage: Stage) -> Breach:
+    """The one breach that there is, as soon as it is noticed."""
+    for _ in range(400):
+        if found := stage.breaches():
+            (breach,) = found
+            return breach
+    raise AssertionError("the observer has seen nothing")
+
+
+def test_nothing_is_reported_where_the_promise_is_kept(stage: Stage) -> None:
+    stage.put()
+    stage.promise()
+    stage.observer.catch_up()
+    stage.write({"endedAt": "2026-01-01T00:00:00Z", "endedReason": "Manual"})
+    assert stage.breaches() == []
+
+
+def test_a_live_rule_that_goes_is_reported(stage: Stage) -> None:
+    rule = stage.put()
+    stage.promise()
+    assert stage.breaches() == []
+    stage.take(rule)
+    breach = wait_for_breach(stage)
+    assert breach.kind == "closed too early"
+    assert f"promised to {stage.namespace}/it-1" in str(breach)
+    assert f"{ADDRESS} tcp 5432-5432 in {stage.group}" in str(breach)
+
+
+def test_a_rule_that_the_test_removes_may_be_away_for_one_resync(stage: Stage) -> None:
+    rule = stage.put()
+    stage.promise()
+    stage.observer.touching(rule)
+    stage.take(rule)
+    assert stage.breaches() == []
+    assert wait_for_breach(stage).kind == "closed too early"
+
+
+def test_a_rule_of_an_ended_session_is_reported(stage: Stage) -> None:
+    stage.write({"endedAt": "2026-01-01T00:00:00Z", "endedReason": "Manual"})
+    rule = stage.put()
+    breach = wait_for_breach(stage)
+    assert breach.kind == "left open"
+    assert rule in breach.what
+    assert breach.seconds > 2
+    stage.take(rule)
+
+
+def test_a_foreign_rule_that_goes_is_reported(stage: Stage) -> None:
+    rule = stage.put(ours=False)
+    assert stage.breaches() == []
+    stage.take(rule)
+    breach = wait_for_breach(stage)
+    assert breach.kind == "touched a foreign rule"
+    assert rule in breach.what
+
+
+def test_a_foreign_rule_that_changes_is_reported(stage: Stage) -> None:
+    rule = stage.put(ours=False)
+    assert stage.breaches() == []
+    stage.ec2.create_tags(Resources=[rule], Tags=[{"Key": "gatepass.dev/owner", "Value": OWNER}])
+    assert wait_for_breach(stage).kind == "touched a foreign rule"
+    stage.observer.touching(rule)
+    stage.take(rule)
+    assert stage.breaches() == []
+
+
+def test_an_end_that_is_taken_back_is_reported(stage: Stage) -> None:
+    stage.write({"endedAt": "2026-01-01T00:00:00Z", "endedReason": "Manual"})
+    assert stage.breaches() == []
+    stage.write({"endedAt": None, "endedReason": None})
+    assert wait_for_breach(stage).kind == "an end was taken back"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1h30m", 5400), ("1.5h", 5400), ("24h", 86400)])
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text).total_seconds() == seconds
+
+
+def test_marks() -> None:
+    marked = {"description": "gatepass static for=ci/db", "tagSet": [{"key": "gatepass.dev/owner", "value": OWNER}]}
+    assert is_ours(marked, OWNER)
+    assert not is_ours(marked, "another-install")
+    assert not is_ours({**marked, "tagSet": []}, OWNER)
+    assert not is_ours({**marked, "description": "gatepass-like"}, OWNER)
