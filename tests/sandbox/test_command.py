@@ -20,6 +20,12 @@ REPORT = 'echo "at $(dirname "$GATEPASS_OPERATOR_KUBECONFIG")"; '
 PATIENCE_SECONDS = 120.0
 
 
+@pytest.fixture(autouse=True)
+def logs_go_with_the_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sandboxes make their directories here, so that kept logs do not pile up."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
 def directory_in(output: str) -> Path:
     found = re.search(r"^at (.+)$", output, re.MULTILINE)
     assert found, output

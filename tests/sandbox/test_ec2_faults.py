@@ -48,6 +48,17 @@ def test_a_denial_speaks_as_each_service_does(aws: AwsAccount) -> None:
         aws.client("service-quotas").get_service_quota(ServiceCode="vpc", QuotaCode="L-0EA8095F")
 
 
+def test_tags_on_create_need_the_permission_to_create_tags(aws: AwsAccount) -> None:
+    ec2 = aws.client("ec2")
+    group = new_group(ec2)
+    aws.control.set_faults(Fault(kind="deny", action="CreateTags"))
+    tags = [{"ResourceType": "security-group-rule", "Tags": [{"Key": "a", "Value": "b"}]}]
+    with refused("UnauthorizedOperation"):
+        ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=tcp("203.0.113.7/32"), TagSpecifications=tags)
+    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=tcp("203.0.113.8/32"))
+    assert truth(aws, group) == {"203.0.113.8/32"}
+
+
 def test_a_fault_strikes_only_what_it_matches(aws: AwsAccount) -> None:
     ec2 = aws.client("ec2")
     group, other = new_group(ec2), new_group(ec2)

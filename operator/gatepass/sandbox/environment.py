@@ -39,6 +39,7 @@ class Sandbox:
     `operator`: also run `gatepass operator`, as its own service account. `ec2_faults`: a name in PROFILES.
     `settings`: more variables for the operator (`GATEPASS_...`). `keep_logs`: keep the directory at the end even on
     success; when the body raises it is always kept, and its place is said on stderr.
+    Enter it in a thread that outlives it: on Linux its parts end with the thread that started them.
     Raises SandboxError from `__enter__` if a part does not start; nothing is left running then.
     """
 

@@ -67,9 +67,13 @@ class Emulator:
             entry.update(account=caller.account, role=caller.role, **_logged_params(call, caller.account))
             if call.service == "ec2":
                 self._throttle.take(caller.account, call.region, call.action)
-            struck = self.faults.strike(_facts(call, caller))
+            facts = _facts(call, caller)
+            struck = self.faults.strike(facts)
             entry["faults"] = [f"{fault.kind}-{fault.when}" for fault in struck]
             await _strike_before(struck, call)
+            # tags on create need a permission of their own
+            if "TagSpecification" in call.params and self.faults.denied(replace(facts, action="CreateTags")):
+                raise _denial(call)
             lag = max((fault.seconds for fault in struck if fault.kind == "lag"), default=0.0)
             answer = self._effect(call, caller, request, lag, entry)
             entry["effect"] = answer.code or "ok"

@@ -76,6 +76,10 @@ class Faults:
                 struck.append(fault)
         return struck
 
+    def denied(self, facts: Facts) -> bool:
+        """Whether IAM would deny this; counts nothing, for permissions that a call needs beside its own."""
+        return any(fault.kind == "deny" and _matches(fault, facts) for fault in self._faults)
+
     def lagging(self) -> bool:
         """Whether any read may lag, so that history has to be kept."""
         return any(fault.kind == "lag" for fault in self._faults)
