@@ -32,3 +32,4 @@ bench: setup ## The figures, as a table and as bench/results.json.
 
 crds: setup ## Write crds/ and the chart's copies from the models.
 	.venv/bin/gatepass crds --directory crds
+	.venv/bin/gatepass manifests --chart-files charts/gatepass/files
