@@ -89,14 +89,15 @@ def test_served_namespaces_bound_what_it_may_and_what_it_refuses(helm: Helm) -> 
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "args"), [("Deployment", "gatepass", "operator"), ("Job", "gatepass-drain", "drain")]
+    ("kind", "name", "args"),
+    [("Deployment", "gatepass", ["operator"]), ("Job", "gatepass-drain", ["drain", "--timeout", "240"])],
 )
 def test_the_pods_have_no_more_rights_than_they_need(
-    rendered: list[dict[str, Any]], kind: str, name: str, args: str
+    rendered: list[dict[str, Any]], kind: str, name: str, args: list[str]
 ) -> None:
     pod = one(rendered, kind, name)["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    assert container["args"] == [args]
+    assert container["args"] == args
     assert container["image"] == "ghcr.io/gatepass/gatepass:0.1.0"
     assert pod["serviceAccountName"] == name
     assert pod["securityContext"]["runAsNonRoot"] is True

@@ -1,19 +1,27 @@
 """The chart in a cluster of its own: installed by Helm, upgraded, a second time beside itself, and taken away again."""
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from gatepass.sandbox import binaries
+from gatepass.sandbox.cloud import REGION, Cloud
 from gatepass.sandbox.controlplane import ControlPlane
 from gatepass.sandbox.kubeapi import KubeApiError
+from gatepass.sandbox.processes import Process, free_ports
+from tests.chart.audit import granted, requests, used
 from tests.chart.helm import Helm
 from tests.chart.values_table import CHART
 from tests.manifests.tenants import (
     MERGE,
+    RBAC,
     WRITES_SESSIONS,
     Cluster,
     may,
@@ -45,7 +53,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def helm(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Helm:
     """Helm, with the chart installed as its README says."""
     helm = Helm(tmp_path_factory.mktemp("helm"), cluster.control_plane.admin_kubeconfig)
-    notes = helm("install", "gatepass", str(CHART), "--namespace", "gatepass-system", "--create-namespace")
+    health, metrics = free_ports(2)
+    notes = helm(
+        *("install", "gatepass", str(CHART), "--namespace", "gatepass-system", "--create-namespace"),
+        *("--set", f"healthPort={health},metricsPort={metrics}"),
+    )
     assert "serves all namespaces" in notes
     assert "MutatingAdmissionPolicy" not in notes
     cluster.wait_for_policies()
@@ -87,14 +99,14 @@ def test_its_account_has_the_rights_that_it_is_given(cluster: Cluster) -> None:
 def test_served_namespaces_bound_it(cluster: Cluster, helm: Helm) -> None:
     served, other = cluster.namespace(), cluster.namespace()
     upgrade = ("upgrade", "gatepass", str(CHART), "--namespace", "gatepass-system")
-    helm(*upgrade, "--set", f"watchNamespaces={{{served}}}")
+    helm(*upgrade, "--reuse-values", "--set", f"watchNamespaces={{{served}}}")
     inside, outside = cluster.gatepass(served), cluster.gatepass(other)
     wait_until(lambda: not outside.allowed("patch", "accesssessions/status"))
     assert inside.allowed("patch", "accesssessions/status")
     admin = cluster.admin(other)
     wait_until(lambda: "finalizers" not in admin.create(resource(), dry_run=True)["metadata"])
     assert "finalizers" in cluster.admin(served).create(resource(), dry_run=True)["metadata"]
-    helm(*upgrade, "--reset-values")
+    helm(*upgrade, "--reuse-values", "--set-json", "watchNamespaces=[]")
     wait_until(lambda: outside.allowed("patch", "accesssessions/status"))
     wait_until(lambda: "finalizers" in admin.create(resource(), dry_run=True)["metadata"])
 
@@ -118,9 +130,12 @@ def uninstalling(cluster: Cluster, helm: Helm) -> Iterator[subprocess.Popen[str]
     """Helm, waiting for a new Job that drains."""
     before = uid(cluster, JOB)
     with helm.start("uninstall", "gatepass", "--namespace", "gatepass-system", "--timeout", "60s") as uninstall:
-        wait_until(lambda: uid(cluster, JOB) not in {before, None})
-        yield uninstall
-        uninstall.wait(timeout=60)
+        try:
+            wait_until(lambda: uid(cluster, JOB) not in {before, None})
+            yield uninstall
+            uninstall.wait(timeout=60)
+        finally:
+            uninstall.kill()
 
 
 def finish(cluster: Cluster, *, succeeded: bool) -> None:
@@ -142,16 +157,72 @@ def test_a_failed_drain_keeps_the_operator(cluster: Cluster, helm: Helm) -> None
     assert uid(cluster, JOB)
 
 
-def test_what_is_left_after_it_is_uninstalled(cluster: Cluster, helm: Helm) -> None:
-    admin = cluster.admin(cluster.namespace())
-    admin.create(resource())
-    with uninstalling(cluster, helm) as uninstall:
-        finish(cluster, succeeded=True)
+def in_pod(cluster: Cluster, workload: str, folder: Path, cloud: Cloud) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment of what a Deployment or a Job says, as its own account.
+
+    There is no kubelet here: this is what stands for the pod.
+    """
+    pod = cluster.api.request("GET", workload)["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    name = container["name"]
+    token = cluster.control_plane.account_token("gatepass-system", pod["serviceAccountName"])
+    kubeconfig = cluster.control_plane.write_kubeconfig(folder / f"{name}.kubeconfig", name, token)
+    env = {each["name"]: each.get("value", "") for each in container["env"]}
+    command = [sys.executable, "-m", "gatepass", *container["args"]]
+    return command, {**os.environ, **cloud.env, **env, "KUBECONFIG": str(kubeconfig)}
+
+
+@pytest.fixture
+def door(cloud: Cloud) -> Iterator[tuple[Any, str]]:
+    """A client of EC2 and a security group."""
+
+    client = boto3.client(
+        "ec2",
+        region_name=REGION,
+        endpoint_url=cloud.endpoint_url,
+        aws_access_key_id=cloud.env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=cloud.env["AWS_SECRET_ACCESS_KEY"],
+    )
+    yield client, client.create_security_group(GroupName="installed", Description="a door")["GroupId"]
+    client.close()
+
+
+def test_an_uninstall_closes_what_is_open_first(
+    cluster: Cluster, helm: Helm, cloud: Cloud, door: tuple[Any, str], tmp_path: Path
+) -> None:
+    ec2, group = door
+
+    def rules() -> list[Any]:
+        filters = [{"Name": "group-id", "Values": [group]}]
+        every = ec2.describe_security_group_rules(Filters=filters)["SecurityGroupRules"]
+        return [each for each in every if not each["IsEgress"]]
+
+    admin = cluster.admin("gatepass-system")
+    admin.create(resource(aws={"region": REGION, "securityGroups": [group]}))
+    admin.create(session(ttlAfterEnded="Never"))
+    command, env = in_pod(cluster, DEPLOYMENT, tmp_path, cloud)
+    operator = Process("operator", command, tmp_path / "operator.log", env)
+    operator.start()
+    try:
+        wait_until(lambda: admin.get("AccessSession", "it-1").get("status", {}).get("phase") == "Active")
+        assert len(rules()) == 1
+        with uninstalling(cluster, helm) as uninstall:
+            command, env = in_pod(cluster, JOB, tmp_path, cloud)
+            drain = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+            assert drain.returncode == 0, drain.stdout + drain.stderr
+            role = cluster.api.request("GET", f"{RBAC}/clusterroles/gatepass-drain")
+            assert uninstall.poll() is None
+            assert not rules()
+            finish(cluster, succeeded=True)
+    finally:
+        operator.stop()
     assert uninstall.returncode == 0
-    wait_until(lambda: uid(cluster, DEPLOYMENT) is None)
-    assert not [name for name in names(cluster, f"{ADMISSION}/validatingadmissionpolicies") if "gatepass" in name]
-    assert not [
-        name for name in names(cluster, "/apis/rbac.authorization.k8s.io/v1/clusterroles") if "gatepass" in name
-    ]
+    account = "system:serviceaccount:gatepass-system:gatepass-drain"
+    assert used(requests(cluster.control_plane.audit_log, account)) == granted([role])
+    assert uid(cluster, DEPLOYMENT) is None
     assert uid(cluster, JOB) is None
+    left = names(cluster, f"{ADMISSION}/validatingadmissionpolicies") | names(cluster, f"{RBAC}/clusterroles")
+    assert not [name for name in left if "gatepass" in name]
+    # The definitions stay, and with them every record.
+    assert admin.get("AccessSession", "it-1")["status"]["endedReason"] == "Manual"
     assert admin.get("ProtectedResource", "db")
