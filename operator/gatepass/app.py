@@ -1,7 +1,6 @@
 """The composition root: the only module that knows every adapter."""
 
 import asyncio
-import contextlib
 import signal
 from pathlib import Path
 
@@ -93,26 +92,35 @@ async def _serve(
     # Nothing may be revoked before everything that is granted is known.
     await listing.read_at_last()
     log.info("listed", sessions=len(engine.store.sessions), resources=len(engine.store.resources), owner=owner)
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop, end_watching = asyncio.Event(), asyncio.Event()
+
+    def take_signals() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    def now_watching() -> None:
+        take_signals()  # kopf has taken them for itself by now
+        watching.set()
+
+    take_signals()
+    watcher = asyncio.create_task(watch(client, engine, settings.watch_namespaces, end_watching, now_watching))
     work = [
         asyncio.create_task(engine.run()),
         asyncio.create_task(events.run()),
         asyncio.create_task(listing.repeat(settings.resync_seconds)),
-        asyncio.create_task(watch(client, engine, settings.watch_namespaces, stop, watching.set)),
         asyncio.create_task(stop.wait()),
     ]
     try:
         # Whatever ends first ends the rest: an operator that works in part is worse than one that is started again.
-        done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([*work, watcher], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
+        # The work first: kopf waits some seconds for every task that is still there when it ends.
         for task in work:
             task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.gather(*work, return_exceptions=True)
+        await asyncio.gather(*work, return_exceptions=True)
+        end_watching.set()
+        await asyncio.gather(watcher, return_exceptions=True)
         aws.close()
         log.info("stopped")
