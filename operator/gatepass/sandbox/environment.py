@@ -61,9 +61,8 @@ class Sandbox:
     def __enter__(self) -> Self:
         self._programs = binaries.kubernetes()
         self.directory = Path(tempfile.mkdtemp(prefix="gatepass-sandbox-"))
-        self._health_port, metrics_port = free_ports(2)
+        (self._health_port,) = free_ports(1)
         self.health_url = f"http://127.0.0.1:{self._health_port}"
-        self.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
         self._cloud = Cloud(self.directory)
         self.endpoint_url = self._cloud.endpoint_url
         self.call_log = self._cloud.call_log
@@ -73,7 +72,7 @@ class Sandbox:
         self.control_plane = ControlPlane(self._programs, folder)
         self.kubeconfig = self.control_plane.admin_kubeconfig
         self.operator_kubeconfig = self.directory / "operator.kubeconfig"
-        self.env = self._environment(metrics_port)
+        self.env = self._environment()
         command = [sys.executable, "-m", "gatepass", "operator", "--kubeconfig", str(self.operator_kubeconfig)]
         self._operator = Process("operator", command, self.directory / "operator.log", self.env)
         try:
@@ -133,7 +132,7 @@ class Sandbox:
         path = self.directory / f"{namespace}-{name}.kubeconfig"
         return self.control_plane.write_kubeconfig(path, name, token, namespace)
 
-    def _environment(self, metrics_port: int) -> dict[str, str]:
+    def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if name not in MISLEADING}
         direct = ",".join(
             filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"))
@@ -150,7 +149,6 @@ class Sandbox:
             "GATEPASS_CREDENTIALS_NAMESPACES": json.dumps({"*": ["operator", "*"]}),
             "GATEPASS_HEALTH_HOST": "127.0.0.1",
             "GATEPASS_HEALTH_PORT": str(self._health_port),
-            "GATEPASS_METRICS_PORT": str(metrics_port),
             **self._settings,
         }
 
