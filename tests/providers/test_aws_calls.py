@@ -1,0 +1,195 @@
+"""How many calls are made, and what is told when their answers are lost: on the strict emulator."""
+
+import asyncio
+
+import pytest
+
+from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.ports import Access, Credentials, Duplicate, Full, Granted, NewRule, Revoked, Unknown
+from gatepass.core.rules import Rule
+from gatepass.providers.aws_security_group import AwsSecurityGroups
+from gatepass.sandbox.ec2.faults import Fault
+from tests.providers.worlds import OWNER, AwsWorld, Vault
+
+GRANT, REVOKE = "AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"
+RULES = [Rule(f"203.0.113.{host}/32", "tcp", 5432, 5432) for host in range(40)]
+NEW = [NewRule(rule, "gatepass static for=ci/db") for rule in RULES]
+
+
+async def test_many_rules_are_one_call_with_the_tag_in_it(aws_world: AwsWorld) -> None:
+    target = aws_world.firewall()
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW, OWNER)
+    assert all(isinstance(outcome, Granted) for outcome in outcomes.values())
+    await aws_world.provider.revoke(
+        aws_world.access, target, [o.id for o in outcomes.values() if isinstance(o, Granted)]
+    )
+    assert [len(aws_world.calls(action)) for action in (GRANT, REVOKE, "CreateTags")] == [1, 1, 0]
+
+
+async def test_a_named_member_costs_one_call_more(aws_world: AwsWorld) -> None:
+    target = aws_world.firewall()
+    aws_world.put(target, RULES[3])
+    before = len(aws_world.calls(GRANT))
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW, OWNER)
+    assert isinstance(outcomes[RULES[3]], Duplicate)
+    assert len(aws_world.calls(GRANT)) - before == 2
+
+
+async def test_a_full_group_is_found_out_in_few_calls(aws_world: AwsWorld) -> None:
+    target = aws_world.firewall(limit=5)
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW, OWNER)
+    assert sum(isinstance(outcome, Full) for outcome in outcomes.values()) == 35
+    assert len(aws_world.calls(GRANT)) <= 10
+
+
+async def test_a_rule_that_is_gone_costs_one_call_more(aws_world: AwsWorld) -> None:
+    target = aws_world.firewall()
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:6], OWNER)
+    ids = [outcome.id for outcome in outcomes.values() if isinstance(outcome, Granted)]
+    aws_world.take(target, ids[2])
+    before = len(aws_world.calls(REVOKE))
+    removed = await aws_world.provider.revoke(aws_world.access, target, ids)
+    assert all(isinstance(outcome, Revoked) for outcome in removed.values())
+    assert len(aws_world.calls(REVOKE)) - before == 2
+
+
+async def test_all_pages_are_read(aws_world: AwsWorld) -> None:
+    target = aws_world.firewall(limit=1100)
+    everything = [Rule(f"10.1.{i // 250}.{i % 250}/32", "udp", 53, 53) for i in range(1050)]
+    outcomes = await aws_world.provider.grant(aws_world.access, target, [NewRule(r, "x") for r in everything], OWNER)
+    assert all(isinstance(outcome, Granted) for outcome in outcomes.values())
+    seen = await aws_world.provider.observe(aws_world.access, target)
+    assert {rule.rule for rule in seen} == set(everything)
+    assert len(aws_world.calls("DescribeSecurityGroupRules")) == 2
+
+
+async def test_a_prefix_list_weighs_its_most_entries(aws_world: AwsWorld) -> None:
+    target = aws_world.firewall()
+    made = aws_world.ec2.create_managed_prefix_list(PrefixListName="office", MaxEntries=25, AddressFamily="IPv4")
+    permission = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
+    lists = [{"PrefixListId": made["PrefixList"]["PrefixListId"]}]
+    aws_world.ec2.authorize_security_group_ingress(
+        GroupId=target.id, IpPermissions=[{**permission, "PrefixListIds": lists}]
+    )
+    (seen,) = await aws_world.provider.observe(aws_world.access, target)
+    assert (seen.rule, seen.weight) == (None, (25, 25))
+    aws_world.aws.control.set_faults(
+        Fault(kind="deny", action="DescribeManagedPrefixLists", account=aws_world.aws.account)
+    )
+    (seen,) = await aws_world.provider.observe(aws_world.access, target)
+    assert (seen.rule, seen.weight) == (None, (1, 1))
+
+
+@pytest.mark.parametrize("kind", ["reset", "error"])
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_lost_answer_leaves_a_grant_open(aws_world: AwsWorld, kind: str, when: str) -> None:
+    target = aws_world.firewall()
+    fault = Fault.model_validate({"kind": kind, "action": GRANT, "account": aws_world.aws.account, "when": when})
+    aws_world.aws.control.set_faults(fault)
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:3], OWNER)
+    assert [type(outcome) for outcome in outcomes.values()] == [Unknown] * 3
+    assert len(aws_world.calls(GRANT)) == 1
+    assert len(aws_world.held(target)) == (3 if when == "after" else 0)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_lost_answer_leaves_a_revoke_open(aws_world: AwsWorld, when: str) -> None:
+    target = aws_world.firewall()
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:3], OWNER)
+    ids = [outcome.id for outcome in outcomes.values() if isinstance(outcome, Granted)]
+    fault = Fault.model_validate({"kind": "reset", "action": REVOKE, "account": aws_world.aws.account, "when": when})
+    aws_world.aws.control.set_faults(fault)
+    removed = await aws_world.provider.revoke(aws_world.access, target, ids)
+    assert [type(outcome) for outcome in removed.values()] == [Unknown] * 3
+    aws_world.aws.control.set_faults()
+    again = await aws_world.provider.revoke(aws_world.access, target, ids)
+    assert [type(outcome) for outcome in again.values()] == [Revoked] * 3
+    assert aws_world.held(target) == {}
+
+
+@pytest.mark.parametrize(
+    ("fault", "failure"),
+    [
+        ({"kind": "reset"}, Failure.RETRY),
+        ({"kind": "error"}, Failure.RETRY),
+        ({"kind": "error", "code": "RequestLimitExceeded", "status": 503}, Failure.RETRY),
+        ({"kind": "deny"}, Failure.FORBIDDEN),
+    ],
+)
+async def test_a_read_that_fails_may_be_made_again(
+    aws_world: AwsWorld, fault: dict[str, object], failure: Failure
+) -> None:
+    target = aws_world.firewall()
+    aws_world.aws.control.set_faults(
+        Fault.model_validate({"action": "Describe*", "account": aws_world.aws.account, **fault})
+    )
+    with pytest.raises(ProviderError) as found:
+        await aws_world.provider.observe(aws_world.access, target)
+    assert found.value.failure is failure
+    with pytest.raises(ProviderError) as found:
+        await aws_world.provider.inspect(aws_world.access, [target.id])
+    assert found.value.failure is failure
+
+
+async def test_without_the_permission_to_ask_the_quota_is_awss_default(aws_world: AwsWorld) -> None:
+    target = aws_world.firewall(limit=100)
+    denied = Fault(kind="deny", action="GetServiceQuota", account=aws_world.aws.account)
+    aws_world.aws.control.set_faults(denied)
+    facts = await aws_world.provider.inspect(aws_world.access, [target.id])
+    assert getattr(facts[target.id], "limit", None) == 60
+    aws_world.aws.control.set_faults()
+    await aws_world.provider.identify(aws_world.access)
+    facts = await aws_world.provider.inspect(aws_world.access, [target.id])
+    assert getattr(facts[target.id], "limit", None) == 100
+    aws_world.aws.control.set_faults(denied)
+    facts = await aws_world.provider.inspect(aws_world.access, [target.id])
+    assert getattr(facts[target.id], "limit", None) == 100, "what was known stays known"
+
+
+async def test_a_refused_write_is_told_of_each_member(aws_world: AwsWorld) -> None:
+    target = aws_world.firewall()
+    aws_world.aws.control.set_faults(Fault(kind="deny", action=GRANT, account=aws_world.aws.account))
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:3], OWNER)
+    assert [getattr(outcome, "failure", None) for outcome in outcomes.values()] == [Failure.FORBIDDEN] * 3
+    assert len(aws_world.calls(GRANT)) == 1
+
+
+async def test_our_own_calls_are_never_throttled(aws_world: AwsWorld) -> None:
+    targets = [aws_world.firewall() for _ in range(20)]
+    calls = [
+        aws_world.provider.grant(aws_world.access, target, NEW[n : n + 1], OWNER)
+        for n in range(3)
+        for target in targets
+    ]
+    for outcomes in await asyncio.gather(*calls):
+        assert all(isinstance(outcome, Granted) for outcome in outcomes.values())
+    entries = aws_world.calls(GRANT)
+    assert len(entries) == 60
+    assert not [entry for entry in entries if entry.get("code")]
+
+
+async def test_when_others_empty_the_bucket_the_call_may_be_made_again(aws_world: AwsWorld) -> None:
+    target = aws_world.firewall()
+    throttled = Fault(
+        kind="error", action=GRANT, account=aws_world.aws.account, code="RequestLimitExceeded", status=503, times=1
+    )
+    aws_world.aws.control.set_faults(throttled)
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:1], OWNER)
+    assert [getattr(outcome, "failure", None) for outcome in outcomes.values()] == [Failure.RETRY]
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:1], OWNER)
+    assert isinstance(outcomes[RULES[0]], Granted)
+
+
+async def test_where_nobody_listens_nothing_was_sent(monkeypatch: pytest.MonkeyPatch, aws_world: AwsWorld) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    vault = Vault({("team", "keys"): {"aws_access_key_id": "AKIAUNREACHABLE00001", "aws_secret_access_key": "s"}})
+    lonely = AwsSecurityGroups(vault)
+    access = Access("aws", "eu-central-1", Credentials(secret=("team", "keys")))
+    target = aws_world.firewall()
+    try:
+        with pytest.raises(ProviderError, match="NoConnection"):
+            await lonely.identify(access)
+        outcomes = await lonely.grant(access, target, NEW[:1], OWNER)
+    finally:
+        lonely.close()
+    assert [getattr(outcome, "reason", None) for outcome in outcomes.values()] == ["NoConnection"]
