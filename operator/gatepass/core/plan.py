@@ -35,7 +35,12 @@ class Plan:
     @property
     def writes(self) -> bool:
         """Is there anything to do?"""
-        return bool(self.grants or self.revokes or self.relabels or self.retags)
+        return bool(self.grants) or not self.only_grants
+
+    @property
+    def only_grants(self) -> bool:
+        """Does it leave alone whatever is there?"""
+        return not (self.revokes or self.relabels or self.retags)
 
 
 def is_ours(observed: ObservedRule, owner: str, known: Collection[str]) -> bool:

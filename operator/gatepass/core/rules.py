@@ -49,6 +49,7 @@ class Rule:
         return f"{self.cidr} {self.protocol} {ports}"
 
 
+@lru_cache(maxsize=65536)
 def canonical_cidr(text: str) -> str:
     """The one spelling of a range: host bits cleared, IPv6 as in RFC 5952; raises ValueError for anything else."""
     return str(ipaddress.ip_network(text, strict=False))

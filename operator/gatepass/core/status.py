@@ -4,6 +4,7 @@ import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from gatepass.core.conditions import Fact, assert_conditions
 from gatepass.core.lifecycle import End, phase
@@ -93,6 +94,7 @@ def session_status(
     )
 
 
+@lru_cache(maxsize=65536)
 def _address(cidr: str) -> SourceAddress:
     network = ipaddress.ip_network(cidr)
     alone = network.prefixlen == network.max_prefixlen

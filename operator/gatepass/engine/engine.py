@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -10,7 +10,7 @@ from gatepass.core.ports import Clock, Cluster, Provider
 from gatepass.core.rules import Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
-from gatepass.core.types.session import AccessSession
+from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.grants import Grants
 from gatepass.engine.reconciler import Reconciler
 from gatepass.engine.resource_pass import ResourcePass
@@ -147,9 +147,14 @@ class Engine:
         self._touch_users(key)
         self._resources.queue.add(key)
 
-    def _reconciled(self, target: Target) -> None:
+    def _reconciled(self, target: Target, holders: Collection[str] | None) -> None:
+        """Tell whoever uses the target; what only put rules for `holders` is no news to the rest of the open."""
+        waiting = {claim.holder for claim in self._state.waiting}
         for key in self._state.tenants[target]:
-            self._touch_users(key)
+            for session in self.store.sessions_of(key):
+                unmoved = session.status.phase is Phase.ACTIVE and session.uid not in waiting
+                if holders is None or session.uid in holders or not unmoved:
+                    self._sessions.queue.add(session.key)
             self._resources.queue.add(key)
 
     def _touch_users(self, resource: Key) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import datetime
+from functools import lru_cache
 
 from pydantic import ValidationError
 
@@ -17,8 +18,13 @@ from gatepass.engine.state import State
 
 def requester_of(session: AccessSession) -> Requester | None:
     """Who created the session, as admission stamped it; None when there is no stamp that can be read."""
+    return _requester(session.metadata.annotations.get(REQUESTED_BY, ""))
+
+
+@lru_cache(maxsize=4096)
+def _requester(stamp: str) -> Requester | None:
     try:
-        return Requester.model_validate(json.loads(session.metadata.annotations.get(REQUESTED_BY, "")))
+        return Requester.model_validate(json.loads(stamp))
     except (ValueError, ValidationError):
         return None
 

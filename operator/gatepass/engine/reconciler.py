@@ -1,7 +1,7 @@
 """One pass over one firewall object: observe, desired, plan, apply, report. The only caller of a provider's writes."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -41,7 +41,7 @@ class Reconciler:
         grants: Grants,
         providers: Mapping[str, Provider],
         clock: Clock,
-        report: Callable[[Target], None],
+        report: Callable[[Target, Collection[str] | None], None],
         reverify: Callable[[Key], None],
     ) -> None:
         self._state = state
@@ -63,7 +63,8 @@ class Reconciler:
         accesses = self._accesses(target)
         if not accesses:
             return  # verification has to succeed first, and comes back here when it does
-        if known.stale and not await self._observe(known, accesses):
+        read = known.stale
+        if read and not await self._observe(known, accesses):
             return
         demand = self._demands.at(target, self._clock.now())
         for other in demand.displaced:
@@ -80,13 +81,19 @@ class Reconciler:
                 return
         known.write()
         known.conflicts = plan.conflicts
+        holders = self._holders(target, plan)
         again = await self._apply(known, plan, desired, accesses)
         if again or known.any_unsettled:
             known.stale = known.stale or known.any_unsettled
             self.queue.retry(target)
         else:
             self.queue.succeeded(target)
-        self._report(target)
+        self._report(target, None if read or again or not plan.only_grants else holders)
+
+    def _holders(self, target: Target, plan: Plan) -> set[str]:
+        """Whom the grants of a plan are for."""
+        placed = self._state.placements.at(target)
+        return {claim.holder for want in plan.grants for claim in placed.get(want.rule, ())}
 
     # observe
 
@@ -116,7 +123,7 @@ class Reconciler:
             self._wake_neighbours(known.target)
         self.queue.retry(known.target)
         self._doubt(known.target)
-        self._report(known.target)
+        self._report(known.target, None)
         return False
 
     def _wake_neighbours(self, target: Target) -> None:

@@ -1,6 +1,6 @@
 """What is known of one firewall object: the last read, corrected by the answers to our own writes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,6 +35,7 @@ class TargetState:
     _granted: dict[str, tuple[float, ObservedRule]] = field(default_factory=dict)
     _lost: dict[Rule, float] = field(default_factory=dict)
     _full_at: dict[int, int] = field(default_factory=dict)
+    _holding: dict[Rule, ObservedRule] | None = None
 
     def wait(self, now: float, longest: float) -> None:
         """Hold writes back for company: until nobody has come for a moment, and for `longest` seconds at most."""
@@ -63,6 +64,7 @@ class TargetState:
         self.revoked = {id_: at for id_, at in self.revoked.items() if started < at + READS_LAG_SECONDS}
         seen = {rule.id: rule for rule in observed if rule.id not in self.revoked}
         self.rules = {**seen, **{id_: rule for id_, (_, rule) in self._granted.items()}}
+        self._holding = None
         self.doubtful = set(self.rules) - set(seen)
         held = {rule.rule for rule in seen.values()}
         self._lost = {
@@ -77,8 +79,7 @@ class TargetState:
         """A grant was acknowledged."""
         for id_ in [id_ for id_ in self.doubtful if self.rules[id_].rule == observed.rule]:
             self._forget(id_)
-        self.rules[observed.id] = observed
-        self._granted[observed.id] = (at, observed)
+        self._keep(observed, at)
         self.revoked.pop(observed.id, None)
         if observed.rule is not None:
             self._lost.pop(observed.rule, None)
@@ -91,7 +92,13 @@ class TargetState:
         self._forget(id_)
         self.revoked[id_] = at
 
+    def _keep(self, acknowledged: ObservedRule, at: float) -> None:
+        self.rules[acknowledged.id] = acknowledged
+        self._granted[acknowledged.id] = (at, acknowledged)
+        self._holding = None
+
     def _forget(self, id_: str) -> None:
+        self._holding = None
         self.rules.pop(id_, None)
         self._granted.pop(id_, None)
         self.doubtful.discard(id_)
@@ -113,17 +120,13 @@ class TargetState:
         """A new description was acknowledged."""
         before = self.rules.get(id_)
         if before is not None:
-            after = ObservedRule(before.id, before.rule, description, before.owner, before.weight)
-            self.rules[id_] = after
-            self._granted[id_] = (at, after)
+            self._keep(ObservedRule(id_, before.rule, description, before.owner, before.weight), at)
 
     def retagged(self, id_: str, owner: str, at: float) -> None:
         """A new owner tag was acknowledged."""
         before = self.rules.get(id_)
         if before is not None:
-            after = ObservedRule(before.id, before.rule, before.description, owner, before.weight)
-            self.rules[id_] = after
-            self._granted[id_] = (at, after)
+            self._keep(ObservedRule(id_, before.rule, before.description, owner, before.weight), at)
 
     def lost(self, rule: Rule, at: float) -> None:
         """The answer to a grant was lost: the rule may be there until a read settles it."""
@@ -150,9 +153,11 @@ class TargetState:
         """Rules of the family that it takes: its own word wins over the quota."""
         return min(quota, self._full_at.get(family, quota))
 
-    def holding(self) -> dict[Rule, ObservedRule]:
+    def holding(self) -> Mapping[Rule, ObservedRule]:
         """The rules that are there, by identity."""
-        return {rule.rule: rule for rule in self.rules.values() if rule.rule is not None}
+        if self._holding is None:
+            self._holding = {rule.rule: rule for rule in self.rules.values() if rule.rule is not None}
+        return self._holding
 
     def room(self, quota: int, coming: Iterable[Rule]) -> Room:
         """Room for more, when `coming` are on their way."""

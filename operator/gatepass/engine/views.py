@@ -65,7 +65,7 @@ class Views:
             return ResourceView(resource.key, resource.uid, unread=True)
         claim = ClaimKey(session.uid, resource.uid)
         rules = rules_for(resource.spec.ports, session.spec.source.cidrs)
-        present = self._present(rules, claim, resource, standing)
+        present = self._present(rules, claim, session.resource_status(resource.key), standing)
         if len(present) == len(rules):
             return ResourceView(resource.key, resource.uid, present, complete=True)
         placed = list(dict.fromkeys(self._state.placements.of(claim).values()))
@@ -91,11 +91,11 @@ class Views:
         )
 
     def _present(
-        self, rules: frozenset[Rule], claim: ClaimKey, resource: ProtectedResource, standing: Standing
+        self, rules: frozenset[Rule], claim: ClaimKey, entry: SessionResourceStatus | None, standing: Standing
     ) -> tuple[PresentRule, ...]:
         """The rules that are there, each in the target that it is placed in, else in any other of the resource."""
         placed = self._state.placements.of(claim)
-        known_ids = self._recorded_ids(claim, resource)
+        known_ids = {record.id for record in (entry.rules if entry else ()) if not record.foreign}
         found = []
         for rule in sorted(rules):
             first = placed.get(rule)
@@ -106,13 +106,6 @@ class Views:
                     found.append(PresentRule(rule, target.id, held.id, foreign))
                     break
         return tuple(found)
-
-    def _recorded_ids(self, claim: ClaimKey, resource: ProtectedResource) -> set[str]:
-        for session in self._state.store.sessions_of(resource.key):
-            if session.uid == claim.holder:
-                entry = session.resource_status(resource.key)
-                return {record.id for record in entry.rules if not record.foreign} if entry else set()
-        return set()
 
     def _remaining(
         self, session: AccessSession, resource: ProtectedResource, standing: Standing
