@@ -1,0 +1,85 @@
+"""The least IAM policy that lets Gatepass work on the security groups of some ProtectedResources.
+
+Sources, all of AWS: the Service Authorization Reference of Amazon EC2 (Authorize needs the group, and with
+TagSpecifications also security-group-rule; Revoke and UpdateSecurityGroupRuleDescriptions need the group only; Describe
+knows no resources), "Grant permission to tag Amazon EC2 resources during creation" in the EC2 user guide
+(ec2:CreateAction), "Multivalued context keys" in the IAM user guide (why ForAllValues goes with Null).
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.providers.aws_rules import OWNER_TAG
+
+_PARTITIONS: Final = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso-": "aws-iso", "us-isob-": "aws-iso-b"}
+_READS: Final = ["ec2:DescribeManagedPrefixLists", "ec2:DescribeSecurityGroupRules", "ec2:DescribeSecurityGroups"]
+_WRITES: Final = [
+    "ec2:AuthorizeSecurityGroupIngress",
+    "ec2:RevokeSecurityGroupIngress",
+    "ec2:UpdateSecurityGroupRuleDescriptionsIngress",
+]
+# True of a request without any tag too, so that the second condition has to ask for one.
+_ONLY_OUR_TAG: Final = {"ForAllValues:StringEquals": {"aws:TagKeys": [OWNER_TAG]}, "Null": {"aws:TagKeys": "false"}}
+
+
+def iam_policy(resources: Iterable[ProtectedResource], account: str = "*") -> dict[str, Any]:
+    """The policy document for these resources; the same ones in any order give the same document.
+
+    `account` is whose the groups are; by default what status says of it, else any. A resource with a role has its
+    groups in the role's account. Groups that are still being drained count.
+    """
+    groups: set[str] = set()
+    rules: set[str] = set()
+    roles: set[str] = set()
+    regions: set[str] = set()
+    for resource in resources:
+        firewall = resource.spec.aws
+        role = firewall.credentials and firewall.credentials.role_arn
+        owner = role.split(":")[4] if role else (resource.status.account or "*") if account == "*" else account
+        prefix = f"arn:{_partition(firewall.region)}:ec2:{firewall.region}:{owner}"
+        ids = {*firewall.security_groups, *(target.id for target in resource.status.targets)}
+        groups |= {f"{prefix}:security-group/{id_}" for id_ in ids}
+        rules.add(f"{prefix}:security-group-rule/*")
+        regions.add(firewall.region)
+        roles |= {role} if role else set()
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            *(_on_groups(groups, rules, regions) if groups else ()),
+            *([_allow("SignInWithTheRolesThatResourcesName", ["sts:AssumeRole"], roles)] if roles else ()),
+        ],
+    }
+
+
+def _on_groups(groups: set[str], rules: set[str], regions: set[str]) -> list[dict[str, Any]]:
+    here = {"StringEquals": {"aws:RequestedRegion": sorted(regions)}}
+    return [
+        _allow("OpenAndCloseTheGroups", _WRITES, groups),
+        _allow("PutOnlyRulesWithOurTag", _WRITES[:1], rules, _ONLY_OUR_TAG),
+        _allow(
+            "TagRulesAsTheyAreMade",
+            ["ec2:CreateTags"],
+            rules,
+            {"StringEquals": {"ec2:CreateAction": "AuthorizeSecurityGroupIngress"}, **_ONLY_OUR_TAG},
+        ),
+        _allow(
+            "PutBackTagsThatWereTakenOff",
+            ["ec2:CreateTags"],
+            rules,
+            {**_ONLY_OUR_TAG, "Null": {"aws:TagKeys": "false", "ec2:CreateAction": "true"}},
+        ),
+        _allow("SeeRulesAndWhatTheyWeigh", _READS, {"*"}, here),
+        _allow("AskHowManyRulesAGroupTakes", ["servicequotas:GetServiceQuota"], {"*"}, here),
+    ]
+
+
+def _allow(
+    sid: str, actions: list[str], resources: set[str], condition: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    statement: dict[str, Any] = {"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": sorted(resources)}
+    return statement if condition is None else {**statement, "Condition": dict(condition)}
+
+
+def _partition(region: str) -> str:
+    return next((partition for prefix, partition in _PARTITIONS.items() if region.startswith(prefix)), "aws")
