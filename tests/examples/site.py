@@ -64,7 +64,9 @@ class Site:
 
     def remove(self) -> None:
         """Delete the namespace with everything in it."""
-        self.kubectl("delete", "namespace", "ci", "--timeout=60s")
+        # First what Gatepass has to let go of, as the namespace itself takes ten seconds that nobody needs to wait for.
+        self.kubectl("delete", "-n", "ci", "accesssessions,protectedresources", "--all", "--timeout=30s")
+        self.kubectl("delete", "namespace", "ci", "--wait=false")
         self._ec2.close()
 
     def kubectl(self, *arguments: str, stdin: str = "") -> str:
@@ -72,6 +74,13 @@ class Site:
         done = self._run(["kubectl", *arguments], self._env, stdin)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def warnings(self, *arguments: str) -> str:
+        """What kubectl says on standard error, as Gatepass's own account in what admission sees."""
+        account = ("--as=system:serviceaccount:gatepass-system:gatepass", "--as-group=system:masters")
+        done = self._run(["kubectl", *arguments, *account], self._env, "")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stderr
 
     def script(self, shell: Sequence[str], text: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """A script of a job, as the examples' runner, with the variables that the CI would set."""

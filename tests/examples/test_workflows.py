@@ -1,0 +1,50 @@
+"""GitHub's workflow, as actionlint sees it."""
+
+import subprocess
+from pathlib import Path
+
+from gatepass.sandbox import binaries
+from gatepass.sandbox.download import Download
+from tests.examples.files import EXAMPLES
+
+_VERSION = "1.7.12"
+_RELEASE = f"https://github.com/rhysd/actionlint/releases/download/v{_VERSION}/actionlint_{_VERSION}"
+
+
+def _downloads(system: str, arch: str) -> tuple[Download, ...]:
+    archive = f"{_RELEASE}_{system}_{arch}.tar.gz"
+    return (Download("actionlint", archive, f"{_RELEASE}_checksums.txt", "actionlint"),)
+
+
+_ACTIONLINT = binaries.Bundle(
+    name="actionlint",
+    version=_VERSION,
+    module=EXAMPLES.parent / "tools" / "actionlint",
+    packages={"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"},
+    ldflags=(),
+    downloads=_downloads,
+)
+
+
+def _actionlint(workflow: Path) -> subprocess.CompletedProcess[str]:
+    # Without shellcheck and pyflakes, so that it says the same on every machine.
+    options = ("-no-color", "-shellcheck=", "-pyflakes=")
+    program = binaries.resolve(_ACTIONLINT) / "actionlint"
+    return subprocess.run([program, *options, workflow], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_actionlint_has_nothing_to_say() -> None:
+    workflows = sorted((EXAMPLES / "github-actions").glob("*.yaml"))
+    assert workflows
+    for workflow in workflows:
+        answer = _actionlint(workflow)
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_actionlint_would_say_it(tmp_path: Path) -> None:
+    (workflow,) = (EXAMPLES / "github-actions").glob("*.yaml")
+    broken = tmp_path / "workflow.yaml"
+    broken.write_text(workflow.read_text().replace("github.run_attempt", "github.run_atempt"))
+    answer = _actionlint(broken)
+    assert answer.returncode == 1
+    assert "run_atempt" in answer.stdout
