@@ -56,13 +56,13 @@ class Tenant:
         *groups: str,
         name: str = "db",
         credentials: Mapping[str, Any] | None = None,
-        port: int = 5432,
+        ports: tuple[int, ...] = (5432,),
         **spec: Any,
     ) -> str:
         """Create a ProtectedResource, and wait until its status says something."""
         aws = {"region": REGION, "securityGroups": list(groups)}
         aws.update({} if credentials is None else {"credentials": dict(credentials)})
-        body = {"metadata": {"name": name}, "spec": {"aws": aws, "ports": [{"port": port}], **spec}}
+        body = {"metadata": {"name": name}, "spec": {"aws": aws, "ports": [{"port": port} for port in ports], **spec}}
         self.create("ProtectedResource", RESOURCE, body)
         wait_for(lambda: condition(self.get(RESOURCE, name), "Ready"), f"a status of {name}")
         return name
@@ -177,6 +177,25 @@ class Tenant:
             return fresh and found["status"] == status and told in found["message"]
 
         return condition(self.until(plural, name, holds, f"{kind}={status} {told}"), kind)
+
+    def until_part(self, name: str, resource: str, state: str, told: str = "") -> dict[str, Any]:
+        """Wait for what a session's status says of one resource."""
+
+        def holds(_: dict[str, Any]) -> bool:
+            part = self.part(name, resource)
+            return part.get("state") == state and told in part.get("message", "")
+
+        self.until(SESSION, name, holds, f"{resource} {state} {told}")
+        return self.part(name, resource)
+
+    def until_gone(self, plural: str, name: str) -> None:
+        """Wait for the end of an object."""
+        wait_for(lambda: not self.exists(plural, name), f"the end of {name}")
+
+    def until_stopped(self, name: str) -> dict[str, Any]:
+        """Stop a session and wait until it is closed."""
+        self.edit(name, stop=True)
+        return self.until_phase(name, "Cancelled")
 
     def part(self, name: str, resource: str = "db") -> dict[str, Any]:
         """What a session's status says of one resource."""

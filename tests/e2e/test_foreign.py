@@ -13,8 +13,7 @@ def test_a_foreign_rule_of_the_same_identity_is_used_and_left(tenant: Tenant, gr
     assert record["foreign"] is True
     assert record["id"] == theirs["securityGroupRuleId"]
     assert group.rules() == [theirs]
-    tenant.edit("it-1", stop=True)
-    tenant.until_phase("it-1", "Cancelled")
+    tenant.until_stopped("it-1")
     assert group.rules() == [theirs]
 
 
@@ -32,8 +31,7 @@ def test_ours_is_put_when_the_foreign_rule_goes(tenant: Tenant, group: Group) ->
         ]
 
     wait_for(recorded, "the new rule in status")
-    tenant.edit("it-1", stop=True)
-    tenant.until_phase("it-1", "Cancelled")
+    tenant.until_stopped("it-1")
     assert group.rules() == []
 
 
@@ -50,7 +48,7 @@ def test_other_peoples_rules_are_never_touched(tenant: Tenant, group: Group) -> 
     assert theirs[2]["securityGroupRuleId"] in conflict["message"]
     tenant.delete(SESSION, "it-1")
     tenant.delete(RESOURCE, "db")
-    wait_for(lambda: not tenant.exists(RESOURCE, "db"))
+    tenant.until_gone(RESOURCE, "db")
     assert sorted(map(str, group.rules())) == sorted(map(str, theirs))
 
 
@@ -62,8 +60,7 @@ def test_a_rule_deleted_by_hand_comes_back(tenant: Tenant, group: Group) -> None
     (after,) = wait_for(group.ours)
     assert after["securityGroupRuleId"] != before["securityGroupRuleId"]
     wait_for(lambda: tenant.part("it-1")["rules"][0]["id"] == after["securityGroupRuleId"])
-    tenant.edit("it-1", stop=True)
-    tenant.until_phase("it-1", "Cancelled")
+    tenant.until_stopped("it-1")
     assert group.rules() == []
 
 
@@ -76,6 +73,5 @@ def test_a_mark_removed_by_hand_comes_back(tenant: Tenant, product: Product, gro
     group.untag(before)
     product.start()
     wait_for(lambda: group.rules() == [before], "the tag is back on the same rule")
-    tenant.edit("it-1", stop=True)
-    tenant.until_phase("it-1", "Cancelled")
+    tenant.until_stopped("it-1")
     assert group.rules() == []

@@ -12,12 +12,10 @@ def test_two_sessions_one_address_one_rule(tenant: Tenant, group: Group) -> None
     (rule,) = group.rules()
     assert [tenant.part(name)["rules"][0]["id"] for name in (first, second)] == [rule["securityGroupRuleId"]] * 2
 
-    tenant.edit(first, stop=True)
-    tenant.until_phase(first, "Cancelled")
+    tenant.until_stopped(first)
     assert [each["securityGroupRuleId"] for each in group.rules()] == [rule["securityGroupRuleId"]]
 
-    tenant.edit(second, stop=True)
-    tenant.until_phase(second, "Cancelled")
+    tenant.until_stopped(second)
     assert group.rules() == []
 
 
@@ -28,8 +26,7 @@ def test_the_label_of_a_shared_rule_tells_the_last_deadline(tenant: Tenant, grou
     late = tenant.until_phase(tenant.session(name="late", duration="20m"), "Active")["status"]["expiresAt"]
     wait_for(lambda: f"until={late}" in group.rules()[0]["description"])
     assert len(group.rules()) == 1
-    tenant.edit("late", stop=True)
-    tenant.until_phase("late", "Cancelled")
+    tenant.until_stopped("late")
     assert f"until={late}" in group.rules()[0]["description"], "a label never moves back"
 
 
@@ -45,7 +42,7 @@ def test_two_resources_of_one_group_and_port_share_a_rule(tenant: Tenant, other_
     for who, name, _ in sessions:
         assert len(group.rules()) == 1
         who.delete(SESSION, name)
-        wait_for(lambda who=who, name=name: not who.exists(SESSION, name))
+        who.until_gone(SESSION, name)
     assert group.rules() == []
 
 
@@ -54,19 +51,17 @@ def test_a_static_range_keeps_a_rule_that_a_session_shares(tenant: Tenant, group
     (rule,) = wait_for(group.ours)
     assert rule["description"] == f"gatepass static for={tenant.namespace}/db the office"
     tenant.until_phase(tenant.session(), "Active")
-    tenant.edit("it-1", stop=True)
-    tenant.until_phase("it-1", "Cancelled")
+    tenant.until_stopped("it-1")
     assert group.rules() == [rule]
 
 
 def test_a_session_of_several_resources_and_addresses(tenant: Tenant, group: Group, other_group: Group) -> None:
     tenant.resource(group.id)
-    tenant.resource(other_group.id, name="cache", port=6379)
+    tenant.resource(other_group.id, name="cache", ports=(6379,))
     cidrs = ("203.0.113.7/32", "2001:db8::7/128")
     session = tenant.until_phase(tenant.session("db", "cache", cidrs=cidrs, notAfter=in_seconds(600)), "Active")
     assert session["status"]["readyResources"] == "2/2"
     assert group.open_to() == {(cidr, 5432) for cidr in cidrs}
     assert other_group.open_to() == {(cidr, 6379) for cidr in cidrs}
-    tenant.edit("it-1", stop=True)
-    tenant.until_phase("it-1", "Cancelled")
+    tenant.until_stopped("it-1")
     assert group.rules() == other_group.rules() == []

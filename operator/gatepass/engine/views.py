@@ -61,14 +61,16 @@ class Views:
         return ResourceView(key, uid, remaining, refusal=refusal, left=left, trouble=told(trouble))
 
     def _wanted(self, session: AccessSession, resource: ProtectedResource, standing: Standing) -> ResourceView:
-        if self._unread(session.resource_status(resource.key), standing):
+        entry = session.resource_status(resource.key)
+        if self._unread(entry, standing):
             return ResourceView(resource.key, resource.uid, unread=True)
         claim = ClaimKey(session.uid, resource.uid)
         rules = rules_for(resource.spec.ports, session.spec.source.cidrs)
-        present = self._present(rules, claim, session.resource_status(resource.key), standing)
+        placed = list(dict.fromkeys(self._state.placements.of(claim).values()))
+        # Who waits has nothing, also where a rule for the same address is there for somebody else.
+        present = self._present(rules, claim, entry, standing) if placed or was_granted(entry) else ()
         if len(present) == len(rules):
             return ResourceView(resource.key, resource.uid, present, complete=True)
-        placed = list(dict.fromkeys(self._state.placements.of(claim).values()))
         trouble = self._trouble(standing, placed or standing.usable())
         if trouble is not None and trouble.failure is not Failure.RETRY:
             return ResourceView(resource.key, resource.uid, present, refusal=told(trouble))
