@@ -10,9 +10,9 @@ help: ## Show this help.
 setup: .venv/.ready ## Make .venv with everything pinned in uv.lock; .venv/bin/gatepass is the command.
 
 .venv/.ready: uv.lock pyproject.toml
-	test -x $(UV) || { $(PYTHON) -m venv .venv && .venv/bin/python -m pip install --quiet uv; }
-	$(UV) sync --quiet --frozen --all-extras --inexact
-	touch $@
+	@test -x $(UV) || { $(PYTHON) -m venv .venv && .venv/bin/python -m pip install --quiet uv; }
+	@$(UV) sync --quiet --frozen --all-extras --inexact
+	@touch $@
 
 demo: setup ## The main job, narrated, on a real API server and an EC2 emulator.
 	.venv/bin/gatepass demo
