@@ -107,6 +107,21 @@ async def test_a_changed_secret_takes_effect_when_asked_anew(aws_world: AwsWorld
     assert await aws_world.provider.identify(aws_world.access) == other.account
 
 
+async def test_a_rotated_key_is_read_as_soon_as_the_old_one_is_refused(aws_world: AwsWorld, vault: Vault) -> None:
+    aws, secret = aws_world.aws, aws_world.access.credentials.secret
+    assert secret is not None
+    target = aws_world.firewall()
+    await aws_world.provider.identify(aws_world.access)
+    new_key = f"AKIA{secrets.token_hex(8).upper()}"
+    aws.control.set_credential(new_key, account=aws.account)
+    vault.data[secret] = {**vault.data[secret], "aws_access_key_id": new_key}
+    aws.control.set_credential(aws.access_key, account=aws.account, refused=True)
+    (refused,) = (await aws_world.provider.grant(aws_world.access, target, NEW, OWNER)).values()
+    assert getattr(refused, "failure", None) is Failure.FORBIDDEN
+    (granted,) = (await aws_world.provider.grant(aws_world.access, target, NEW, OWNER)).values()
+    assert isinstance(granted, Granted)
+
+
 async def test_a_secret_that_is_taken_away_signs_in_no_more(aws_world: AwsWorld, vault: Vault) -> None:
     target = aws_world.firewall()
     await aws_world.provider.identify(aws_world.access)

@@ -31,6 +31,9 @@ _ROLE_SECONDS: Final = 3600
 """What every role allows, and all that one role assumed from another gets."""
 _RENEW_BEFORE: Final = 600.0
 _RENEW_PAUSE: Final = 30.0
+_IDLE_SECONDS: Final = 30.0
+"""NAT gateways forget a silent connection after 350 s, other firewalls sooner, and a write on one that is forgotten is
+indistinguishable from one whose answer was lost."""
 _KEY_ID: Final = "aws_access_key_id"
 _SECRET_KEY: Final = "aws_secret_access_key"  # noqa: S105  the name of a key in a Secret
 _TOKEN: Final = "aws_session_token"  # noqa: S105  the same
@@ -73,6 +76,7 @@ class AwsClients:
         self._session = boto3.Session()
         self._making = threading.Lock()  # a session is not thread-safe
         self._known: dict[Access, Clients] = {}
+        self._used: dict[Access, float] = {}
         self._doubted: set[Access] = set()
         self._turns: defaultdict[Access, asyncio.Lock] = defaultdict(asyncio.Lock)
         # Retries are the engine's: it knows what may be tried again, and what is no longer wanted.
@@ -125,7 +129,13 @@ class AwsClients:
     async def _clients(self, access: Access) -> Clients:
         async with self._turns[access]:
             now, known = self._monotonic(), self._known.get(access)
-            if known is not None and now < known.renew_at:
+            idle = now - self._used.get(access, now)
+            self._used[access] = now
+            if known is not None and idle > _IDLE_SECONDS:
+                known.close()
+            # Whoever rotates a key changes the Secret before AWS refuses the old one.
+            rotated = access in self._doubted and access.credentials.secret is not None
+            if known is not None and now < known.renew_at and not rotated:
                 return known
             try:
                 return await self._make(access)
@@ -139,7 +149,7 @@ class AwsClients:
     async def _make(self, access: Access) -> Clients:
         keys, seconds = await self._sign_in(access)
         known = self._known.get(access)
-        if known is None or known.keys != keys or access in self._doubted:
+        if known is None or known.keys != keys or (access in self._doubted and keys.id is None):
             ends_at = self._monotonic() + seconds
             made = await _repeatable(
                 self._in_thread("aws:CreateClient", lambda: self._build(access.region, keys, ends_at))
