@@ -75,5 +75,5 @@ class Pacing:
         buckets = map(self.bucket, ("AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"))
         tokens, rate = min((bucket.tokens(now), bucket.rate) for bucket in buckets)
         scarcity = max(1.0 - tokens / len(active) / _PLENTY, 0.0)
-        fair_share = (len(active) - 1) / rate
+        fair_share = len(active) / rate
         return max(self._written[target] + fair_share * scarcity - now, 0.0)
