@@ -73,6 +73,10 @@ class Group:
         yield
         self._firewall.control.set_faults()
 
+    def struck(self) -> int:
+        """How many calls the present fault has struck so far."""
+        return sum(int(fault["struck"]) for fault in self._firewall.control.faults())
+
 
 class Firewall:
     """The security groups of one AWS account."""

@@ -1,6 +1,8 @@
 """The real operator as a process of its own, started as the tests want it, under Gatepass's own service account."""
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +42,11 @@ class Product:
     def kill(self) -> None:
         """SIGKILL, as a crash."""
         self._process.kill()
+
+    def freeze(self) -> None:
+        """SIGSTOP: what it has sent has its effect, and it does nothing about the answers."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
 
     def stop(self) -> None:
         """End it in order."""

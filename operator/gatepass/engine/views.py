@@ -52,7 +52,8 @@ class Views:
         if resource is None or uid != resource.uid or session.status.phase in FINAL:
             return ResourceView(key, uid, refusal=refusal)
         if standing is None:
-            return ResourceView(key, uid, refusal=refusal, left=end is not None and granted, fresh=True)
+            left = end is not None and (granted or self._blind(session, before))
+            return ResourceView(key, uid, refusal=refusal, left=left, fresh=True)
         if end is None and refusal is None:
             return self._wanted(session, resource, standing)
         remaining, uncertain = self._remaining(session, resource, standing)
@@ -213,7 +214,8 @@ class Views:
         """Is there nothing that a deleted resource has to wait for?"""
         if any(self._uses(session, resource) for session in self._state.store.sessions_of(resource.key)):
             return False
-        return standing is None or all(self.empty(target, standing) for target in standing.everywhere())
+        # Without a standing nobody has looked yet since the start: rules of an earlier process may be there.
+        return standing is not None and all(self.empty(target, standing) for target in standing.everywhere())
 
     def _capacity(self, standing: Standing) -> Capacity | None:
         known = [(target, self._state.target(target)) for target in standing.usable()]
