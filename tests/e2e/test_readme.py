@@ -10,6 +10,7 @@ from tests.e2e.firewall import Group
 
 _README = Path(__file__).parents[2] / "README.md"
 _BLOCK = re.compile(r"<!-- run -->\n```sh\n(.*?)```", re.DOTALL)
+_MANIFEST = re.compile(r"```yaml\n(apiVersion: .*?)```", re.DOTALL)
 _CLEAN_UP = """
 kubectl delete --namespace shop accesssessions,protectedresources --all --timeout=30s
 kubectl delete namespace shop --wait=false
@@ -38,6 +39,8 @@ def test_the_quick_start_works(sandbox: Sandbox, group: Group, account: AwsAccou
     assert group.id in (tmp_path / "policy.json").read_text()
     try:
         paste(use)
+        for manifest in _MANIFEST.findall(_README.read_text()):
+            paste(f"kubectl apply --dry-run=server --validate=strict -f - <<'EOF'\n{manifest}EOF")
         assert "Active" in paste(session)
         assert group.open_to() == {("203.0.113.7/32", 5432)}
         paste(stop)

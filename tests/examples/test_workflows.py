@@ -1,6 +1,8 @@
 """GitHub's workflow, as actionlint sees it."""
 
+import re
 import subprocess
+import textwrap
 from pathlib import Path
 
 from gatepass.sandbox import binaries
@@ -39,6 +41,14 @@ def test_actionlint_has_nothing_to_say() -> None:
     for workflow in workflows:
         answer = _actionlint(workflow)
         assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_actionlint_has_nothing_to_say_of_the_snippet_in_the_readme(tmp_path: Path) -> None:
+    (snippet,) = re.findall(r"```yaml\n(env:.*?)```", (EXAMPLES.parent / "README.md").read_text(), re.DOTALL)
+    workflow = tmp_path / "workflow.yaml"
+    workflow.write_text("on: push\njobs:\n  test:\n    runs-on: ubuntu-latest\n" + textwrap.indent(snippet, "    "))
+    answer = _actionlint(workflow)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
 def test_actionlint_would_say_it(tmp_path: Path) -> None:

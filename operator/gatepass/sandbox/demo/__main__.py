@@ -7,6 +7,7 @@ from rich.console import Console
 from gatepass.sandbox.demo.tour import Tour
 
 _PLAIN_WIDTH = 120
+_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -16,7 +17,11 @@ def main() -> None:
         "[bold]Gatepass[/] opens cloud firewalls for CI jobs, for exactly as long as they need it.\n"
         "What follows is kubectl and boto3 against a Kubernetes API server and an EC2 emulator on this machine."
     )
-    sys.exit(0 if Tour(console).run() else 1)
+    try:
+        held = Tour(console).run()
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    sys.exit(0 if held else 1)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
+from rich.syntax import Syntax
 
 from gatepass.sandbox.demo import manifests
 from gatepass.sandbox.demo.watch import Watch
@@ -191,8 +192,14 @@ class Tour:
 
     def _apply(self, text: str, *, as_runner: bool = False, show: bool = True) -> None:
         if show:
-            self._console.print(text.strip(), style="dim", markup=False)
+            self._show_yaml(text.strip())
         self._kubectl("apply", "-f", "-", *(manifests.AS_RUNNER if as_runner else ()), stdin=text)
+
+    def _show_yaml(self, text: str) -> None:
+        if self._console.is_terminal:
+            self._console.print(Syntax(text, "yaml", theme="ansi_dark", background_color="default", word_wrap=True))
+        else:
+            self._console.print(text, markup=False, soft_wrap=True)
 
     def _patch(self, session: str, spec: dict[str, Any]) -> None:
         patch = json.dumps({"spec": spec})
