@@ -180,6 +180,22 @@ async def test_when_others_empty_the_bucket_the_call_may_be_made_again(aws_world
     assert isinstance(outcomes[RULES[0]], Granted)
 
 
+async def test_when_others_empty_the_bucket_the_targets_share_what_comes(aws_world: AwsWorld, vault: Vault) -> None:
+    one, other = aws_world.firewall(), aws_world.firewall()
+    at_a_stand = AwsSecurityGroups(vault, monotonic=lambda: 1000.0)
+    try:
+        for target in (one, other):
+            await at_a_stand.grant(aws_world.access, target, NEW[:1], OWNER)
+        assert at_a_stand.delay(one) == 0
+        aws_world.aws.control.set_faults(
+            Fault(kind="error", action=GRANT, account=aws_world.aws.account, code="RequestLimitExceeded", status=503)
+        )
+        await at_a_stand.grant(aws_world.access, other, NEW[1:2], OWNER)
+        assert at_a_stand.delay(one) > 0
+    finally:
+        at_a_stand.close()
+
+
 async def test_where_nobody_listens_nothing_was_sent(monkeypatch: pytest.MonkeyPatch, aws_world: AwsWorld) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     vault = Vault({("team", "keys"): {"aws_access_key_id": "AKIAUNREACHABLE00001", "aws_secret_access_key": "s"}})
