@@ -2,17 +2,20 @@
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-GATEPASS = (sys.executable, "-m", "gatepass")
+from gatepass.sandbox.environment import Sandbox
 
 
-def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False)
+def _run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(
+        command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False
+    )
 
 
 def test_the_tour_holds() -> None:
-    tour = _run([*GATEPASS, "demo"])
+    tour = _run("gatepass", "demo")
     assert tour.returncode == 0, tour.stdout + tour.stderr
     told = [
         "the office's rule is the only one of staging-db",
@@ -35,10 +38,10 @@ def test_the_tour_holds() -> None:
     assert "\x1b" not in tour.stdout, "colour is for terminals"
 
 
-def test_a_step_that_fails_is_named() -> None:
-    without_operator = ["sandbox", "run", "--no-operator", "--", sys.executable, "-m", "gatepass.sandbox.demo"]
-    tour = _run([*GATEPASS, *without_operator])
+def test_a_step_that_fails_is_named(sandbox: Sandbox) -> None:
+    not_an_admin = {**sandbox.env, "KUBECONFIG": str(sandbox.operator_kubeconfig)}
+    tour = _run("gatepass.sandbox.demo", env=not_an_admin)
     assert tour.returncode == 1, tour.stdout + tour.stderr
-    assert "Failed in step 2, A door that sessions may open" in tour.stdout
-    assert "timed out waiting for the condition on protectedresources/staging-db" in tour.stdout
+    assert "Failed in step 2, A door that sessions may open:\nkubectl create failed: " in tour.stdout
+    assert 'cannot create resource "namespaces"' in tour.stdout
     assert "Everything that was said held" not in tour.stdout
