@@ -91,6 +91,20 @@ async def login(client: ApiClient) -> kopf.ConnectionInfo:
     )
 
 
+class _NoDiffs(kopf.DiffBaseStorage):
+    """No handler of ours asks for diffs, for which kopf would copy every object of every event."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Nothing to compare."""
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> None:
+        """Nothing was kept."""
+
+    def store(self, **_: Any) -> None:
+        """Nothing is kept."""
+
+
 async def watch(
     client: ApiClient, engine: Engine, namespaces: Sequence[str], stop: asyncio.Event, ready: Callable[[], None]
 ) -> None:
@@ -104,6 +118,7 @@ async def watch(
 
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
+    settings.persistence.diffbase_storage = _NoDiffs()
     settings.scanning.disabled = True
     settings.watching.server_timeout = _WATCH_SECONDS
     settings.watching.client_timeout = _WATCH_SECONDS + 10
