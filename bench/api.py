@@ -15,6 +15,7 @@ import aiohttp
 SESSIONS = "/apis/gatepass.dev/v1alpha1/namespaces/{}/accesssessions"
 MERGE_PATCH = "application/merge-patch+json"
 CONNECTIONS = 64
+AGAIN_SECONDS = 0.1
 
 
 class RefusedError(Exception):
@@ -74,6 +75,7 @@ class Watch:
         self._ready: defaultdict[str, asyncio.Future[float]] = defaultdict(asyncio.Future)
         self._gone: defaultdict[str, asyncio.Future[float]] = defaultdict(asyncio.Future)
         self._following = asyncio.Event()
+        self._version: str | None = None
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._follow())
@@ -95,15 +97,21 @@ class Watch:
         return await self._gone[name]
 
     async def _follow(self) -> None:
-        # The API server ends a watch now and then; without a version, the next one begins with what there is.
+        # A busy API server ends watches: go on from where it was, or, if that is too long ago, from what there is now.
         while True:
-            async with self._api.stream(f"{self._path}?watch=1") as answer:
+            since = f"&resourceVersion={self._version}" if self._version else ""
+            async with self._api.stream(f"{self._path}?watch=1{since}") as answer:
+                if answer.status >= 400:
+                    self._version = None
+                    await asyncio.sleep(AGAIN_SECONDS)
+                    continue
                 self._following.set()
                 async for line in answer.content:
                     self._see(json.loads(line), time.monotonic())
 
     def _see(self, event: Mapping[str, Any], now: float) -> None:
         seen = event["object"]
+        self._version = seen["metadata"].get("resourceVersion") if event["type"] != "ERROR" else None
         name = seen["metadata"].get("name", "")
         if event["type"] == "DELETED":
             _settle(self._gone[name], now)

@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 
 AT_A_TIME = 64
+AGAIN_SECONDS = 0.1
 
 
 async def main(config: dict[str, Any], namespace: str, status: dict[str, Any]) -> None:
@@ -37,17 +38,24 @@ async def main(config: dict[str, Any], namespace: str, status: dict[str, Any]) -
                 await answer.read()
 
         seen: set[str] = set()
-        # The API server ends a watch now and then; without a version, the next one begins with what there is.
+        since = ""
+        # A busy API server ends watches: go on from where it was, or, if that is too long ago, from what there is now.
         while True:
-            async with http.get(f"{path}?watch=1", timeout=aiohttp.ClientTimeout(total=None)) as answer:
+            async with http.get(f"{path}?watch=1{since}", timeout=aiohttp.ClientTimeout(total=None)) as answer:
+                if answer.status >= 400:
+                    since = ""
+                    await asyncio.sleep(AGAIN_SECONDS)
+                    continue
                 if not seen:
                     sys.stdout.write("watching\n")
                     sys.stdout.flush()
                 async for line in answer.content:
-                    name = json.loads(line)["object"]["metadata"].get("name", "")
-                    if name and name not in seen:
-                        seen.add(name)
-                        writes.create_task(write(name))
+                    event = json.loads(line)
+                    metadata = event["object"]["metadata"]
+                    since = f"&resourceVersion={metadata['resourceVersion']}" if event["type"] != "ERROR" else ""
+                    if event["type"] != "ERROR" and metadata["name"] not in seen:
+                        seen.add(metadata["name"])
+                        writes.create_task(write(metadata["name"]))
 
 
 if __name__ == "__main__":
