@@ -19,6 +19,7 @@ class SlowFirewalls(MemoryFirewalls):
         self.lose_answers = False
         self.blind = False
         self.revoke_refused = False
+        self.refused_calls = 0
 
     async def identify(self, access: Access) -> str:
         if access.credentials.secret and access.credentials.secret[1] in self.refused:
@@ -37,5 +38,6 @@ class SlowFirewalls(MemoryFirewalls):
 
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
         if self.revoke_refused:
+            self.refused_calls += 1
             raise ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "the call was refused")
         return await super().revoke(access, target, ids)

@@ -117,6 +117,7 @@ class Engine:
             before = None
         if before is None or _decides(before) != _decides(resource):
             self._verifier.queue.add(resource.key)
+            self._touch_targets(resource.key)
             self._touch_users(resource.key)
         self._resources.queue.add(resource.key)
 
@@ -142,8 +143,10 @@ class Engine:
 
     def _verified(self, key: Key, before: Standing | None) -> None:
         after = self._state.standings.get(key)
-        for target in {*(before.everywhere() if before else ()), *(after.everywhere() if after else ())}:
-            self._reconciler.queue.add(target)
+        if before is None or after is None or not before.says_the_same_as(after):
+            # Only then: a target whose calls fail is verified again, and must not lose its backoff by that.
+            for target in {*(before.everywhere() if before else ()), *(after.everywhere() if after else ())}:
+                self._reconciler.queue.add(target)
         self._touch_users(key)
         self._resources.queue.add(key)
 
@@ -156,6 +159,11 @@ class Engine:
                 if holders is None or session.uid in holders or not unmoved:
                     self._sessions.queue.add(session.key)
             self._resources.queue.add(key)
+
+    def _touch_targets(self, resource: Key) -> None:
+        standing = self._state.standings.get(resource)
+        for target in standing.everywhere() if standing else ():
+            self._reconciler.queue.add(target)
 
     def _touch_users(self, resource: Key) -> None:
         for session in self.store.sessions_of(resource):
@@ -170,12 +178,10 @@ class Engine:
                 self._sessions.queue.add(key)
 
     def _forget_resource(self, resource: ProtectedResource) -> None:
-        standing = self._state.standings.get(resource.key)
+        self._touch_targets(resource.key)
         self._state.set_standing(resource.key, None)
         self._verifier.queue.forget(resource.key)
         self._resources.forget(resource)
-        for target in standing.everywhere() if standing else ():
-            self._reconciler.queue.add(target)
 
 
 def _decides(resource: ProtectedResource) -> tuple[int, bool, bool]:

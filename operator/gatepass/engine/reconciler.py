@@ -302,11 +302,11 @@ class Reconciler:
     def _failed(self, known: TargetState, access: Access, error: ProviderError) -> None:
         known.refusals[access] = error
         log.warning("call failed", target=str(known.target), reason=error.reason, error=error.message)
-        if error.failure is Failure.NOT_FOUND:
+        if error.failure in (Failure.NOT_FOUND, Failure.FORBIDDEN):
             self._doubt(known.target)
 
     def _doubt(self, target: Target) -> None:
-        """The target may be gone: verify again whoever names it."""
+        """The target may be gone, or the credentials may have changed: verify again whoever names it."""
         known = self._state.target(target)
         if known.trouble is None or known.trouble.failure is not Failure.RETRY:
             for key in self._state.tenants[target]:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from gatepass.core.desired import ClaimKey
@@ -31,6 +31,10 @@ class Standing:
     targets: Mapping[Target, TargetFacts | ProviderError]
     draining: Mapping[Target, TargetFacts | ProviderError]
     verified_at: datetime
+
+    def says_the_same_as(self, other: "Standing") -> bool:
+        """Do both tell the same, but for when it was looked?"""
+        return replace(self, verified_at=other.verified_at, generation=other.generation) == other
 
     def usable(self) -> list[Target]:
         """The targets that new rules may go to."""
