@@ -1,6 +1,7 @@
 """The engine's promises under a virtual clock: what no end-to-end test can time so exactly."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
@@ -10,7 +11,7 @@ from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, EndedReason, Phase, ResourceState
 from gatepass.engine.targets import READS_LAG_SECONDS
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.world import OWNER, World
+from tests.engine.world import BIG_BANG, OWNER, World
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -336,3 +337,34 @@ async def test_calls_that_are_refused_back_off(world: World, cloud: SlowFirewall
         await asyncio.sleep(100)
         assert cloud.refused_calls <= 10
         assert cloud.calls["identify"] - before["identify"] <= 12
+
+
+async def test_nobody_is_believed_without_the_policies_or_before_them(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        world.cluster.verified_since = None
+        forged = world.session("forged")
+        await asyncio.sleep(5)
+        assert world.status(forged).resources[0].reason == "RequesterUnverified"
+        world.cluster.verified_since = BIG_BANG + timedelta(seconds=10)
+        await asyncio.sleep(20)
+        assert world.status(forged).resources[0].reason == "RequesterUnverified"
+        assert cloud.rules(group) == {}
+        honest = world.session("honest")
+        await asyncio.sleep(5)
+        assert world.status(honest).phase is Phase.ACTIVE
+
+
+async def test_a_record_that_is_over_can_be_deleted_without_us(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        session = world.session(duration="1m")
+        await asyncio.sleep(70)
+        assert world.status(session).phase is Phase.EXPIRED
+        assert world.cluster.get(AccessSession, session.key).metadata.finalizers == ()
+        await asyncio.sleep(60)
+        assert world.cluster.get(AccessSession, session.key).metadata.finalizers == ()
+        await asyncio.sleep(24 * 3600)
+        assert (AccessSession, session.key) not in world.cluster.objects

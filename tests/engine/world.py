@@ -41,6 +41,7 @@ class InMemoryCluster:
         self.writes: list[tuple[str, Key]] = []
         self.refuse: Callable[[str], bool] = lambda _verb: False
         self.allowed: Callable[[Requester, Key], bool] = lambda _who, _key: True
+        self.verified_since: datetime | None = BIG_BANG - timedelta(days=1)
         self._version = 0
 
     def put(self, changed: Custom, **metadata: Any) -> Any:
@@ -109,8 +110,8 @@ class InMemoryCluster:
     async def may_use(self, requester: Requester, resource: Key) -> bool:
         return self.allowed(requester, resource)
 
-    async def requesters_are_verified(self) -> bool:
-        return True
+    async def requesters_verified_since(self) -> datetime | None:
+        return self.verified_since
 
     async def hold_secret(self, namespace: str, name: str) -> None:
         self.writes.append(("hold_secret", Key(namespace, name)))

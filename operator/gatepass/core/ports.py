@@ -148,6 +148,10 @@ class ClusterError(Exception):
     """The API server refused or failed a call; it may work in a moment."""
 
 
+class ConflictError(ClusterError):
+    """Somebody has changed the object in between; the newer version is on its way."""
+
+
 class Cluster(Protocol):
     """Everything that is written to the API server. Every method raises GoneError or ClusterError."""
 
@@ -177,8 +181,8 @@ class Cluster(Protocol):
         """Has the requester the verb `use` on the ProtectedResource?"""
         ...
 
-    async def requesters_are_verified(self) -> bool:
-        """Are the admission policies in force that make the requested-by annotation true?"""
+    async def requesters_verified_since(self) -> datetime | None:
+        """Since when admission policies make the requested-by annotation true; None when they are not in force."""
         ...
 
     async def hold_secret(self, namespace: str, name: str) -> None:

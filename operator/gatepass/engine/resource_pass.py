@@ -5,7 +5,7 @@ from typing import Final
 import structlog
 
 from gatepass.core.plan import is_ours
-from gatepass.core.ports import Clock, Cluster, ClusterError, GoneError
+from gatepass.core.ports import Clock, Cluster, ClusterError, ConflictError, GoneError
 from gatepass.core.resource_status import resource_status
 from gatepass.core.types.common import ABANDON, Key
 from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
@@ -40,6 +40,8 @@ class ResourcePass:
             await self._pass(resource)
         except GoneError:
             return
+        except ConflictError:
+            self.queue.retry(key)
         except ClusterError as error:
             log.warning("cannot write", resource=str(key), error=str(error))
             self.queue.retry(key)
@@ -54,6 +56,8 @@ class ResourcePass:
             await self._release(resource)
 
     async def _report(self, resource: ProtectedResource, standing: Standing) -> None:
+        if self._first_read_is_under_way(standing):
+            return  # a moment from now there is something to say
         at = self._clock.monotonic()
         wait = self._written.get(resource.uid, float("-inf")) + WRITE_EVERY_SECONDS - at
         if wait > 0:
@@ -67,6 +71,10 @@ class ResourcePass:
         updated = await self._cluster.write_resource_status(resource, status)
         self._state.store.put_resource(updated)
         self._announce(resource, status)
+
+    def _first_read_is_under_way(self, standing: Standing) -> bool:
+        known = (self._state.target(target) for target in standing.usable())
+        return any(target.read_at is None and target.trouble is None for target in known)
 
     def _announce(self, resource: ProtectedResource, status: ProtectedResourceStatus) -> None:
         """Events on transitions only."""

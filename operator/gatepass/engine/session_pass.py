@@ -9,7 +9,7 @@ import structlog
 from gatepass.core.desired import ClaimKey
 from gatepass.core.lifecycle import End
 from gatepass.core.policy import Refusal
-from gatepass.core.ports import Clock, Cluster, ClusterError, GoneError
+from gatepass.core.ports import Clock, Cluster, ClusterError, ConflictError, GoneError
 from gatepass.core.rules import Target
 from gatepass.core.status import ResourceView, session_status
 from gatepass.core.types.common import NEVER, Key
@@ -67,6 +67,8 @@ class SessionPass:
             refused = await self._pass(session)
         except GoneError:
             return  # its event, or that of the next one of its name, is on the way
+        except ConflictError:
+            self.queue.retry(key)
         except ClusterError as error:
             log.warning("cannot write", session=str(key), error=str(error))
             self.queue.retry(key)
@@ -75,10 +77,11 @@ class SessionPass:
 
     async def _pass(self, session: AccessSession) -> bool:
         """Answers whether admission refused something, which an administrator may change without an event."""
-        if not session.held and not session.deleting:
+        over = self._grants.end(session, self._clock.now()) is not None
+        if not session.held and not session.deleting and not over:
             await self._cluster.hold(session)
             return False
-        refused = self._grants.end(session, self._clock.now()) is None and await self._admit(session)
+        refused = not over and await self._admit(session)
         now = self._clock.now()
         end = self._grants.end(session, now)
         self._touch_targets(session, now)
@@ -101,12 +104,8 @@ class SessionPass:
         requester = requester_of(session)
         if requester is None:
             return Refusal("RequesterUnknown", "the annotation gatepass.dev/requested-by is missing or cannot be read")
-        if not self._unverified and not await self._cluster.requesters_are_verified():
-            return Refusal(
-                "RequesterUnverified",
-                "Gatepass's admission policies are not in force, so that nobody vouches for "
-                "the annotation gatepass.dev/requested-by: install them (gatepass manifests)",
-            )
+        if not self._unverified and (unverified := await self._unvouched(session)):
+            return unverified
         if await self._cluster.may_use(requester, key):
             return None
         return Refusal(
@@ -114,6 +113,22 @@ class SessionPass:
             f'user "{requester.username}" may not use ProtectedResource {key}: '
             'needs the verb "use" on protectedresources',
         )
+
+    async def _unvouched(self, session: AccessSession) -> Refusal | None:
+        since = await self._cluster.requesters_verified_since()
+        if since is None:
+            return Refusal(
+                "RequesterUnverified",
+                "Gatepass's admission policies are not in force, so that nobody vouches for "
+                "the annotation gatepass.dev/requested-by: install them (gatepass manifests)",
+            )
+        if session.metadata.creation_timestamp <= since:
+            return Refusal(
+                "RequesterUnverified",
+                "the session is older than Gatepass's admission policies, so that nobody vouches for "
+                "its annotation gatepass.dev/requested-by: create it again",
+            )
+        return None
 
     def _touch_targets(self, session: AccessSession, now: datetime) -> None:
         """Send every target that the session names through a pass, when what it wants there has changed."""
@@ -189,12 +204,12 @@ class SessionPass:
         end = self._grants.end(session, now)
         if end is None or not end.latched or any(v.left for v in self._views.of_session(session, end, now)):
             return
-        if session.deleting:
-            if session.held:
-                await self._cluster.release(session)
+        if session.held and (session.deleting or session.status.phase in FINAL):
+            # Also when nobody deletes it: a record must not outlive Gatepass as something that cannot be deleted.
+            await self._cluster.release(session)
             return
         ttl = self._ttl(session)
-        if ttl is not None and session.status.phase in FINAL and end.at + ttl <= now:
+        if not session.deleting and ttl is not None and session.status.phase in FINAL and end.at + ttl <= now:
             await self._cluster.delete_session(session)
 
     def forget(self, session: AccessSession) -> None:

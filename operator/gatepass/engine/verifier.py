@@ -8,7 +8,17 @@ from typing import Final
 import structlog
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
-from gatepass.core.ports import Access, Clock, Cluster, ClusterError, Credentials, GoneError, Provider, TargetFacts
+from gatepass.core.ports import (
+    Access,
+    Clock,
+    Cluster,
+    ClusterError,
+    ConflictError,
+    Credentials,
+    GoneError,
+    Provider,
+    TargetFacts,
+)
 from gatepass.core.rules import Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
@@ -99,6 +109,9 @@ class Verifier:
                 return
             standing = await self.verify(resource)
         except GoneError:
+            return
+        except ConflictError:
+            self.queue.retry(key)
             return
         except ClusterError as error:
             log.warning("cannot reach the API server", resource=str(key), error=str(error))

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import aiohttp
 from kubernetes.aio.client import ApiClient, ApiException
 
-from gatepass.core.ports import ClusterError, GoneError
+from gatepass.core.ports import ClusterError, ConflictError, GoneError
 from gatepass.core.types.common import GROUP, VERSION, Custom
 from gatepass.core.types.resource import PLURAL as RESOURCES
 from gatepass.core.types.resource import ProtectedResource
@@ -20,10 +20,6 @@ MERGE_PATCH: Final = "application/merge-patch+json"
 _TIMEOUT_SECONDS: Final = 10.0
 _PAGE: Final = 500
 _PLURALS: Final[Mapping[type[Custom], str]] = {AccessSession: SESSIONS, ProtectedResource: RESOURCES}
-
-
-class ConflictError(ClusterError):
-    """Somebody changed the object in between."""
 
 
 def path_of(kind: type[Custom], namespace: str = "", name: str = "", subresource: str = "") -> str:

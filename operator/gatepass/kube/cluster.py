@@ -2,17 +2,18 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import structlog
 
 from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.ports import ClusterError, GoneError
+from gatepass.core.ports import ClusterError, ConflictError, GoneError
 from gatepass.core.types.common import FINALIZER, GROUP, Custom, Key
 from gatepass.core.types.resource import PLURAL as RESOURCES
 from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester
-from gatepass.kube.api import MERGE_PATCH, ConflictError, KubeApi, path_of
+from gatepass.kube.api import MERGE_PATCH, KubeApi, path_of
 from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.events import Events
 
@@ -33,7 +34,7 @@ class KubeCluster:
         self._clock = clock
         self._policies = policies
         self._answers: dict[tuple[Requester, Key], tuple[float, bool]] = {}
-        self._verified: tuple[float, bool] = (float("-inf"), False)
+        self._verified: tuple[float, datetime | None] = (float("-inf"), None)
 
     # finalizers
 
@@ -108,17 +109,18 @@ class KubeCluster:
         self._answers[requester, resource] = (now, answer)
         return answer
 
-    async def requesters_are_verified(self) -> bool:
-        """Are the policies and their bindings there that vouch for requested-by? Asked at most every 30 s."""
+    async def requesters_verified_since(self) -> datetime | None:
+        """When the youngest of the policies and bindings was made that vouch for requested-by; asked every 30 s."""
         now = self._clock.monotonic()
         asked, answer = self._verified
         if now < asked + _ANSWER_KEPT_SECONDS:
             return answer
-        answer = await self._policies_in_force()
+        answer = await self._policies_made_at()
         self._verified = (now, answer)
         return answer
 
-    async def _policies_in_force(self) -> bool:
+    async def _policies_made_at(self) -> datetime | None:
+        made: list[datetime] = []
         base = "/apis/admissionregistration.k8s.io/v1"
         try:
             for name in self._policies:
@@ -126,10 +128,11 @@ class KubeCluster:
                 binding = await self._api.call("GET", f"{base}/validatingadmissionpolicybindings/{name}")
                 fails_closed = policy["spec"].get("failurePolicy", "Fail") == "Fail"
                 if not fails_closed or "Deny" not in binding["spec"].get("validationActions", ()):
-                    return False
+                    return None
+                made += [datetime.fromisoformat(each["metadata"]["creationTimestamp"]) for each in (policy, binding)]
         except GoneError:
-            return False
-        return True
+            return None
+        return max(made)
 
     # secrets
 

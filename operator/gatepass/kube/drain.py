@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from gatepass.core.ports import ClusterError, GoneError
-from gatepass.core.types.common import Key
+from gatepass.core.types.common import FINALIZER, Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.kube.api import MERGE_PATCH, KubeApi, path_of
@@ -55,10 +55,10 @@ async def _stop_all(
     async for body in api.each(AccessSession, namespaces):
         metadata, status = body["metadata"], body.get("status", {})
         key = Key(metadata["namespace"], metadata["name"])
-        if status.get("phase") in _FINAL:
+        if status.get("phase") in _FINAL and FINALIZER not in metadata.get("finalizers", ()):
             continue
         left[key] = _why(status)
-        if metadata["uid"] not in stopped:
+        if status.get("phase") not in _FINAL and metadata["uid"] not in stopped:
             await _stop(api, key)
             stopped.add(metadata["uid"])
             tell(f"stopping {key}")

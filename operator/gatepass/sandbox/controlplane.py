@@ -29,7 +29,8 @@ _CONTROLLERS = (
     "clusterrole-aggregation-controller",
     "validatingadmissionpolicy-status-controller",
 )
-_NOT_YET = {HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE}
+# Forbidden: the policy that refuses an unstamped session may be in force before the one that stamps it.
+_NOT_YET = {HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE}
 _AUDIT_POLICY: Mapping[str, Any] = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -198,7 +199,7 @@ def wait_until_served(
     path: str,
     probe: Mapping[str, Any],
     complete: Callable[[Mapping[str, Any]], bool],
-    seconds: float = 30.0,
+    seconds: float = 60.0,
 ) -> None:
     """Poll until a server-side dry run of creating `probe` at `path` succeeds with an answer that is `complete`.
 

@@ -133,7 +133,11 @@ class Sandbox:
         return self.control_plane.write_kubeconfig(path, name, token, namespace)
 
     def _environment(self) -> dict[str, str]:
-        inherited = {name: value for name, value in os.environ.items() if name not in MISLEADING}
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in MISLEADING and not name.startswith("GATEPASS_")
+        }
         direct = ",".join(
             filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "127.0.0.1,localhost"))
         )
@@ -143,6 +147,7 @@ class Sandbox:
             "no_proxy": direct,
             "PATH": os.pathsep.join((str(self._programs), str(Path(sys.executable).parent), inherited.get("PATH", ""))),
             "KUBECONFIG": str(self.kubeconfig),
+            "KUBERC": "off",  # a person's own defaults for kubectl
             **self._cloud.env,
             "GATEPASS_TOKEN": self.control_plane.admin_token,
             "GATEPASS_OPERATOR_KUBECONFIG": str(self.operator_kubeconfig),
