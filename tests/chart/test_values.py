@@ -69,7 +69,6 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         "logFormat": "json",
         "logLevel": "debug",
         "healthPort": 8081,
-        "metricsPort": 9091,
         "admissionUnverified": True,
         "extraEnv": [{"name": "AWS_REGION", "value": "eu-central-1"}],
     }
@@ -107,7 +106,6 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         ({"logLevel": "verbose"}, "logLevel"),
         ({"logFormat": "xml"}, "logFormat"),
         ({"healthPort": 65536}, "healthPort"),
-        ({"metricsPort": "9090"}, "metricsPort"),
         ({"admissionUnverified": "yes"}, "admissionUnverified"),
         ({"installId": "two words"}, "installId"),
         ({"crds": {"enabled": "no"}}, "crds"),

@@ -110,8 +110,6 @@ subjects:
   value: {{ .Values.logFormat }}
 - name: GATEPASS_LOG_LEVEL
   value: {{ .Values.logLevel }}
-- name: GATEPASS_METRICS_PORT
-  value: {{ .Values.metricsPort | int64 | quote }}
 - name: GATEPASS_HEALTH_PORT
   value: {{ .Values.healthPort | int64 | quote }}
 - name: GATEPASS_ADMISSION_UNVERIFIED

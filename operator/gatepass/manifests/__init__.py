@@ -4,14 +4,14 @@ The CRDs are made from the models, the rest is the YAML of this package. The cha
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import yaml
 
 from gatepass.manifests.admission import Installation
 from gatepass.manifests.crd import crds
 
-__all__ = ["REQUESTER_POLICIES", "chart_files", "crds", "dump", "manifests", "requester_policies"]
+__all__ = ["chart_files", "crds", "dump", "manifests", "requester_policies"]
 
 
 def manifests(
@@ -51,9 +51,6 @@ def chart_files() -> Mapping[str, str]:
 def requester_policies(name: str = "gatepass") -> tuple[str, ...]:
     """The validating policies, with bindings of the same names, that vouch for the annotation `requested-by`."""
     return (f"{name}-requester",)
-
-
-REQUESTER_POLICIES: Final = requester_policies()
 
 
 class _Dumper(yaml.SafeDumper):
