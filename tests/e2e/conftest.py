@@ -10,6 +10,7 @@ from gatepass.core.types.session import AccessSessionStatus
 from gatepass.sandbox.cloud import ACCESS_KEY, ACCOUNT
 from gatepass.sandbox.environment import Sandbox
 from tests.conftest import AwsAccount
+from tests.e2e.credentials import Elsewhere
 from tests.e2e.firewall import Firewall, Group
 from tests.e2e.product import RESYNC_SECONDS, Product
 from tests.e2e.tenant import Tenant
@@ -81,6 +82,16 @@ def group(firewall: Firewall) -> Group:
 def other_group(firewall: Firewall) -> Group:
     """Another one."""
     return firewall.group()
+
+
+@pytest.fixture
+def elsewhere(sandbox: Sandbox, observer: Observer, owner: str) -> Iterator[Elsewhere]:
+    """Another AWS account."""
+    account = AwsAccount(sandbox.endpoint_url, sandbox.ec2)
+    key = AwsAccount(sandbox.endpoint_url, sandbox.ec2, account=account.account)
+    yield Elsewhere(account, key, observer, owner)
+    account.close()
+    key.close()
 
 
 @pytest.fixture

@@ -62,35 +62,51 @@ class Tenant:
         """Create a ProtectedResource, and wait until its status says something."""
         aws = {"region": REGION, "securityGroups": list(groups)}
         aws.update({} if credentials is None else {"credentials": dict(credentials)})
-        body = {"metadata": {"name": name}, "spec": {"aws": aws, "ports": [{"port": port} for port in ports], **spec}}
-        self.create("ProtectedResource", RESOURCE, body)
+        item = {"apiVersion": "gatepass.dev/v1alpha1", "kind": "ProtectedResource", "metadata": {"name": name}}
+        self.create({**item, "spec": {"aws": aws, "ports": [{"port": port} for port in ports], **spec}})
         wait_for(lambda: condition(self.get(RESOURCE, name), "Ready"), f"a status of {name}")
         return name
 
-    def session(
+    def session(self, *resources: str | Mapping[str, str], name: str = "it-1", **more: Any) -> str:
+        """Create an AccessSession; see `session_body`."""
+        self.create(self.session_body(*resources, name=name, **more))
+        return name
+
+    def session_body(
         self,
         *resources: str | Mapping[str, str],
         name: str = "it-1",
         cidrs: tuple[str, ...] = (ADDRESS,),
         metadata: Mapping[str, Any] | None = None,
         **spec: Any,
-    ) -> str:
-        """Create an AccessSession, for the resource `db` unless others are named."""
+    ) -> dict[str, Any]:
+        """An AccessSession, for the resource `db` unless others are named."""
         named = [{"name": each} if isinstance(each, str) else dict(each) for each in resources or ("db",)]
-        self.create(
-            "AccessSession",
-            SESSION,
-            {
-                "metadata": {"name": name, **(metadata or {})},
-                "spec": {"resources": named, "source": {"cidrs": list(cidrs)}, **spec},
-            },
-        )
-        return name
+        return {
+            "apiVersion": "gatepass.dev/v1alpha1",
+            "kind": "AccessSession",
+            "metadata": {"name": name, **(metadata or {})},
+            "spec": {"resources": named, "source": {"cidrs": list(cidrs)}, **spec},
+        }
 
-    def create(self, kind: str, plural: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Create an object of ours. Admission learns of a new resource by a watch, so a refusal may be too early."""
-        whole = {"apiVersion": "gatepass.dev/v1alpha1", "kind": kind, **body}
-        return self.api.request("POST", f"{self.path(plural)}?fieldValidation=Strict", whole)
+    def create(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Create an object of ours, as `kubectl create` does."""
+        plural = SESSION if item["kind"] == "AccessSession" else RESOURCE
+        return self.api.request("POST", f"{self.path(plural)}?fieldValidation=Strict", item)
+
+    def create_soon(self, item: Mapping[str, Any]) -> None:
+        """The same when it depends on a policy changed a moment ago, which admission learns of by a watch."""
+
+        def created() -> bool:
+            try:
+                self.create(item)
+            except KubeApiError as error:
+                if error.status != 422:
+                    raise
+                return False
+            return True
+
+        wait_for(created, "admission learns of the policy")
 
     def secret(self, name: str, **values: str) -> str:
         """Create a Secret."""
@@ -99,6 +115,23 @@ class Tenant:
             "POST", f"/api/v1/namespaces/{self.namespace}/secrets", {"metadata": {"name": name}, "data": data}
         )
         return name
+
+    def get_secret(self, name: str) -> dict[str, Any]:
+        """Read a Secret."""
+        return self.api.request("GET", f"/api/v1/namespaces/{self.namespace}/secrets/{name}")
+
+    def label(self, **labels: str) -> None:
+        """Set labels of the namespace."""
+        self.api.request("PATCH", f"/api/v1/namespaces/{self.namespace}", {"metadata": {"labels": labels}}, MERGE)
+
+    def events(self, name: str) -> list[str]:
+        """The Events about an object, as `Reason: message`, in their order."""
+        found = self.api.request("GET", f"/api/v1/namespaces/{self.namespace}/events")["items"]
+        about = [each for each in found if each["involvedObject"]["name"] == name]
+        return [
+            f"{each['reason']}: {each.get('message', '')}"
+            for each in sorted(about, key=lambda each: int(each["metadata"]["resourceVersion"]))
+        ]
 
     def get(self, plural: str, name: str) -> dict[str, Any]:
         """Read an object."""

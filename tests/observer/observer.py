@@ -132,7 +132,7 @@ class Observer:
             try:
                 self._count_uptime(self._ready())
                 objects = self._read_objects()
-                rules = self._read_rules()
+                rules = self._read_rules(objects)
             except (OSError, ValueError, KeyError) as error:
                 self.failure = repr(error)  # an outage that a test makes; `catch_up` tells if it stays
                 self._was_ready_at = None
@@ -153,8 +153,11 @@ class Observer:
         namespaces = self._api.request("GET", "/api/v1/namespaces")["items"]
         return Objects(sessions, resources, {each["metadata"]["name"]: each for each in namespaces})
 
-    def _read_rules(self) -> Rules:
+    def _read_rules(self, objects: Objects) -> Rules:
         found: Rules = {}
+        for resource in objects.resources:
+            if account := resource.get("status", {}).get("account"):
+                self._places.add((account, resource["spec"]["aws"]["region"]))
         for account, region in self._places:
             groups = self._ec2.rules(account=account, region=region)
             found.update({group: rules for group, rules in groups.items() if rules is not None})
@@ -162,9 +165,6 @@ class Observer:
 
     def _look(self, objects: Objects, rules: Rules) -> None:
         now = datetime.now(UTC)
-        for resource in objects.resources:
-            if account := resource.get("status", {}).get("account"):
-                self._places.add((account, resource["spec"]["aws"]["region"]))
         if self._objects is not None:
             # The rules of the last round were read between the last listing and this one.
             self._look_for_gaps(self._objects.promised(now) & objects.promised(now))

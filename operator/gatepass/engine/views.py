@@ -181,7 +181,7 @@ class Views:
             refusal=standing.refusal,
             targets=standing.targets,
             draining=standing.draining,
-            drained=frozenset(target for target in standing.draining if self.empty(target, standing)),
+            drained=frozenset(target for target in standing.draining if self.empty(target, resource, standing)),
             capacity=self._capacity(standing),
             active=sum(1 for s in live if not self._grants.closed(s, now)),
             users=sorted(str(s.key) for s in sessions if self._uses(s, resource)),
@@ -199,7 +199,7 @@ class Views:
         granted = was_granted(entry) and entry is not None and entry.uid == resource.uid
         return bool(granted or self._state.placements.of(ClaimKey(session.uid, resource.uid)))
 
-    def empty(self, target: Target, standing: Standing) -> bool:
+    def empty(self, target: Target, resource: ProtectedResource, standing: Standing) -> bool:
         """Is every rule of ours in the target wanted there by somebody else than a resource that leaves it?"""
         facts = standing.targets.get(target, standing.draining.get(target))
         if isinstance(facts, ProviderError):
@@ -208,14 +208,18 @@ class Views:
         if known.read_at is None or known.any_unsettled:
             return False
         placed = self._state.placements.at(target)
-        return all(rule.rule in placed for rule in known.rules.values() if is_ours(rule, self._state.owner, known=()))
+        return all(
+            rule.rule is not None and any(claim.resource != resource.uid for claim in placed.get(rule.rule, ()))
+            for rule in known.rules.values()
+            if is_ours(rule, self._state.owner, known=())
+        )
 
     def finished(self, resource: ProtectedResource, standing: Standing | None) -> bool:
         """Is there nothing that a deleted resource has to wait for?"""
         if any(self._uses(session, resource) for session in self._state.store.sessions_of(resource.key)):
             return False
         # Without a standing nobody has looked yet since the start: rules of an earlier process may be there.
-        return standing is not None and all(self.empty(target, standing) for target in standing.everywhere())
+        return standing is not None and all(self.empty(target, resource, standing) for target in standing.everywhere())
 
     def _capacity(self, standing: Standing) -> Capacity | None:
         known = [(target, self._state.target(target)) for target in standing.usable()]
