@@ -56,7 +56,7 @@ class SessionPass:
         self._touch = touch
         self._shape: dict[str, object] = {}
         self._told_place: dict[str, datetime] = {}
-        self.queue: Queue[Key] = Queue("session", self.run, workers=24)
+        self.queue: Queue[Key] = Queue("session", self.run, workers=48)
 
     async def run(self, key: Key) -> None:
         """One pass. What the API server refuses is tried again with backoff."""
