@@ -1,7 +1,7 @@
 """Figures from rounds: a table for people, JSON for machines."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.load import lasted
-from bench.rounds import Floors, Gatepass, Size
+from bench.rounds import Floors, Gatepass, Recorded, Size
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,11 @@ def as_json(found: Sequence[Figure], rounds: Sequence[Round], size: Size) -> dic
     }
 
 
-def _ms(seconds: Any) -> float:
+def _ms(seconds: Iterable[float]) -> float:
     return round(statistics.median(seconds) * 1000, 1)
 
 
-def _ready(recorded: Any, percent: int) -> float:
+def _ready(recorded: Recorded, percent: int) -> float:
     return percentile([each.seconds for each in recorded.openings], percent)
 
 
@@ -142,7 +142,7 @@ def _bare(floors: Floors, percent: int) -> float:
 
 
 def _step(floors: Floors, step: str) -> float:
-    return percentile([getattr(each, step) for each in floors.alone], 50)
+    return percentile([float(getattr(each, step)) for each in floors.alone], 50)
 
 
 def _floor_ready(floors: Floors, percent: int) -> float:
