@@ -46,7 +46,7 @@ def test_killed_between_the_grant_and_the_status_until_after_the_deadline(
     tenant: Tenant, product: Product, group: Group
 ) -> None:
     tenant.resource(group.id)
-    end = in_seconds(3)
+    end = in_seconds(4)
     with group.fault(kind="latency", action="AuthorizeSecurityGroupIngress", seconds=0.5):
         tenant.session(notAfter=end)
         kill_before_the_status_is_written(product, group)
@@ -59,7 +59,7 @@ def test_killed_between_the_grant_and_the_status_until_after_the_deadline(
 
 def test_down_while_sessions_end_in_every_way(tenant: Tenant, product: Product, group: Group) -> None:
     tenant.resource(group.id, staticCIDRs=[{"cidr": "198.51.100.0/28"}])
-    end = in_seconds(4)
+    end = in_seconds(5)
     for number, (name, spec) in enumerate(
         {"overdue": {"notAfter": end}, "stopped": {}, "deleted": {}, "live": {"duration": "30m"}}.items()
     ):
