@@ -73,6 +73,14 @@ class Group:
         yield
         self._firewall.control.set_faults()
 
+    def last(self) -> int:
+        """The number of the last call to EC2."""
+        return self._firewall.control.last()
+
+    def calls(self, since: int) -> list[dict[str, Any]]:
+        """The calls after that number that name this group."""
+        return [call for call in self._firewall.control.log(since) if call.get("group") == self.id]
+
     def struck(self) -> int:
         """How many calls the present fault has struck so far."""
         return sum(int(fault["struck"]) for fault in self._firewall.control.faults())
