@@ -131,6 +131,10 @@ class Provider(Protocol):
         """Seconds that a write to the target had better wait, so that it takes more along; 0 while calls are plenty."""
         ...
 
+    def patience(self, target: Target) -> float:
+        """Seconds in which nothing more to take along has come, after which such a wait may end early."""
+        ...
+
 
 class Secrets(Protocol):
     """Reads the Secrets that hold credentials."""

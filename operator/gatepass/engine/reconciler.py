@@ -74,9 +74,10 @@ class Reconciler:
         if not demand.decided:
             plan = replace(plan, revokes=())  # somebody may still want them, and comes back here once that is known
         if plan.writes and not known.has_waited:
-            delay = self._providers[target.provider].delay(target)
+            provider = self._providers[target.provider]
+            delay = provider.delay(target)
             if delay > 0:
-                known.wait(now, delay)
+                known.wait(now, delay, provider.patience(target))
                 self.queue.add(target, known.resumes_at - now)
                 return
         known.write()
@@ -138,7 +139,7 @@ class Reconciler:
     def _plan(self, known: TargetState, desired: Wishes) -> Plan:
         ours, gone = self._recorded(known, desired)
         return make_plan(
-            (want for want, _ in desired.values()), known.shown(), self._state.owner, known=ours, gone=gone
+            (want for want, _ in desired.values()), known.shown(desired), self._state.owner, known=ours, gone=gone
         )
 
     def _recorded(self, known: TargetState, desired: Iterable[Rule]) -> tuple[set[str], set[str]]:

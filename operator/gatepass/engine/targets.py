@@ -1,6 +1,6 @@
 """What is known of one firewall object: the last read, corrected by the answers to our own writes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,9 +11,6 @@ from gatepass.core.rules import ObservedRule, Rule, Target
 
 READS_LAG_SECONDS: Final = 120.0
 """How long after a write a read may still miss it: EC2 is eventually consistent, and gives no bound of its own."""
-
-COMPANY_SECONDS: Final = 0.4
-"""A wait for company is over when nobody has come for so long."""
 
 
 @dataclass(slots=True)
@@ -32,21 +29,23 @@ class TargetState:
     doubtful: set[str] = field(default_factory=set)
     resumes_at: float = 0.0
     _waits_until: float | None = None
+    _patience: float = 0.0
     _granted: dict[str, tuple[float, ObservedRule]] = field(default_factory=dict)
     _lost: dict[Rule, float] = field(default_factory=dict)
     _full_at: dict[int, int] = field(default_factory=dict)
     _holding: dict[Rule, ObservedRule] | None = None
 
-    def wait(self, now: float, longest: float) -> None:
-        """Hold writes back for company: until nobody has come for a moment, and for `longest` seconds at most."""
+    def wait(self, now: float, longest: float, patience: float) -> None:
+        """Hold writes back for company, `longest` seconds at most, or until nobody has come for `patience` seconds."""
         self._waits_until = now + longest
-        self.resumes_at = min(now + COMPANY_SECONDS, self._waits_until)
+        self._patience = patience
+        self.resumes_at = min(now + patience, self._waits_until)
 
     def joins(self, now: float) -> bool:
-        """Somebody comes; True when they join a wait, which so becomes a moment longer."""
+        """Somebody comes; True when they join a wait, which so may become longer."""
         if self._waits_until is None or now >= self.resumes_at:
             return False
-        self.resumes_at = min(now + COMPANY_SECONDS, self._waits_until)
+        self.resumes_at = min(now + self._patience, self._waits_until)
         return True
 
     @property
@@ -109,12 +108,13 @@ class TargetState:
         self.doubtful.difference_update(missed)
         return bool(missed)
 
-    def shown(self) -> list[ObservedRule]:
-        """The rules that are there for sure: a grant that the last read does not show is put again to be sure.
+    def shown(self, wanted: Container[Rule]) -> list[ObservedRule]:
+        """The rules that are there, without those that are wanted and that the last read does not show.
 
-        Somebody may have taken it away since, or the read lags, and then the firewall answers that it is a duplicate.
+        Those are put again to be sure: somebody may have taken them away, or the read lags, and then the firewall
+        answers that they are duplicates. One that is not wanted is revoked, shown or not.
         """
-        return [rule for id_, rule in self.rules.items() if id_ not in self.doubtful]
+        return [rule for id_, rule in self.rules.items() if id_ not in self.doubtful or rule.rule not in wanted]
 
     def relabelled(self, id_: str, description: str, at: float) -> None:
         """A new description was acknowledged."""

@@ -42,6 +42,7 @@ _WRITES: Final = (50.0 * _MARGIN, 5.0)
 _READS: Final = (100.0 * _MARGIN, 20.0)
 _TAGS: Final = (100.0 * _MARGIN, 10.0)
 _ACTIVE_SECONDS: Final = 10.0
+_MOMENT_SECONDS: Final = 0.4
 _PLENTY: Final = 20
 """Writes to each active target that the bucket still affords, from which on nobody waits."""
 
@@ -69,11 +70,26 @@ class Pacing:
         A target alone never waits. Many share the refill: the fewer writes to each of them the tokens afford, the
         nearer each keeps to its fair share, so that calls carry more rules instead of being more.
         """
-        active = [key for key, at in self._written.items() if now - at < _ACTIVE_SECONDS]
+        active = self._active(now)
         if target not in active or len(active) == 1:
             return 0.0
-        buckets = map(self.bucket, ("AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"))
-        tokens, rate = min((bucket.tokens(now), bucket.rate) for bucket in buckets)
+        tokens, rate = self._scarcest(now)
         scarcity = max(1.0 - tokens / len(active) / _PLENTY, 0.0)
         fair_share = len(active) / rate
         return max(self._written[target] + fair_share * scarcity - now, 0.0)
+
+    def patience(self, now: float) -> float:
+        """Seconds without company after which a wait may end early.
+
+        A moment while there is a token for each active target; the fewer there are, the nearer to its fair share.
+        """
+        active = len(self._active(now))
+        tokens, rate = self._scarcest(now)
+        return _MOMENT_SECONDS + max(active - tokens, 0.0) / rate
+
+    def _active(self, now: float) -> list[Hashable]:
+        return [key for key, at in self._written.items() if now - at < _ACTIVE_SECONDS]
+
+    def _scarcest(self, now: float) -> tuple[float, float]:
+        buckets = map(self.bucket, ("AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"))
+        return min((bucket.tokens(now), bucket.rate) for bucket in buckets)

@@ -256,6 +256,10 @@ class AwsSecurityGroups:
         """Seconds that the target's next write had better wait for company."""
         return self._pacing[target.account, target.region].delay(target, self._monotonic())
 
+    def patience(self, target: Target) -> float:
+        """Seconds without company after which its wait may end early."""
+        return self._pacing[target.account, target.region].patience(self._monotonic())
+
     # one call
 
     def _place(self, access: Access) -> tuple[str, str]:

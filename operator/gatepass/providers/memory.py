@@ -148,3 +148,8 @@ class MemoryFirewalls:
         """Calls are always plenty."""
         del target
         return 0.0
+
+    def patience(self, target: Target) -> float:
+        """Nobody waits."""
+        del target
+        return 0.0
