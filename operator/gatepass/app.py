@@ -88,6 +88,7 @@ async def _serve(
         cluster,
         clock,
     )
+    clock.corrected = engine.clock_corrected
     listing = Listing(api, engine, settings.watch_namespaces)
     # Nothing may be revoked before everything that is granted is known.
     await listing.read_at_last()

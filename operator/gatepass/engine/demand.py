@@ -96,7 +96,7 @@ class Demands:
 
     def _decided(self, tenants: Sequence[_Tenant]) -> bool:
         return all(
-            tenant.standing is not None
+            (tenant.standing is not None or not tenant.resource.held)
             and all(self._state.target(target).read_at is not None for target in tenant.usable)
             for tenant in tenants
         )

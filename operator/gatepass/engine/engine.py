@@ -91,6 +91,11 @@ class Engine:
                 self._sessions.queue.add(session)
             await asyncio.sleep(pause)
 
+    def clock_corrected(self) -> None:
+        """What was to be done at some time is to be done at another."""
+        for key in list(self.store.sessions):
+            self._sessions.queue.add(key)
+
     # events
 
     def session_seen(self, session: AccessSession) -> None:

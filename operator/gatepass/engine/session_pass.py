@@ -77,6 +77,7 @@ class SessionPass:
 
     async def _pass(self, session: AccessSession) -> bool:
         """Answers whether admission refused something, which an administrator may change without an event."""
+        self._schedule_end(session, self._clock.now())
         over = self._grants.end(session, self._clock.now()) is not None
         if not session.held and not session.deleting and not over:
             await self._cluster.hold(session)
@@ -150,7 +151,7 @@ class SessionPass:
         told = self._told_place.get(session.uid)
         refresh = told is None or (now - told).total_seconds() >= PLACE_EVERY_SECONDS
         status = session_status(session, views, end, deadline, requester_of(session), now, refresh_places=refresh)
-        self._schedule(session, status, deadline, now)
+        self._schedule(session, status, now)
         if status == session.status or self._too_early(session, views, end):
             return session
         if any(entry.state is ResourceState.WAITING for entry in status.resources) and refresh:
@@ -170,17 +171,24 @@ class SessionPass:
             return session.deleting and not any(view.trouble for view in views)
         return self._grants.closed(session, end.at) and any(view.left and not view.trouble for view in views)
 
-    def _schedule(self, session: AccessSession, status: AccessSessionStatus, deadline: datetime, now: datetime) -> None:
-        """Come back when time alone changes something."""
+    def _schedule_end(self, session: AccessSession, now: datetime) -> None:
+        """Come back when time is up, whatever fails until then."""
+        if session.status.ended_at is None:
+            resources = (self._state.store.resources.get(key) for key in session.resource_keys())
+            caps = [session.started_at + r.spec.policy.max_duration for r in resources if r is not None]
+            self._come_back(session, [self._grants.deadline(session)[0], *caps], now)
+
+    def _schedule(self, session: AccessSession, status: AccessSessionStatus, now: datetime) -> None:
+        """Come back when time alone changes what is told."""
         moments = []
         if status.ended_at is None:
-            moments.append(deadline)
-            resources = (self._state.store.resources.get(key) for key in session.resource_keys())
-            moments += [session.started_at + r.spec.policy.max_duration for r in resources if r is not None]
             if any(entry.state is ResourceState.WAITING for entry in status.resources):
                 moments.append(now + timedelta(seconds=PLACE_EVERY_SECONDS))
         elif status.phase in FINAL and (ttl := self._ttl(session)) is not None:
             moments.append(status.ended_at + ttl)
+        self._come_back(session, moments, now)
+
+    def _come_back(self, session: AccessSession, moments: list[datetime], now: datetime) -> None:
         ahead = [moment for moment in moments if moment > now]
         if ahead:
             self.queue.add(session.key, (min(ahead) - now).total_seconds())

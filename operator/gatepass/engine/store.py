@@ -3,13 +3,16 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from gatepass.core.types.common import Custom, Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession
 
 C = TypeVar("C", bound=Custom)
+
+_REMEMBERED: Final = 10_000
+"""Deletions: more than happen while one listing is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +33,15 @@ class Store:
         self.namespaces: dict[str, Namespace] = {}
         self._users: defaultdict[Key, set[Key]] = defaultdict(set)
         self._naming: defaultdict[str, set[Key]] = defaultdict(set)
+        self._gone: dict[str, None] = {}
 
     def put_session(self, session: AccessSession) -> bool:
         """Keep the session; False when it is not news."""
-        if not _is_news(self.sessions.get(session.key), session):
+        if session.uid in self._gone or not _is_news(self.sessions.get(session.key), session):
             return False
+        before = self.sessions.get(session.key)
+        if before is not None and before.uid != session.uid:
+            self.remove_session(before.key, before.uid)
         self.sessions[session.key] = session
         for key in session.resource_keys():
             self._users[key].add(session.key)
@@ -46,13 +53,14 @@ class Store:
         if session is None or session.uid != uid:
             return None
         del self.sessions[key]
+        self._bury(uid)
         for resource in session.resource_keys():
             self._users[resource].discard(key)
         return session
 
     def put_resource(self, resource: ProtectedResource) -> bool:
         """Keep the resource; False when it is not news."""
-        if not _is_news(self.resources.get(resource.key), resource):
+        if resource.uid in self._gone or not _is_news(self.resources.get(resource.key), resource):
             return False
         self.resources[resource.key] = resource
         for id_ in _target_ids(resource):
@@ -64,7 +72,14 @@ class Store:
         resource = self.resources.get(key)
         if resource is None or resource.uid != uid:
             return None
+        self._bury(uid)
         return self.resources.pop(key)
+
+    def _bury(self, uid: str) -> None:
+        """A listing that began before the deletion must not bring the object back."""
+        self._gone[uid] = None
+        while len(self._gone) > _REMEMBERED:
+            del self._gone[next(iter(self._gone))]
 
     def sessions_of(self, resource: Key) -> Iterator[AccessSession]:
         """The sessions that name the resource."""

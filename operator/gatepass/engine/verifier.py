@@ -116,6 +116,12 @@ class Verifier:
         except ClusterError as error:
             log.warning("cannot reach the API server", resource=str(key), error=str(error))
             self.queue.retry(key)
+            if before is None:
+                # Somebody may be waiting to hear of it before anything is revoked.
+                refusal = ProviderError(Failure.RETRY, "ApiServer", "the API server does not answer")
+                access = access_of(resource, self._state.owner)
+                self._state.set_standing(key, self._refused(resource, access, refusal, None))
+                self._verified(key, before)
             return
         found = [*standing.targets.values(), *standing.draining.values()]
         wrong = standing.refusal is not None or any(isinstance(facts, ProviderError) for facts in found)

@@ -1,6 +1,7 @@
 """The operator's clock, corrected by the API server's, so that both agree when time is up."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -14,10 +15,14 @@ _TOLERATED: Final = timedelta(seconds=2)
 
 
 class CorrectedClock:
-    """UTC as the API server tells it in the Date header of its answers; seconds since boot for what must not jump."""
+    """UTC as the API server tells it in the Date header of its answers; seconds since boot for what must not jump.
+
+    `corrected` is called when the difference has changed.
+    """
 
     def __init__(self) -> None:
         self._ahead = timedelta()
+        self.corrected: Callable[[], None] = lambda: None
 
     def now(self) -> datetime:
         """The present, in UTC."""
@@ -37,5 +42,6 @@ class CorrectedClock:
         if abs(ahead - self._ahead) > _TOLERATED:
             log.warning("clock differs from the API server's and is corrected", seconds_ahead=ahead.total_seconds())
             self._ahead = ahead
+            self.corrected()
         elif abs(ahead) <= _TOLERATED:
             self._ahead = timedelta()
