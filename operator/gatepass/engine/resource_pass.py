@@ -19,6 +19,9 @@ log = structlog.get_logger(__name__)
 WRITE_EVERY_SECONDS: Final = 1.0
 """A burst of sessions changes capacity many times a second; nobody reads it that often."""
 
+_SOON: Final = 0.001
+"""Seconds that are not worth another pass: clocks do not resolve much less."""
+
 
 class ResourcePass:
     """Writes status at most once a second, and holds a deleted resource until nothing of it is left."""
@@ -60,7 +63,7 @@ class ResourcePass:
             return  # a moment from now there is something to say
         at = self._clock.monotonic()
         wait = self._written.get(resource.uid, float("-inf")) + WRITE_EVERY_SECONDS - at
-        if wait > 0:
+        if wait > _SOON:
             self.queue.add(resource.key, wait)
             return
         now = self._clock.now()
