@@ -1,11 +1,15 @@
 """What fails must not hold up what has to close."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from gatepass.core.ports import ClusterError
-from gatepass.core.types.common import Key
+from gatepass.core.errors import UnknownOutcomeError
+from gatepass.core.ports import Access, ClusterError, NewRule
+from gatepass.core.rules import Target
+from gatepass.core.types.common import FINALIZER, Custom, Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase, Requester
 from tests.core.builders import a_resource, a_session
@@ -108,3 +112,82 @@ async def test_a_rule_that_a_lagging_read_hides_still_goes_when_nobody_wants_it(
         cloud.blind = False
         await asyncio.sleep(5)
         assert cloud.rules(group) == {}
+
+
+def signed_in_by(name: str) -> dict[str, Any]:
+    return {**SECRET, "credentials": {"secretRef": {"name": name}}}
+
+
+async def test_a_resource_made_again_does_not_get_the_credentials_of_the_old_one(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    cloud.create("sg-0aaa")
+    identify, grant = cloud.identify, cloud.grant
+    used: list[str] = []
+
+    async def slowly(access: Access) -> str:
+        await asyncio.sleep(4 if access.credentials.secret == ("ci", "old") else 1)
+        return await identify(access)
+
+    async def noting(access: Access, target: Target, rules: Sequence[NewRule], owner: str) -> Any:
+        used.append((access.credentials.secret or ("", ""))[1])
+        return await grant(access, target, rules, owner)
+
+    cloud.identify, cloud.grant = slowly, noting  # type: ignore[method-assign]
+    async with world.running():
+        old = world.resource(aws=signed_in_by("old"))
+        await asyncio.sleep(0.5)
+        world.cluster.put(world.cluster.get(ProtectedResource, old.key), finalizers=())
+        world.cluster.delete(ProtectedResource, old.key)
+        metadata = {"finalizers": [FINALIZER], "uid": "new"}
+        world.cluster.put(a_resource(metadata=metadata, aws=signed_in_by("new")))
+        world.session()
+        await asyncio.sleep(20)
+        assert used == ["new"]
+
+
+async def test_each_lost_answer_has_to_be_settled_by_a_read_that_can_show_it(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa")
+    grant = cloud.grant
+    async with world.running(resync=100_000):
+        world.resource()
+        await asyncio.sleep(5)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+
+        async def lost(access: Access, target: Target, rules: Sequence[NewRule], owner: str) -> Any:
+            if loop.time() - began > 30:
+                await grant(access, target, rules, owner)
+            raise UnknownOutcomeError("lost")
+
+        cloud.grant = lost  # type: ignore[method-assign]
+        cloud.blind = True
+        session = world.session(duration="24h")
+        await asyncio.sleep(40)
+        assert len(cloud.rules(group)) == 1
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(90)
+        world.session("other", cidrs=("203.0.113.8/32",))
+        await asyncio.sleep(5)
+        assert world.status(session).phase is Phase.EXPIRING
+
+
+async def test_a_shared_secret_is_let_go_when_its_resources_go_together(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa")
+    release = world.cluster.release
+
+    async def slowly(held: Custom) -> None:
+        await asyncio.sleep(0.015625)
+        await release(held)
+
+    world.cluster.release = slowly  # type: ignore[method-assign]
+    async with world.running():
+        both = [world.resource("a", aws=signed_in_by("key")), world.resource("b", aws=signed_in_by("key"))]
+        await asyncio.sleep(5)
+        for each in both:
+            world.cluster.delete(ProtectedResource, each.key)
+        await asyncio.sleep(60)
+        assert not [key for kind, key in world.cluster.objects if kind is ProtectedResource]
+        assert ("release_secret", Key("ci", "key")) in world.cluster.writes

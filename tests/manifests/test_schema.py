@@ -207,6 +207,10 @@ def test_resources_that_pass(admin: Person, spec: dict[str, Any]) -> None:
         ({"aws": {**AWS, "rulesPerSecurityGroup": 0}}, ("spec.aws.rulesPerSecurityGroup", "0", "1")),
         ({"aws": {**AWS, "rulesPerSecurityGroup": 1001}}, ("spec.aws.rulesPerSecurityGroup", "1001", "1000")),
         ({"aws": {**AWS, "credentials": {}}}, ("spec.aws.credentials", "exactly one of roleARN and secretRef")),
+        (
+            {"aws": {**AWS, "credentials": {"secretRef": {"name": "../../victim/secrets/aws"}}}},
+            ("spec.aws.credentials.secretRef.name", "../../victim/secrets/aws"),
+        ),
         ({"aws": {**AWS, "credentials": {**ROLE, **SECRET}}}, ("spec.aws.credentials", "exactly one of")),
         ({"aws": {**AWS, "credentials": {"roleARN": "admin"}}}, ("spec.aws.credentials.roleARN", "admin", "arn:aws")),
         ({"policy": {"maxDuration": "25h"}}, ("spec.policy.maxDuration", "got 25h", "from 1m to 24h")),

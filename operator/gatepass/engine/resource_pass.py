@@ -32,6 +32,7 @@ class ResourcePass:
         self._cluster = cluster
         self._clock = clock
         self._written: dict[str, float] = {}
+        self._releasing: set[str] = set()
         self.queue: Queue[Key] = Queue("resource", self.run, workers=8)
 
     async def run(self, key: Key) -> None:
@@ -54,26 +55,28 @@ class ResourcePass:
     async def _pass(self, resource: ProtectedResource) -> None:
         standing = self._state.standings.get(resource.key)
         if standing is not None:
-            await self._report(resource, standing)
+            resource = await self._report(resource, standing)
         if resource.deleting and resource.held and self._may_go(resource, standing):
             await self._release(resource)
 
-    async def _report(self, resource: ProtectedResource, standing: Standing) -> None:
+    async def _report(self, resource: ProtectedResource, standing: Standing) -> ProtectedResource:
+        """Answers with the resource as it is now."""
         if self._first_read_is_under_way(standing):
-            return  # a moment from now there is something to say
+            return resource  # a moment from now there is something to say
         at = self._clock.monotonic()
         wait = self._written.get(resource.uid, float("-inf")) + WRITE_EVERY_SECONDS - at
         if wait > _SOON:
             self.queue.add(resource.key, wait)
-            return
+            return resource
         now = self._clock.now()
         status = resource_status(resource, self._views.of_resource(resource, standing, now), now)
         if status == resource.status:
-            return
+            return resource
         self._written[resource.uid] = at
         updated = await self._cluster.write_resource_status(resource, status)
         self._state.store.put_resource(updated)
         self._announce(resource, status)
+        return updated
 
     def _first_read_is_under_way(self, standing: Standing) -> bool:
         known = (self._state.target(target) for target in standing.usable())
@@ -107,6 +110,7 @@ class ResourcePass:
         ]
 
     async def _release(self, resource: ProtectedResource) -> None:
+        self._releasing.add(resource.uid)
         secret = access_of(resource, self._state.owner).credentials.secret
         if secret is not None and not self._shared(resource, secret):
             await self._cluster.release_secret(*secret)
@@ -116,10 +120,11 @@ class ResourcePass:
         return any(
             access_of(other, self._state.owner).credentials.secret == secret
             for other in self._state.store.resources_in([resource.metadata.namespace])
-            if other.uid != resource.uid
+            if other.uid not in self._releasing
         )
 
     def forget(self, resource: ProtectedResource) -> None:
         """The resource is no more."""
         self.queue.forget(resource.key)
         self._written.pop(resource.uid, None)
+        self._releasing.discard(resource.uid)

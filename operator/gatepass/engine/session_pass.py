@@ -229,6 +229,8 @@ class SessionPass:
         self._grants.forget(session)
         for key in session.resource_keys():
             self._state.admitted.pop((session.uid, key), None)
+            if (resource := self._state.store.resources.get(key)) is not None:
+                self._state.release(ClaimKey(session.uid, resource.uid))
             standing = self._state.standings.get(key)
             for target in standing.everywhere() if standing else ():
                 self._touch(target)

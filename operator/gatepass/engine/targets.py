@@ -130,7 +130,7 @@ class TargetState:
 
     def lost(self, rule: Rule, at: float) -> None:
         """The answer to a grant was lost: the rule may be there until a read settles it."""
-        self._lost.setdefault(rule, at)
+        self._lost[rule] = at
 
     def full(self, family: int) -> None:
         """The firewall said that it is full, whatever the quota says."""

@@ -140,7 +140,8 @@ class Verifier:
             standing = self._refused(resource, access, refusal, before)
         else:
             standing = self._standing(resource, access, account, None, facts)
-        if self._state.store.resources.get(resource.key) is not None:
+        current = self._state.store.resources.get(resource.key)
+        if current is not None and current.uid == resource.uid:
             self._state.set_standing(resource.key, standing)
             for target, found in {**standing.targets, **standing.draining}.items():
                 if isinstance(found, ProviderError) and found.failure is Failure.NOT_FOUND:
@@ -195,7 +196,7 @@ class Verifier:
             refusal=refusal,
             targets={target: targets[target] for target in sorted(targets, key=lambda t: listed.index(t.id))},
             draining=draining,
-            verified_at=self._clock.now(),
+            verified_at=self._clock.now().replace(microsecond=0),
         )
 
     def _refused(
@@ -204,7 +205,15 @@ class Verifier:
         log.warning("cannot verify", resource=str(resource.key), reason=refusal.reason, error=refusal.message)
         account = resource.status.account or (before.account if before else None)
         if account is None:
-            return Standing(resource.metadata.generation, access, None, refusal, {}, {}, verified_at=self._clock.now())
+            return Standing(
+                resource.metadata.generation,
+                access,
+                None,
+                refusal,
+                {},
+                {},
+                verified_at=self._clock.now().replace(microsecond=0),
+            )
         passing = refusal.failure is Failure.RETRY and before is not None and before.account == account
         known = {**before.targets, **before.draining} if before and passing else {}
         by_id: dict[str, TargetFacts | ProviderError] = {target.id: facts for target, facts in known.items()}

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, ApiException
@@ -47,7 +47,9 @@ class KubeApi:
         content_type: str = "application/json",
         query: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """One request and its answer."""
+        """One request and its answer. A path that would be resolved to another one is refused."""
+        if any(segment in (".", "..") for segment in unquote(path).split("/")):
+            raise ClusterError(f"{method}: not a path of an object: {path!r}")
         _, url, headers, *_ = await self._client.param_serialize(
             method, path, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
         )

@@ -4,6 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
+from urllib.parse import quote
 
 import structlog
 
@@ -20,6 +21,10 @@ from gatepass.kube.events import Events
 log = structlog.get_logger(__name__)
 
 _ANSWER_KEPT_SECONDS: Final = 30.0
+
+
+def _secret_path(namespace: str, name: str) -> str:
+    return f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets/{quote(name, safe='')}"
 
 
 class KubeCluster:
@@ -139,7 +144,7 @@ class KubeCluster:
     async def read(self, namespace: str, name: str) -> Mapping[str, str]:
         """The decoded data of a Secret: the providers' `Secrets` port."""
         try:
-            secret = await self._api.call("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}")
+            secret = await self._api.call("GET", _secret_path(namespace, name))
         except GoneError:
             raise ProviderError(Failure.FORBIDDEN, "SecretNotFound", f"there is no Secret {namespace}/{name}") from None
         except ClusterError as error:
@@ -160,7 +165,7 @@ class KubeCluster:
         await self._secret_finalizers(namespace, name, held=False)
 
     async def _secret_finalizers(self, namespace: str, name: str, *, held: bool) -> None:
-        path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
+        path = _secret_path(namespace, name)
         try:
             metadata = (await self._api.call("GET", path))["metadata"]
             finalizers = metadata.get("finalizers", [])

@@ -24,7 +24,15 @@ _UNCHANGING = "has(self.{f}) == has(oldSelf.{f}) && (!has(self.{f}) || self.{f} 
 class SecretReference(Model):
     """A Secret of the same namespace."""
 
-    name: Annotated[str, Field(min_length=1, max_length=253)]
+    # A name and nothing else: it becomes part of a URL path, where `..` would lead into another namespace.
+    name: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=253,
+            pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+        ),
+    ]
 
 
 class AwsCredentials(Model):
