@@ -14,7 +14,7 @@ def rule(number: int, family: int = 4) -> Rule:
 
 
 def room(free4: int, free6: int = 60, holds: tuple[Rule, ...] = ()) -> Room:
-    return Room(set(holds), {4: free4, 6: free6})
+    return Room(set(holds), {4: free4, 6: free6}, limit=60)
 
 
 def test_the_first_group_fills_first() -> None:
@@ -45,6 +45,12 @@ def test_nobody_slips_into_room_that_an_older_claim_waits_for() -> None:
     rooms, closed = {A: room(1)}, set[tuple[Target, int]]()
     assert isinstance(place(frozenset([rule(1), rule(2)]), [A], rooms, closed), Shortage)
     assert isinstance(place(frozenset([rule(3)]), [A], rooms, closed), Shortage)
+
+
+def test_what_never_fits_holds_up_nobody() -> None:
+    rooms, closed = {A: Room(set(), {4: 2, 6: 2}, limit=2)}, set[tuple[Target, int]]()
+    assert place(frozenset(map(rule, range(3))), [A], rooms, closed) == Shortage(3, 2, 4)
+    assert place(frozenset([rule(7)]), [A], rooms, closed) == {rule(7): A}
 
 
 def test_the_message_tells_the_numbers() -> None:

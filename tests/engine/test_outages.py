@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.core.errors import UnknownOutcomeError
+from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.ports import Access, ClusterError, NewRule
 from gatepass.core.rules import Target
 from gatepass.core.types.common import FINALIZER, Custom, Key
@@ -191,3 +191,30 @@ async def test_a_shared_secret_is_let_go_when_its_resources_go_together(world: W
         await asyncio.sleep(60)
         assert not [key for kind, key in world.cluster.objects if kind is ProtectedResource]
         assert ("release_secret", Key("ci", "key")) in world.cluster.writes
+
+
+async def test_a_new_session_is_not_failed_by_the_refusal_of_an_old_one(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa")
+    grant = cloud.grant
+    phases: list[object] = []
+
+    async def refused(_access: Access, _target: Target, rules: Sequence[NewRule], _owner: str) -> Any:
+        error = ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "not allowed")
+        return {new.rule: error for new in rules}
+
+    async with world.running():
+        world.resource()
+        await asyncio.sleep(5)
+        cloud.grant = refused  # type: ignore[method-assign]
+        first = world.session("first")
+        await asyncio.sleep(5)
+        assert world.status(first).phase is Phase.FAILED
+        world.edit(AccessSession, first.key, stop=True)
+        await asyncio.sleep(5)
+        cloud.grant = grant  # type: ignore[method-assign]
+        second = world.session("second", cidrs=("203.0.113.8/32",))
+        for _ in range(50):
+            await asyncio.sleep(0.1)
+            phases.append(world.status(second).phase)
+        assert Phase.FAILED not in phases
+        assert phases[-1] is Phase.ACTIVE

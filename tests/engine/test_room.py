@@ -207,3 +207,14 @@ async def test_a_foreign_rule_serves_until_its_owner_takes_it_away(world: World,
         (ours,) = cloud.rules(group)
         (record,) = world.status(session).resources[0].rules
         assert (record.id, record.foreign) == (ours, False)
+
+
+async def test_static_ranges_that_find_no_room_are_told(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    fill(cloud, group, 60)
+    async with world.running():
+        resource = world.resource(staticCIDRs=[{"cidr": "198.51.100.0/28"}])
+        await asyncio.sleep(5)
+        status, message = condition(world, resource.key, "CapacityAvailable")
+        assert status == "False"
+        assert "needs 1 rule, 0 free" in message

@@ -11,10 +11,11 @@ FAMILIES: Final = (4, 6)
 
 @dataclass(slots=True)
 class Room:
-    """One firewall object while rules are placed: what it holds or will, and how many more it takes per family."""
+    """One firewall object while rules are placed: what it holds, and per family how many more it takes, and at most."""
 
     holds: set[Rule]
     free: dict[int, int]
+    limit: int
 
     def take(self, rule: Rule) -> None:
         """Put a rule on its way into it."""
@@ -40,7 +41,8 @@ def place(
     """Place all the rules of one claim, or none of them.
 
     A rule that is there already, whoever made it, costs nothing. What is placed is taken from `rooms`. A claim that has
-    to wait puts its targets into `closed`, so that no later one slips into the room that it is waiting for.
+    to wait puts its targets into `closed`, so that no later one slips into the room that it is waiting for; one that
+    would not fit if they were empty holds up nobody.
     """
     placed: dict[Rule, Target] = {}
     missing: list[Rule] = []
@@ -54,7 +56,8 @@ def place(
         needs = sum(1 for rule in missing if rule.family == family)
         free = sum(max(rooms[target].free[family], 0) for target in targets if (target, family) not in closed)
         if needs > free:
-            closed.update((target, family) for target in targets)
+            if needs <= sum(rooms[target].limit for target in targets):
+                closed.update((target, family) for target in targets)
             return Shortage(needs, free, family)
     for rule in sorted(missing):
         target = next(

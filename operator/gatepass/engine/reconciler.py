@@ -83,6 +83,8 @@ class Reconciler:
         known.write()
         known.conflicts = plan.conflicts
         holders = self._holders(target, plan)
+        if not plan.writes:
+            known.refusals.clear()  # of calls that nobody needs any more
         again = await self._apply(known, plan, desired, accesses)
         if again or known.any_unsettled:
             known.stale = known.stale or known.any_unsettled

@@ -167,4 +167,4 @@ class TargetState:
             if rule not in holds:
                 holds.add(rule)
                 free[rule.family] -= 1
-        return Room(holds, free)
+        return Room(holds, free, quota)

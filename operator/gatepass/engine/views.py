@@ -172,7 +172,6 @@ class Views:
         """What its status is made from."""
         sessions = list(self._state.store.sessions_of(resource.key))
         live = [s for s in sessions if self._state.placements.of(ClaimKey(s.uid, resource.uid))]
-        waiting = (self._state.waiting.get(ClaimKey(s.uid, resource.uid)) for s in sessions)
         known = [self._state.target(target) for target in standing.everywhere()]
         troubles = (self._target_trouble(standing, target) for target in standing.usable())
         return Findings(
@@ -185,7 +184,7 @@ class Views:
             capacity=self._capacity(standing),
             active=sum(1 for s in live if not self._grants.closed(s, now)),
             users=sorted(str(s.key) for s in sessions if self._uses(s, resource)),
-            shortages=sorted(text for text in waiting if text is not None),
+            shortages=sorted(text for claim, text in self._state.waiting.items() if claim.resource == resource.uid),
             conflicts=[conflict for state in known for conflict in state.conflicts],
             trouble=next((error for error in troubles if error is not None), None),
             verified_at=standing.verified_at,
