@@ -28,6 +28,7 @@ from gatepass.engine.grants import Grants
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
 from gatepass.engine.targets import TargetState
+from gatepass.engine.views import rule_of
 
 log = structlog.get_logger(__name__)
 
@@ -157,8 +158,11 @@ class Reconciler:
                     if record.foreign or record.target != known.target.id or record.removed_at is not None:
                         continue
                     ours.add(record.id)
-                    rule = Rule(record.cidr, record.protocol, record.port, record.end_port)
-                    if rule not in wanted_now and record.id not in known.revoked and self._grants.closed(session, now):
+                    if (
+                        rule_of(record) not in wanted_now
+                        and record.id not in known.revoked
+                        and self._grants.closed(session, now)
+                    ):
                         gone.add(record.id)
         return ours, gone
 

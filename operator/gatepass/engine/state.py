@@ -24,7 +24,6 @@ class Standing:
     `draining` those that were taken off its list and still hold rules of ours.
     """
 
-    generation: int
     access: Access
     account: str | None
     refusal: ProviderError | None
@@ -34,7 +33,7 @@ class Standing:
 
     def says_the_same_as(self, other: "Standing") -> bool:
         """Do both tell the same, but for when it was looked?"""
-        return replace(self, verified_at=other.verified_at, generation=other.generation) == other
+        return replace(self, verified_at=other.verified_at) == other
 
     def usable(self) -> list[Target]:
         """The targets that new rules may go to."""

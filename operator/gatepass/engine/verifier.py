@@ -190,7 +190,6 @@ class Verifier:
                 found = TargetFacts(found.name, found.vpc, given)
             (targets if id_ in listed else draining)[target] = found
         return Standing(
-            generation=resource.metadata.generation,
             access=access,
             account=account,
             refusal=refusal,
@@ -206,7 +205,6 @@ class Verifier:
         account = resource.status.account or (before.account if before else None)
         if account is None:
             return Standing(
-                resource.metadata.generation,
                 access,
                 None,
                 refusal,

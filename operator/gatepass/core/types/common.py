@@ -203,6 +203,15 @@ class Condition(Model):
     observed_generation: int = 0
 
 
+Conditions = Annotated[
+    tuple[Condition, ...],
+    Field(
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    ),
+]
+
+
 class Key(NamedTuple):
     """Namespace and name of an object of ours."""
 

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 
 from gatepass.core.types.common import (
     Cidr,
-    Condition,
+    Conditions,
     Custom,
     Model,
     SessionDuration,
@@ -278,13 +278,7 @@ class TargetStatus(Model):
 class ProtectedResourceStatus(Model):
     """What Gatepass found; written by Gatepass only."""
 
-    conditions: Annotated[
-        tuple[Condition, ...],
-        Field(
-            max_length=16,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        ),
-    ] = ()
+    conditions: Conditions = ()
     account: Annotated[str | None, Field(max_length=64, description="The cloud account behind the credentials.")] = None
     external_id: Annotated[
         str | None, Field(alias="externalID", max_length=1024, description="What a role's trust policy should ask for.")

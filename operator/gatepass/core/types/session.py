@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from gatepass.core.types.common import (
     MAX_RULES_PER_SESSION,
     Cidr,
-    Condition,
+    Conditions,
     Custom,
     Key,
     Model,
@@ -212,13 +212,7 @@ class AccessSessionStatus(Model):
     requester: Requester | None = None
     source: SourceStatus | None = None
     resources: Annotated[tuple[SessionResourceStatus, ...], Field(max_length=32)] = ()
-    conditions: Annotated[
-        tuple[Condition, ...],
-        Field(
-            max_length=16,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        ),
-    ] = ()
+    conditions: Conditions = ()
     observed_generation: int | None = None
 
 
