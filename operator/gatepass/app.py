@@ -19,7 +19,10 @@ from gatepass.kube.drain import drain
 from gatepass.kube.events import Events
 from gatepass.kube.health import Health
 from gatepass.kube.operator import Listing, kube_system_uid, new_client, watch
+from gatepass.kube.watches import Watches
 from gatepass.manifests import requester_policies
+from gatepass.metrics import Metrics
+from gatepass.metrics.server import MetricsServer
 from gatepass.providers.aws_security_group import AwsSecurityGroups
 from gatepass.settings import Settings
 
@@ -48,11 +51,15 @@ async def run_operator(settings: Settings, kubeconfig: Path | None) -> None:
         events = Events(api, component="gatepass")
         cluster = KubeCluster(api, events, clock, requester_policies(settings.release))
         watching = asyncio.Event()
-        health = Health(ready=watching.is_set)
-        await health.start(settings.health_host, settings.health_port)
+        watches = Watches()
+        metrics = Metrics(lambda: clock.ahead_seconds, leading=watching.is_set, watch_ages=watches.ages)
+        health, scraped = Health(ready=watching.is_set, dead=watches.dead), MetricsServer(metrics.registry)
         try:
-            await _serve(settings, client, api, events, cluster, clock, watching)
+            await health.start(settings.health_host, settings.health_port)
+            await scraped.start(settings.health_host, settings.metrics_port)
+            await _serve(settings, client, api, events, cluster, clock, watches, metrics, watching)
         finally:
+            await scraped.stop()
             await health.stop()
 
 
@@ -70,11 +77,13 @@ async def _serve(
     events: Events,
     cluster: KubeCluster,
     clock: CorrectedClock,
+    watches: Watches,
+    metrics: Metrics,
     watching: asyncio.Event,
 ) -> None:
     owner = settings.install_id or f"{await kube_system_uid(api)}/{settings.namespace}/{settings.release}"
     secrets: Secrets = cluster
-    aws = AwsSecurityGroups(secrets)
+    aws = AwsSecurityGroups(secrets, told=metrics.aws.told)
     engine = Engine(
         EngineSettings(
             owner=owner,
@@ -89,6 +98,7 @@ async def _serve(
         clock,
     )
     clock.corrected = engine.clock_corrected
+    cluster.session_written = metrics.follow(engine.insight, clock.now)
     listing = Listing(api, engine, settings.watch_namespaces)
     # Nothing may be revoked before everything that is granted is known.
     await listing.read_at_last()
@@ -104,7 +114,7 @@ async def _serve(
         watching.set()
 
     take_signals()
-    watcher = asyncio.create_task(watch(client, engine, settings.watch_namespaces, end_watching, now_watching))
+    watcher = asyncio.create_task(watch(client, engine, settings.watch_namespaces, watches, end_watching, now_watching))
     work = [
         asyncio.create_task(engine.run()),
         asyncio.create_task(events.run()),

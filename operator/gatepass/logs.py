@@ -10,6 +10,7 @@ import structlog
 def configure(log_format: Literal["auto", "json", "console"], level: str) -> None:
     """Set the format and the level of all logs of the process."""
     shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -51,8 +51,9 @@ class Settings(BaseSettings):
         Literal["auto", "json", "console"], Field(description="auto: console on a terminal, else JSON.")
     ] = "auto"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="What is logged.")] = "info"
-    health_host: Annotated[str, Field(description="Address of the probes.")] = "0.0.0.0"  # noqa: S104 the kubelet calls
+    health_host: Annotated[str, Field(description="Address of the probes and the metrics.")] = "0.0.0.0"  # noqa: S104 the kubelet calls
     health_port: Annotated[int, Field(ge=0, le=65535, description="Port of /healthz and /readyz.")] = 8080
+    metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of /metrics, for Prometheus.")] = 9090
     admission_unverified: Annotated[
         bool, Field(description="Serve sessions although no admission policy vouches for who created them.")
     ] = False

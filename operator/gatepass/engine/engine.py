@@ -12,6 +12,7 @@ from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.grants import Grants
+from gatepass.engine.insight import Insight
 from gatepass.engine.reconciler import Reconciler
 from gatepass.engine.resource_pass import ResourcePass
 from gatepass.engine.session_pass import SessionPass
@@ -64,6 +65,8 @@ class Engine:
             touch=self._reconciler.queue.add,
         )
         self._resources = ResourcePass(state, views, cluster, clock)
+        queues = self._verifier.queue, self._reconciler.queue, self._sessions.queue, self._resources.queue
+        self.insight = Insight(state, grants, views, clock, queues)
 
     async def run(self) -> None:
         """Work until cancelled."""

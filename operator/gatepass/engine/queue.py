@@ -4,6 +4,7 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import structlog
@@ -16,6 +17,21 @@ FIRST_RETRY = 0.5
 LAST_RETRY = 300.0
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How much a queue has to do.
+
+    `due` keys wait for a worker, the oldest since `oldest_seconds`; `active` are worked on; `failing` are tried again
+    with backoff; `retries` is how often that was since the start. Keys that are due later are none of these.
+    """
+
+    due: int
+    oldest_seconds: float
+    active: int
+    failing: int
+    retries: int
+
+
 class Queue(Generic[K]):
     """Calls `handle` for each key that is due; a key added while it is worked on is worked on again.
 
@@ -23,7 +39,7 @@ class Queue(Generic[K]):
     """
 
     def __init__(self, name: str, handle: Callable[[K], Awaitable[None]], workers: int) -> None:
-        self._name = name
+        self.name = name
         self._handle = handle
         self._free = workers
         self._due: dict[K, float] = {}
@@ -31,6 +47,7 @@ class Queue(Generic[K]):
         self._sequence = itertools.count()
         self._active: dict[K, asyncio.Task[None]] = {}
         self._failures: dict[K, int] = {}
+        self._retries = 0
         self._wake = asyncio.Event()
 
     def add(self, key: K, delay: float = 0.0) -> None:
@@ -46,6 +63,7 @@ class Queue(Generic[K]):
         """Work on the key again after a pause that doubles with each failure, from half a second to five minutes."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
+        self._retries += 1
         self.add(key, min(FIRST_RETRY * 2 ** min(failures, 20), LAST_RETRY))
 
     def succeeded(self, key: K) -> None:
@@ -56,6 +74,12 @@ class Queue(Generic[K]):
         """The key is no more."""
         self._due.pop(key, None)
         self._failures.pop(key, None)
+
+    def load(self) -> Load:
+        """How much there is to do now."""
+        now = asyncio.get_running_loop().time()
+        since = [now - due for due in self._due.values() if due <= now]
+        return Load(len(since), max(since, default=0.0), len(self._active), len(self._failures), self._retries)
 
     async def run(self) -> None:
         """Work until cancelled; what is under way is then cancelled too."""
@@ -98,17 +122,18 @@ class Queue(Generic[K]):
     def _start(self, key: K) -> None:
         del self._due[key]
         self._free -= 1
-        task = asyncio.create_task(self._work(key), name=f"{self._name} {key}")
+        task = asyncio.create_task(self._work(key), name=f"{self.name} {key}")
         self._active[key] = task
 
     async def _work(self, key: K) -> None:
+        structlog.contextvars.bind_contextvars(**{self.name: str(key)})  # for what is logged meanwhile, in this task
         try:
             await self._handle(key)
         except asyncio.CancelledError:
             raise
         except Exception:
             # A defect in one pass must not stop the others; the next pass starts from the whole state again.
-            log.exception("pass failed", queue=self._name, key=str(key))
+            log.exception("pass failed", queue=self.name, key=str(key))
             self.retry(key)
         finally:
             del self._active[key]

@@ -24,6 +24,7 @@ from gatepass.core.ports import (
 from gatepass.core.rules import ObservedRule, Rule, Target
 from gatepass.core.types.common import Key
 from gatepass.engine.demand import Demands, Wishes
+from gatepass.engine.drift import repairs
 from gatepass.engine.grants import Grants
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
@@ -65,6 +66,7 @@ class Reconciler:
         if not accesses:
             return  # verification has to succeed first, and comes back here when it does
         read = known.stale
+        before = known.rules if read and known.read_at is not None else None
         if read and not await self._observe(known, accesses):
             return
         demand = self._demands.at(target, self._clock.now())
@@ -87,6 +89,8 @@ class Reconciler:
         if not plan.writes:
             known.refusals.clear()  # of calls that nobody needs any more
         again = await self._apply(known, plan, desired, accesses)
+        if before is not None:
+            self._state.repaired += repairs(before, plan, known.rules)
         if again or known.any_unsettled:
             known.stale = known.stale or known.any_unsettled
             self.queue.retry(target)

@@ -1,6 +1,6 @@
 """Everything the engine knows; the passes read it, and each part is written by one of them."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -108,6 +108,7 @@ class State:
     waiting: dict[ClaimKey, str] = field(default_factory=dict)
     admitted: dict[tuple[str, Key], Refusal | None] = field(default_factory=dict)
     closed: dict[str, End] = field(default_factory=dict)
+    repaired: Counter[str] = field(default_factory=Counter)
 
     def target(self, target: Target) -> TargetState:
         """What is known of a target, from the first time it is named."""

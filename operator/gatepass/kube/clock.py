@@ -24,6 +24,11 @@ class CorrectedClock:
         self._ahead = timedelta()
         self.corrected: Callable[[], None] = lambda: None
 
+    @property
+    def ahead_seconds(self) -> float:
+        """How far the operator's own clock is ahead of the API server's; 0 for a difference that is none."""
+        return self._ahead.total_seconds()
+
     def now(self) -> datetime:
         """The present, in UTC."""
         return datetime.now(UTC) - self._ahead

@@ -1,7 +1,7 @@
 """Everything that is written to the API server: the engine's `Cluster` port."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -31,6 +31,7 @@ class KubeCluster:
     """The cluster, as Gatepass's own account sees it.
 
     `policies` are the validating policies, and bindings of the same names, that vouch for who created a session.
+    `session_written` is called with what a session was, and the status that it has been given.
     """
 
     def __init__(self, api: KubeApi, events: Events, clock: CorrectedClock, policies: Sequence[str]) -> None:
@@ -40,6 +41,7 @@ class KubeCluster:
         self._policies = policies
         self._answers: dict[tuple[Requester, Key], tuple[float, bool]] = {}
         self._verified: tuple[float, datetime | None] = (float("-inf"), None)
+        self.session_written: Callable[[AccessSession, AccessSessionStatus], None] = lambda _before, _status: None
 
     # finalizers
 
@@ -60,7 +62,13 @@ class KubeCluster:
 
     async def write_session_status(self, session: AccessSession, status: AccessSessionStatus) -> AccessSession:
         """Replace the session's status."""
-        return AccessSession.model_validate(await self._write(session, session.status.to_json(), status.to_json()))
+        updated = AccessSession.model_validate(await self._write(session, session.status.to_json(), status.to_json()))
+        if status.phase != session.status.phase:
+            # The ids lead to the calls that made and removed the rules, which are logged with AWS's request ids.
+            rules = [f"{rule.target}/{rule.id}" for entry in status.resources for rule in entry.rules]
+            log.info("session", session=str(session.key), phase=status.phase, rules=rules)
+        self.session_written(session, status)
+        return updated
 
     async def write_resource_status(
         self, resource: ProtectedResource, status: ProtectedResourceStatus
@@ -180,5 +188,7 @@ class KubeCluster:
     # events
 
     def announce(self, about: Custom, reason: str, message: str, *, warning: bool = False) -> None:
-        """Write an Event soon."""
+        """Write an Event soon; what it says of a resource is logged too."""
+        if not isinstance(about, AccessSession):
+            (log.warning if warning else log.info)(message, resource=str(about.key), reason=reason)
         self._events.add(about, reason, message, warning=warning)

@@ -1,15 +1,19 @@
 """The probes that the kubelet asks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
 
 class Health:
-    """`/healthz` answers while the event loop turns, `/readyz` once everything has been listed and is watched."""
+    """`/healthz` answers while the event loop turns, and is well while every kind is followed.
 
-    def __init__(self, ready: Callable[[], bool]) -> None:
+    `/readyz` is well once everything has been listed and is watched. `dead` are the kinds that nobody follows.
+    """
+
+    def __init__(self, ready: Callable[[], bool], dead: Callable[[], Sequence[str]]) -> None:
         self._ready = ready
+        self._dead = dead
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
@@ -25,7 +29,9 @@ class Health:
         await self._runner.cleanup()
 
     async def _healthz(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+        dead = self._dead()
+        text = f"no longer watched: {', '.join(dead)}\n" if dead else "ok\n"
+        return web.Response(text=text, status=503 if dead else 200)
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         ready = self._ready()

@@ -14,10 +14,10 @@ from gatepass.core.types.session import AccessSession
 from gatepass.engine.engine import Engine
 from gatepass.kube.api import KubeApi
 from gatepass.kube.handlers import identity, parse, parse_namespace, register
+from gatepass.kube.watches import Watches
 
 log = structlog.get_logger(__name__)
 
-_WATCH_SECONDS: Final = 300
 _LISTING_RETRY_SECONDS: Final = 1.0
 
 
@@ -106,22 +106,26 @@ class _NoDiffs(kopf.DiffBaseStorage):
 
 
 async def watch(
-    client: ApiClient, engine: Engine, namespaces: Sequence[str], stop: asyncio.Event, ready: Callable[[], None]
+    client: ApiClient,
+    engine: Engine,
+    namespaces: Sequence[str],
+    watches: Watches,
+    stop: asyncio.Event,
+    ready: Callable[[], None],
 ) -> None:
-    """Run kopf until `stop`; `ready` is called when its watches have been started."""
+    """Run kopf until `stop`; `ready` is called when its watches have been started, `watches` says if they live."""
     registry = kopf.OperatorRegistry()
     register(registry, engine)
 
     @kopf.on.login(registry=registry)
-    async def _login(**_: Any) -> kopf.ConnectionInfo:
-        return await login(client)
+    async def _login(**_: Any) -> kopf.AiohttpSession:
+        return watches.session(await login(client))
 
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.persistence.diffbase_storage = _NoDiffs()
     settings.scanning.disabled = True
-    settings.watching.server_timeout = _WATCH_SECONDS
-    settings.watching.client_timeout = _WATCH_SECONDS + 10
+    watches.configure(settings)
     settings.watching.chunk_size = 500
     settings.queueing.idle_timeout = 1.0
     ready_flag = asyncio.Event()

@@ -11,18 +11,24 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import boto3
+import structlog
 from botocore.config import Config
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.ports import Access, Credentials, Secrets
-from gatepass.providers.aws_errors import translated
+from gatepass.providers.aws_answers import request_id, rule_ids
+from gatepass.providers.aws_errors import THROTTLED, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_service_quotas import ServiceQuotasClient
     from mypy_boto3_sts import STSClient
 
+log = structlog.get_logger(__name__)
+
 T = TypeVar("T")
+Told = Callable[[str, str, float], None]
+"""Hears of a call: its action as IAM spells it, what came of it, one of OUTCOMES, and how many seconds it took."""
 
 _CONNECT_SECONDS: Final = 3.0
 _READ_SECONDS: Final = 10.0
@@ -68,9 +74,16 @@ class Clients:
 class AwsClients:
     """Clients by way in, and a bounded number of threads that use them."""
 
-    def __init__(self, secrets: Secrets, threads: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        secrets: Secrets,
+        threads: int,
+        monotonic: Callable[[], float] = time.monotonic,
+        told: Told = lambda _action, _outcome, _seconds: None,
+    ) -> None:
         self._secrets = secrets
         self._monotonic = monotonic
+        self._told = told
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="aws")
         # One session for all credentials: each further one would cost 22 MB for the same service models.
         self._session = boto3.Session()
@@ -91,12 +104,26 @@ class AwsClients:
     async def call(self, access: Access, action: str, request: Callable[[Clients], T]) -> T:
         """One request; raises ProviderError or UnknownOutcomeError, named after the action."""
         clients = await self._clients(access)
+        started = self._monotonic()
         try:
-            return await self._in_thread(action, lambda: request(clients))
-        except ProviderError as error:
-            if error.failure is Failure.FORBIDDEN:
+            answer = await asyncio.get_running_loop().run_in_executor(self._executor, lambda: request(clients))
+        except Exception as error:
+            failed = translated(error, action)
+            self._tell(action, outcome_of(failed), error, started)
+            if isinstance(failed, ProviderError) and failed.failure is Failure.FORBIDDEN:
                 self._doubted.add(access)
-            raise
+            raise failed from None
+        self._tell(action, OK, answer, started)
+        return answer
+
+    def _tell(self, action: str, outcome: str, answer: object, started: float) -> None:
+        seconds = self._monotonic() - started
+        self._told(action, outcome, seconds)
+        called: dict[str, object] = {"action": action, "outcome": outcome, "request_id": request_id(answer)}
+        if outcome == OK and action.split(":")[1].startswith(("Describe", "Get")):
+            log.debug("AWS call", **called)  # reads are many, and nobody looks for one that went well
+        else:
+            log.info("AWS call", **called, rules=rule_ids(answer), seconds=round(seconds, 3))
 
     async def read(self, access: Access, action: str, request: Callable[[Clients], T]) -> T:
         """One request that changes nothing: when its answer is lost, it may be made again."""
@@ -209,6 +236,17 @@ class AwsClients:
                 renew_at=ends_at - _RENEW_BEFORE,
                 ends_at=ends_at,
             )
+
+
+OK: Final = "ok"
+OUTCOMES: Final = (OK, "throttled", "lost", *Failure)
+
+
+def outcome_of(failed: Exception) -> str:
+    """One word of OUTCOMES for what came of a call that did not go well."""
+    if not isinstance(failed, ProviderError):
+        return "lost"
+    return "throttled" if failed.reason in THROTTLED else failed.failure.value
 
 
 async def _repeatable(work: Awaitable[T]) -> T:

@@ -23,7 +23,7 @@ from gatepass.core.ports import (
 )
 from gatepass.core.rules import ObservedRule, Rule, Target
 from gatepass.providers.aws_batches import each
-from gatepass.providers.aws_clients import AwsClients, Clients
+from gatepass.providers.aws_clients import AwsClients, Clients, Told
 from gatepass.providers.aws_errors import THROTTLED
 from gatepass.providers.aws_pacing import Pacing
 from gatepass.providers.aws_rules import OWNER_TAG, identity, named_duplicate, observed, permissions
@@ -51,13 +51,17 @@ _NO_ANSWER: Final = ProviderError(Failure.RETRY, "NoAnswer", "the answer was los
 class AwsSecurityGroups:
     """The `Provider` of security groups, for every account and Region and every way to sign in.
 
-    `monotonic` is a clock in seconds; pauses are asyncio's.
+    `monotonic` is a clock in seconds; pauses are asyncio's. `told` hears of every call.
     """
 
     def __init__(
-        self, secrets: Secrets, threads: int = _THREADS, monotonic: Callable[[], float] = time.monotonic
+        self,
+        secrets: Secrets,
+        threads: int = _THREADS,
+        monotonic: Callable[[], float] = time.monotonic,
+        told: Told = lambda _action, _outcome, _seconds: None,
     ) -> None:
-        self._clients = AwsClients(secrets, threads, monotonic)
+        self._clients = AwsClients(secrets, threads, monotonic, told)
         self._monotonic = monotonic
         self._pacing: defaultdict[tuple[str, str], Pacing] = defaultdict(Pacing)
         self._accounts: dict[Access, str] = {}

@@ -61,8 +61,9 @@ class Sandbox:
     def __enter__(self) -> Self:
         self._programs = binaries.kubernetes()
         self.directory = Path(tempfile.mkdtemp(prefix="gatepass-sandbox-"))
-        (self._health_port,) = free_ports(1)
+        self._health_port, self._metrics_port = free_ports(2)
         self.health_url = f"http://127.0.0.1:{self._health_port}"
+        self.metrics_url = f"http://127.0.0.1:{self._metrics_port}/metrics"
         self._cloud = Cloud(self.directory)
         self.endpoint_url = self._cloud.endpoint_url
         self.call_log = self._cloud.call_log
@@ -154,6 +155,7 @@ class Sandbox:
             "GATEPASS_CREDENTIALS_NAMESPACES": json.dumps({"*": ["operator", "*"]}),
             "GATEPASS_HEALTH_HOST": "127.0.0.1",
             "GATEPASS_HEALTH_PORT": str(self._health_port),
+            "GATEPASS_METRICS_PORT": str(self._metrics_port),
             **self._settings,
         }
 

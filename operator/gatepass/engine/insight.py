@@ -1,0 +1,155 @@
+"""How it is going: a frozen look at the engine's state, taken when somebody asks."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from gatepass.core import lifecycle
+from gatepass.core.placement import FAMILIES
+from gatepass.core.plan import is_ours
+from gatepass.core.ports import Clock
+from gatepass.core.rules import ObservedRule, Target, parse_mark
+from gatepass.core.types.common import Key
+from gatepass.core.types.resource import Capacity
+from gatepass.core.types.session import AccessSession, Phase
+from gatepass.engine.grants import Grants
+from gatepass.engine.queue import Load, Queue
+from gatepass.engine.state import State
+from gatepass.engine.targets import TargetState
+from gatepass.engine.views import FINAL, Views
+
+_ON_TIME: Final = timedelta(seconds=1)
+"""A session that ended less than this ago is not looked at more closely: its rules are on their way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetInsight:
+    """One firewall object. Rules are counted by IP family; `limit` is empty while nobody can use the target.
+
+    `overdue` are rules of ours that nobody wants, and whose own description says that their time is up.
+    """
+
+    target: Target
+    failing: bool
+    conflicts: int
+    used: Mapping[int, int]
+    ours: Mapping[int, int]
+    limit: Mapping[int, int]
+    overdue: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state at one moment.
+
+    `waiting` counts claims that wait for room; `overdue_seconds` is how long ago the time was up of what has been open
+    too long, 0 for nothing; `unready` counts resources that are not Ready by why; `repaired` what drift was put right.
+    """
+
+    sessions: Mapping[Phase, int]
+    waiting: int
+    overdue_seconds: float
+    resources: int
+    unready: Mapping[str, int]
+    capacities: Mapping[Key, Capacity]
+    targets: Sequence[TargetInsight]
+    queues: Mapping[str, Load]
+    repaired: Mapping[str, int]
+
+
+class Insight:
+    """Questions to the state of an engine. Nothing here changes it, and nothing costs anything until it is asked."""
+
+    def __init__(self, state: State, grants: Grants, views: Views, clock: Clock, queues: Sequence[Queue[Any]]) -> None:
+        self._state = state
+        self._grants = grants
+        self._views = views
+        self._clock = clock
+        self._queues = queues
+
+    def snapshot(self) -> Snapshot:
+        """Everything at this moment; from the event loop only, as the state changes there."""
+        now = self._clock.now()
+        resources = self._state.store.resources.values()
+        targets = [self._target(target, now) for target, users in sorted(self._state.tenants.items()) if users]
+        lates = [late for _, late in targets]
+        return Snapshot(
+            sessions=Counter(s.status.phase or Phase.PENDING for s in self._state.store.sessions.values()),
+            waiting=len(self._state.waiting),
+            overdue_seconds=max([*lates, *map(timedelta.total_seconds, self._overdue(now))], default=0.0),
+            resources=len(resources),
+            unready=Counter(
+                condition.reason
+                for resource in resources
+                for condition in resource.status.conditions
+                if condition.type == "Ready" and condition.status != "True"
+            ),
+            capacities={r.key: r.status.capacity for r in resources if r.status.capacity is not None},
+            targets=[found for found, _ in targets],
+            queues={queue.name: queue.load() for queue in self._queues},
+            repaired=dict(self._state.repaired),
+        )
+
+    def lateness(self, session: AccessSession) -> float | None:
+        """Seconds from the end of the session to the acknowledgement of its last revocation; None if none was needed.
+
+        `session` is the last version that was not closed yet.
+        """
+        now = self._clock.now()
+        end = self._end(session, now)
+        acknowledged = [
+            self._state.target(target).revoked[rule.id]
+            for key in session.resource_keys()
+            if (entry := session.resource_status(key)) and (standing := self._state.standings.get(key))
+            for rule in entry.rules
+            for target in standing.everywhere()
+            if target.id == rule.target and rule.id in self._state.target(target).revoked
+        ]
+        if end is None or not acknowledged:
+            return None
+        ago = self._clock.monotonic() - max(acknowledged)
+        return max((now - end.at).total_seconds() - ago, 0.0)
+
+    def _end(self, session: AccessSession, now: datetime) -> lifecycle.End | None:
+        return lifecycle.end(session, now, self._grants.deadline(session), withdrawn=False)
+
+    def _overdue(self, now: datetime) -> list[timedelta]:
+        """How long ago those sessions ended of which a rule of ours may still be there."""
+        found = []
+        for session in self._state.store.sessions.values():
+            if session.status.phase in FINAL:
+                continue
+            end = self._end(session, now)
+            if end is not None and now - end.at > _ON_TIME:
+                views = self._views.of_session(session, end, now)
+                found += [now - end.at] if any(view.left for view in views) else []
+        return found
+
+    def _target(self, target: Target, now: datetime) -> tuple[TargetInsight, float]:
+        """The target, and for how many seconds its oldest overdue rule has been that."""
+        known = self._state.targets.get(target) or TargetState(target)
+        ours = [rule for rule in known.rules.values() if is_ours(rule, self._state.owner, known=())]
+        placed = self._state.placements.at(target)
+        late = [
+            late for rule in ours if rule.rule not in placed and (late := _late(rule, now)) > _ON_TIME.total_seconds()
+        ]
+        standings = [self._state.standings[key] for key in self._state.tenants[target]]
+        quotas = [standing.quota(target) for standing in standings if target in standing.usable()]
+        insight = TargetInsight(
+            target=target,
+            failing=bool(known.trouble or known.refusals) or any(not each.proves(target) for each in standings),
+            conflicts=len(known.conflicts),
+            used={family: known.used(family) for family in FAMILIES},
+            ours={f: sum(rule.weight[FAMILIES.index(f)] > 0 for rule in ours) for f in FAMILIES},
+            limit={family: known.limit(family, min(quotas)) for family in FAMILIES} if quotas else {},
+            overdue=len(late),
+        )
+        return insight, max(late, default=0.0)
+
+
+def _late(rule: ObservedRule, now: datetime) -> float:
+    """Seconds since the time that the rule's description gives; 0 or less before that and for static rules."""
+    mark = parse_mark(rule.description)
+    return 0.0 if mark is None or mark.until is None else (now - mark.until).total_seconds()

@@ -1,0 +1,73 @@
+"""Are the watches alive? kopf ends one that is silent, and begins it anew; this notices if it ever does not.
+
+kopf 1.45.2 drops a stream that brings nothing for `watching.inactivity_timeout`, bookmarks included, which the API
+server sends every minute. It tells nobody, and its listing before a watch may take `networking.request_timeout`, five
+minutes by default and nine times over: hence the shorter times here, and an HTTP session whose requests are heard.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import aiohttp
+import kopf
+
+from gatepass.core.types.resource import PLURAL as RESOURCES
+from gatepass.core.types.session import PLURAL as SESSIONS
+
+SILENT_SECONDS: Final = 70.0
+"""A watch that brings nothing for so long is begun anew; bookmarks come every 60 s."""
+_SERVER_SECONDS: Final = 300
+"""How long a watch lasts that goes well."""
+_CLIENT_SECONDS: Final = _SERVER_SECONDS + 10
+_CONNECT_SECONDS: Final = 10.0
+_LIST_SECONDS: Final = 30.0
+_DEAD_SECONDS: Final = _CLIENT_SECONDS + 60
+"""Something has begun by then, whatever the network and the API server do."""
+_KINDS: Final = frozenset({SESSIONS, RESOURCES, "namespaces"})
+
+
+class Watches:
+    """Hears of the requests that kopf begins. `silent_seconds` is how long a watch may bring nothing."""
+
+    def __init__(self, silent_seconds: float = SILENT_SECONDS, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._silent_seconds = silent_seconds
+        self._monotonic = monotonic
+        self._begun: dict[str, float] = {}
+
+    def configure(self, settings: kopf.OperatorSettings) -> None:
+        """Give no request more time than a live API server needs."""
+        settings.watching.server_timeout = _SERVER_SECONDS
+        settings.watching.client_timeout = _CLIENT_SECONDS
+        settings.watching.inactivity_timeout = self._silent_seconds
+        settings.networking.connect_timeout = _CONNECT_SECONDS
+        settings.networking.request_timeout = _LIST_SECONDS
+
+    def session(self, info: kopf.ConnectionInfo) -> kopf.AiohttpSession:
+        """An HTTP session like kopf's own, whose requests are heard; kopf closes it."""
+        heard = aiohttp.TraceConfig()
+        heard.on_request_start.append(self._request)
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
+            headers=info.as_http_headers(),
+            auth=info.as_aiohttp_basic_auth(),
+            proxy=info.proxy_url,
+            trace_configs=[heard],
+        )
+        return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
+
+    async def _request(
+        self, _session: aiohttp.ClientSession, _context: Any, begun: aiohttp.TraceRequestStartParams
+    ) -> None:
+        kind = begun.url.path.rpartition("/")[2]
+        if kind in _KINDS:
+            self._begun[kind] = self._monotonic()
+
+    def ages(self) -> Mapping[str, float]:
+        """Seconds since objects of each kind were last asked for, be it a watch or the listing before it."""
+        now = self._monotonic()
+        return {kind: now - at for kind, at in self._begun.items()}
+
+    def dead(self) -> list[str]:
+        """The kinds that nobody follows any more; none while the API server is just not there."""
+        return [kind for kind, age in sorted(self.ages().items()) if age > _DEAD_SECONDS]

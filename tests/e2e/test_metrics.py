@@ -1,0 +1,51 @@
+"""Metrics of the running operator."""
+
+from gatepass.sandbox.environment import Sandbox
+from tests.chart.promtool import promtool
+from tests.e2e.firewall import Group
+from tests.e2e.scrape import Scrape
+from tests.e2e.tenant import Tenant, wait_for
+
+
+def test_what_a_session_leaves_in_the_metrics(sandbox: Sandbox, tenant: Tenant, group: Group) -> None:
+    before = Scrape(sandbox.metrics_url)
+    tenant.resource(group.id)
+    tenant.session()
+    tenant.until_phase("it-1", "Active")
+
+    def scraped(name: str, **labels: str) -> float:
+        return Scrape(sandbox.metrics_url).value(name, **labels)
+
+    opened = Scrape(sandbox.metrics_url)
+    assert (
+        opened.value("gatepass_session_ready_seconds_count") == before.value("gatepass_session_ready_seconds_count") + 1
+    )
+    assert opened.value("gatepass_sessions", phase="Active") >= 1
+    for name in ("used", "ours"):
+        assert opened.values(f"gatepass_target_rules_{name}", target=group.id, family="ipv4") == [1]
+    assert opened.values("gatepass_target_failing", target=group.id) == [0]
+    assert opened.value("gatepass_leader") == 1
+    resource = f"{tenant.namespace}/db"
+    wait_for(lambda: scraped("gatepass_resource_rules_used", resource=resource, family="ipv4") == 1)
+    assert scraped("gatepass_resource_rules_limit", resource=resource, family="ipv4") == 60
+
+    tenant.edit("it-1", stop=True)
+    tenant.until_stopped("it-1")
+    closed = Scrape(sandbox.metrics_url)
+    late = "gatepass_session_closing_lateness_seconds"
+    assert closed.value(f"{late}_count") == before.value(f"{late}_count") + 1
+    assert closed.value(f"{late}_sum") - before.value(f"{late}_sum") < 60
+    for action in ("AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"):
+        labels = {"action": f"ec2:{action}", "outcome": "ok"}
+        assert closed.value("gatepass_aws_calls_total", **labels) > before.value("gatepass_aws_calls_total", **labels)
+    assert closed.value("gatepass_overdue_seconds") == 0
+
+
+def test_prometheus_has_nothing_against_them(sandbox: Sandbox, tenant: Tenant, group: Group) -> None:
+    tenant.resource(group.id)
+    tenant.session(name="a-name-to-look-for")
+    tenant.until_phase("a-name-to-look-for", "Active")
+    scrape = Scrape(sandbox.metrics_url)
+    assert promtool("check", "metrics", stdin=scrape.text) == ""
+    assert all(family.documentation for family in scrape.families.values())
+    assert "a-name-to-look-for" not in scrape.text, "a label that grows with every session"
