@@ -119,7 +119,7 @@ def test_the_operator_is_alone_and_is_probed(rendered: list[dict[str, Any]]) -> 
     (container,) = spec["template"]["spec"]["containers"]
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}
-    assert {each["name"]: each["containerPort"] for each in container["ports"]} == {"health": 8080}
+    assert {each["name"]: each["containerPort"] for each in container["ports"]} == {"health": 8080, "metrics": 9090}
 
 
 def test_the_pod_takes_what_is_set(helm: Helm) -> None:
@@ -154,15 +154,18 @@ def test_what_the_network_policy_allows(helm: Helm, rendered: list[dict[str, Any
 
     spec = one(rendered, "NetworkPolicy")["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
-    assert spec["ingress"] == []
+    (scrapes,) = spec["ingress"]
+    assert ports([scrapes]) == {(9090, "TCP")}
+    assert scrapes["from"] == [{"namespaceSelector": {}}]
     assert ports(spec["egress"]) == {(53, "UDP"), (53, "TCP"), (443, "TCP"), (6443, "TCP")}
     selected = spec["podSelector"]["matchLabels"].items()
     for kind, name in (("Deployment", "gatepass"), ("Job", "gatepass-drain")):
         assert selected <= one(rendered, kind, name)["spec"]["template"]["metadata"]["labels"].items()
 
-    changed = {"networkPolicy": {"apiServerPorts": [16443]}}
+    changed = {"networkPolicy": {"apiServerPorts": [16443], "scrapers": []}}
     spec = one(helm.template(changed), "NetworkPolicy")["spec"]
     assert (16443, "TCP") in ports(spec["egress"])
+    assert spec["ingress"] == []
 
 
 def test_the_budget_is_for_the_operator_and_never_blocks(rendered: list[dict[str, Any]]) -> None:

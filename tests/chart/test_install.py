@@ -53,10 +53,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def helm(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Helm:
     """Helm, with the chart installed as its README says."""
     helm = Helm(tmp_path_factory.mktemp("helm"), cluster.control_plane.admin_kubeconfig)
-    (health,) = free_ports(1)
+    health, metrics = free_ports(2)
     notes = helm(
         *("install", "gatepass", str(CHART), "--namespace", "gatepass-system", "--create-namespace"),
-        *("--set", f"healthPort={health}"),
+        *("--set", f"healthPort={health},metricsPort={metrics}"),
     )
     assert "serves all namespaces" in notes
     assert "MutatingAdmissionPolicy" not in notes

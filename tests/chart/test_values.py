@@ -69,6 +69,7 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         "logFormat": "json",
         "logLevel": "debug",
         "healthPort": 8081,
+        "metricsPort": 9091,
         "admissionUnverified": True,
         "extraEnv": [{"name": "AWS_REGION", "value": "eu-central-1"}],
     }
@@ -83,7 +84,7 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
     assert settings.confinement == {name: tuple(patterns) for name, patterns in confined.items()}
     assert settings.default_ttl_after_ended.total_seconds() == 5400
     assert (settings.log_format, settings.log_level) == ("json", "debug")
-    assert settings.health_port == 8081
+    assert (settings.health_port, settings.metrics_port) == (8081, 9091)
     assert settings.admission_unverified
     assert (settings.namespace, settings.release) == ("gatepass-system", "gatepass")
 
@@ -106,6 +107,11 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         ({"logLevel": "verbose"}, "logLevel"),
         ({"logFormat": "xml"}, "logFormat"),
         ({"healthPort": 65536}, "healthPort"),
+        ({"metricsPort": 0}, "metricsPort"),
+        ({"serviceMonitor": {"interval": "often"}}, "interval"),
+        ({"prometheusRule": {"runbook": "docs/runbook.md"}}, "runbook"),
+        ({"dashboard": {"labels": ["grafana"]}}, "labels"),
+        ({"networkPolicy": {"scrapers": {}}}, "scrapers"),
         ({"admissionUnverified": "yes"}, "admissionUnverified"),
         ({"installId": "two words"}, "installId"),
         ({"crds": {"enabled": "no"}}, "crds"),

@@ -2,6 +2,7 @@
 
 from gatepass.sandbox.environment import Sandbox
 from tests.chart.promtool import promtool
+from tests.chart.queries import grouped_by, metrics, of_alerts, of_dashboard
 from tests.e2e.firewall import Group
 from tests.e2e.scrape import Scrape
 from tests.e2e.tenant import Tenant, wait_for
@@ -49,3 +50,24 @@ def test_prometheus_has_nothing_against_them(sandbox: Sandbox, tenant: Tenant, g
     assert promtool("check", "metrics", stdin=scrape.text) == ""
     assert all(family.documentation for family in scrape.families.values())
     assert "a-name-to-look-for" not in scrape.text, "a label that grows with every session"
+
+
+def test_everything_that_is_asked_for_is_there(sandbox: Sandbox, tenant: Tenant, group: Group) -> None:
+    tenant.resource(group.id)
+    tenant.resource("sg-0123456789abcdef0", name="gone")
+    tenant.session()
+    tenant.until_phase("it-1", "Active")
+    tenant.edit("it-1", stop=True)
+    tenant.until_stopped("it-1")
+    scrape = Scrape(sandbox.metrics_url)
+    by_prometheus = {"job", "namespace", "pod"}
+    for title, query in {**of_alerts(), **of_dashboard()}.items():
+        for name in metrics(query):
+            found = [sample for sample in scrape.samples if sample.name == name]
+            assert found, f"{title}: there is no {name}"
+            labels = {label for sample in found for label in sample.labels}
+            assert grouped_by(query) <= labels | by_prometheus, f"{title}: {name} has {labels} only"
+    asked_for = {name for query in {**of_alerts(), **of_dashboard()}.values() for name in metrics(query)}
+    ours = {sample.name for sample in scrape.samples if sample.name.startswith("gatepass_")}
+    told_by_others = {name for name in ours if name.endswith(("_sum", "_count", "_bucket"))}
+    assert ours - told_by_others <= asked_for, "a metric that nobody looks at"

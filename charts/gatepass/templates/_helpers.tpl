@@ -112,6 +112,8 @@ subjects:
   value: {{ .Values.logLevel }}
 - name: GATEPASS_HEALTH_PORT
   value: {{ .Values.healthPort | int64 | quote }}
+- name: GATEPASS_METRICS_PORT
+  value: {{ .Values.metricsPort | int64 | quote }}
 - name: GATEPASS_ADMISSION_UNVERIFIED
   value: {{ .Values.admissionUnverified | quote }}
 {{- end -}}
