@@ -7,7 +7,7 @@ minutes by default and nine times over: hence the shorter times here, and an HTT
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import kopf
@@ -16,19 +16,18 @@ from gatepass.core.types.resource import PLURAL as RESOURCES
 from gatepass.core.types.session import PLURAL as SESSIONS
 
 SILENT_SECONDS: Final = 70.0
-"""A watch that brings nothing for so long is begun anew; bookmarks come every 60 s."""
+"""A watch that brings nothing for so long is begun anew, and so is a listing; bookmarks come every 60 s."""
 _SERVER_SECONDS: Final = 300
 """How long a watch lasts that goes well."""
 _CLIENT_SECONDS: Final = _SERVER_SECONDS + 10
 _CONNECT_SECONDS: Final = 10.0
-_LIST_SECONDS: Final = 30.0
 _DEAD_SECONDS: Final = _CLIENT_SECONDS + 60
 """Something has begun by then, whatever the network and the API server do."""
 _KINDS: Final = frozenset({SESSIONS, RESOURCES, "namespaces"})
 
 
 class Watches:
-    """Hears of the requests that kopf begins. `silent_seconds` is how long a watch may bring nothing."""
+    """Hears of the requests that kopf begins. `silent_seconds` is how long one may bring nothing."""
 
     def __init__(self, silent_seconds: float = SILENT_SECONDS, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._silent_seconds = silent_seconds
@@ -41,7 +40,7 @@ class Watches:
         settings.watching.client_timeout = _CLIENT_SECONDS
         settings.watching.inactivity_timeout = self._silent_seconds
         settings.networking.connect_timeout = _CONNECT_SECONDS
-        settings.networking.request_timeout = _LIST_SECONDS
+        settings.networking.request_timeout = self._silent_seconds
 
     def session(self, info: kopf.ConnectionInfo) -> kopf.AiohttpSession:
         """An HTTP session like kopf's own, whose requests are heard; kopf closes it."""
@@ -50,21 +49,22 @@ class Watches:
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
             headers=info.as_http_headers(),
-            auth=info.as_aiohttp_basic_auth(),
             proxy=info.proxy_url,
             trace_configs=[heard],
         )
         return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
-    async def _request(
-        self, _session: aiohttp.ClientSession, _context: Any, begun: aiohttp.TraceRequestStartParams
-    ) -> None:
-        kind = begun.url.path.rpartition("/")[2]
+    async def _request(self, _session: object, _context: object, request: aiohttp.TraceRequestStartParams) -> None:
+        self.begun(request.url.path)
+
+    def begun(self, path: str) -> None:
+        """A request for this path begins, be it a watch or the listing before it."""
+        kind = path.rpartition("/")[2]
         if kind in _KINDS:
             self._begun[kind] = self._monotonic()
 
     def ages(self) -> Mapping[str, float]:
-        """Seconds since objects of each kind were last asked for, be it a watch or the listing before it."""
+        """Seconds since objects of each kind were last asked for."""
         now = self._monotonic()
         return {kind: now - at for kind, at in self._begun.items()}
 

@@ -1,0 +1,178 @@
+"""What the engine tells of itself when it is asked."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from gatepass.core.rules import Rule
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phase
+from tests.engine.firewalls import SlowFirewalls
+from tests.engine.world import OWNER, World
+
+pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
+
+RULE = Rule("203.0.113.7/32", "tcp", 5432, 5432)
+OTHERS = Rule("198.51.100.1/32", "tcp", 5432, 5432)
+
+
+async def test_what_is_open_and_how_full_it_is(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa", limit=3)
+    cloud.put(group, OTHERS)
+    async with world.running() as engine:
+        resource = world.resource()
+        world.session(cidrs=("203.0.113.7/32", "2001:db8::7/128"))
+        world.session("it-2", cidrs=("203.0.113.8/32", "203.0.113.9/32"))
+        await asyncio.sleep(10)
+        seen = engine.insight.snapshot()
+    assert seen.sessions == {Phase.ACTIVE: 1, Phase.PENDING: 1}
+    assert (seen.waiting, seen.resources, seen.overdue_seconds) == (1, 1, 0)
+    (target,) = seen.targets
+    assert target.target == group
+    assert (target.used, target.ours, target.limit) == ({4: 2, 6: 1}, {4: 1, 6: 1}, {4: 3, 6: 3})
+    assert (target.failing, target.conflicts, target.overdue) == (False, 0, 0)
+    assert seen.capacities[resource.key].ipv4.used == 2
+    assert set(seen.queues) == {"verify", "target", "session", "resource"}
+    assert all((load.due, load.active, load.failing) == (0, 0, 0) for load in seen.queues.values())
+
+
+async def test_what_cannot_be_closed_is_overdue_and_failing(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa")
+    async with world.running() as engine:
+        world.resource()
+        world.session(duration="1m")
+        await asyncio.sleep(30)
+        assert engine.insight.snapshot().overdue_seconds == 0
+        cloud.revoke_refused = True
+        await asyncio.sleep(60)
+        seen = engine.insight.snapshot()
+        assert seen.overdue_seconds == pytest.approx(30, abs=1)
+        assert (seen.targets[0].failing, seen.targets[0].overdue) == (True, 1)
+        assert seen.queues["target"].failing == 1
+        assert seen.queues["target"].retries > 3
+        cloud.revoke_refused = False
+        await asyncio.sleep(300)
+        seen = engine.insight.snapshot()
+        assert (seen.overdue_seconds, seen.targets[0].failing, seen.targets[0].overdue) == (0, False, 0)
+        assert seen.queues["target"].failing == 0
+
+
+async def test_an_end_that_was_asked_for_is_overdue_before_its_deadline(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa")
+    async with world.running() as engine:
+        world.resource()
+        session = world.session(duration="24h")
+        await asyncio.sleep(10)
+        cloud.revoke_refused = True
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(40)
+        seen = engine.insight.snapshot()
+        assert seen.overdue_seconds == pytest.approx(40, abs=1)
+        assert seen.targets[0].overdue == 0, "its own description gives it until tomorrow"
+
+
+async def test_a_rule_of_an_earlier_life_is_overdue_by_its_description(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    cloud.revoke_refused = True
+    cloud.put(group, OTHERS, f"gatepass until={world.at(-60)} for=ci/staging-db", OWNER)
+    async with world.running() as engine:
+        world.resource()
+        await asyncio.sleep(10)
+        assert engine.insight.snapshot().overdue_seconds == pytest.approx(70, abs=1)
+
+
+async def test_a_session_that_never_got_anything_is_never_overdue(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa", limit=0)
+    async with world.running() as engine:
+        world.resource()
+        world.session(duration="1m")
+        await asyncio.sleep(5)
+        world.cluster.refuse = lambda verb: verb == "status"
+        await asyncio.sleep(200)
+        seen = engine.insight.snapshot()
+        assert (seen.sessions, seen.overdue_seconds) == ({Phase.PENDING: 1}, 0)
+
+
+async def test_a_target_that_is_not_there_fails_until_nobody_names_it(world: World) -> None:
+    async with world.running() as engine:
+        resource = world.resource()
+        await asyncio.sleep(5)
+        (target,) = engine.insight.snapshot().targets
+        assert (target.failing, target.limit) == (True, {})
+        assert engine.insight.snapshot().unready == {"TargetNotFound": 1}
+        world.cluster.delete(ProtectedResource, resource.key)
+        await asyncio.sleep(5)
+        assert engine.insight.snapshot().targets == []
+
+
+async def test_how_late_a_session_was_closed(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa")
+    found: list[float | None] = []
+
+    async with world.running() as engine:
+        written = world.cluster.write_session_status
+
+        async def write(session: AccessSession, status: AccessSessionStatus) -> AccessSession:
+            updated = await written(session, status)
+            if status.phase in (Phase.EXPIRED, Phase.CANCELLED):
+                found.append(engine.insight.lateness(session))
+            return updated
+
+        world.cluster.write_session_status = write  # type: ignore[method-assign]
+        world.resource()
+        world.session("on-time", duration="1m")
+        await asyncio.sleep(70)
+        assert found == [pytest.approx(0, abs=0.1)]
+
+        world.session("late", duration="1m")
+        await asyncio.sleep(50)
+        cloud.revoke_refused = True
+        await asyncio.sleep(20)
+        cloud.revoke_refused = False
+        world.cluster.refuse = lambda verb: verb == "status"  # what the API server takes is not the firewall's delay
+        await asyncio.sleep(60)
+        world.cluster.refuse = lambda _verb: False
+        await asyncio.sleep(300)
+        assert found[1:] == [pytest.approx(17, abs=8)]
+
+        stopped = world.session("stopped", duration="1h")
+        await asyncio.sleep(10)
+        world.edit(AccessSession, stopped.key, stop=True)
+        await asyncio.sleep(10)
+        assert found[2:] == [pytest.approx(0, abs=1)]
+
+        cloud.put(cloud.create("sg-0bbb"), RULE)
+        world.resource("foreign", groups=("sg-0bbb",))
+        world.session("foreign", resources=({"name": "foreign"},), duration="1m")
+        await asyncio.sleep(70)
+        assert found[3:] == [None], "nothing of its own had to go"
+
+
+async def test_drift_that_was_put_right_is_counted(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=60) as engine:
+        world.resource()
+        session = world.session(duration="24h")
+        await asyncio.sleep(200)
+        assert engine.insight.snapshot().repaired == {}
+
+        cloud.rules(group).clear()
+        await asyncio.sleep(60)
+        assert engine.insight.snapshot().repaired == {"put_back": 1}
+        assert [rule.rule for rule in cloud.rules(group).values()] == [RULE]
+
+        cloud.put(group, OTHERS, f"gatepass until={world.at(9000)} for=ci/staging-db", OWNER)
+        await asyncio.sleep(60)
+        assert engine.insight.snapshot().repaired == {"put_back": 1, "removed": 1}
+        assert [rule.rule for rule in cloud.rules(group).values()] == [RULE]
+
+        ((id_, rule),) = cloud.rules(group).items()
+        cloud.rules(group)[id_] = replace(rule, owner=None)
+        await asyncio.sleep(60)
+        assert engine.insight.snapshot().repaired == {"put_back": 1, "removed": 1, "marked": 1}
+
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(120)
+        assert engine.insight.snapshot().repaired == {"put_back": 1, "removed": 1, "marked": 1}, "an end is no drift"
+        assert cloud.rules(group) == {}
