@@ -9,7 +9,7 @@ import yaml
 
 from tests.chart.alert_cases import CASES, Case
 from tests.chart.helm import Helm, one
-from tests.chart.promtool import PromtoolError, promtool
+from tests.chart.promtool import PROMTOOL, PromtoolError, promtool
 
 _SCRAPED = 'job="gatepass-metrics",namespace="gatepass-system"'
 _RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"
@@ -29,6 +29,13 @@ def alerts(rules: Path) -> dict[str, dict[str, Any]]:
     """The alerts by name."""
     (group,) = yaml.safe_load(rules.read_text())["groups"]
     return {rule["alert"]: rule for rule in group["rules"]}
+
+
+def test_promtool_is_pinned() -> None:
+    assert PROMTOOL.module is not None
+    assert f"github.com/prometheus/prometheus {PROMTOOL.version}" in (PROMTOOL.module / "go.mod").read_text()
+    (download,) = PROMTOOL.downloads("linux", "amd64")
+    assert download.url.endswith("/v3.5.2/prometheus-3.5.2.linux-amd64.tar.gz")
 
 
 def test_promtool_finds_nothing(rules: Path) -> None:
