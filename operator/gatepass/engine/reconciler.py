@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import structlog
 
+from gatepass.core.desired import ClaimKey
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.placement import FAMILIES
 from gatepass.core.plan import Plan, Wanted, make_plan
@@ -23,7 +24,7 @@ from gatepass.core.ports import (
 )
 from gatepass.core.rules import ObservedRule, Rule, Target
 from gatepass.core.types.common import Key
-from gatepass.engine.demand import Demands, Wishes
+from gatepass.engine.demand import Demand, Demands, Wishes
 from gatepass.engine.grants import Grants
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
@@ -67,7 +68,7 @@ class Reconciler:
         read = known.stale
         if read and not await self._observe(known, accesses):
             return
-        demand = self._demands.at(target, self._clock.now())
+        demand = self._demands.at(target, self._clock.now(), now)
         for other in demand.displaced:
             self.queue.add(other)
         desired = demand.rules
@@ -84,9 +85,11 @@ class Reconciler:
         known.write()
         known.conflicts = plan.conflicts
         holders = self._holders(target, plan)
-        if not plan.writes:
+        if demand.resumes_at is not None:
+            self.queue.add(target, demand.resumes_at - now)
+        elif not plan.writes:
             known.refusals.clear()  # of calls that nobody needs any more
-        again = await self._apply(known, plan, desired, accesses)
+        again = await self._apply(known, plan, demand, accesses)
         if again or known.any_unsettled:
             known.stale = known.stale or known.any_unsettled
             self.queue.retry(target)
@@ -172,23 +175,23 @@ class Reconciler:
         self,
         known: TargetState,
         plan: Plan,
-        desired: Wishes,
+        demand: Demand,
         accesses: list[Access],
     ) -> bool:
         """Grant before revoke, but revoke first where there is no room. Answers whether to try again."""
         if self._crowded(known, plan):
             again = await self._revoke(known, plan.revokes, accesses)
-            return await self._grant(known, plan.grants, desired) or again
-        again = await self._grant(known, plan.grants, desired)
-        again = await self._revoke(known, plan.revokes, accesses) or again
+            again = await self._grant(known, plan.grants, demand) or again
+        else:
+            again = await self._grant(known, plan.grants, demand)
+            again = await self._revoke(known, plan.revokes, accesses) or again
         return await self._repair(known, plan, accesses) or again
 
     def _crowded(self, known: TargetState, plan: Plan) -> bool:
         if not plan.revokes:
             return False
-        quota = min(
-            (self._state.standings[key].quota(known.target) for key in self._state.tenants[known.target]), default=0
-        )
+        quotas = (self._state.standings[key].quota(known.target) for key in self._state.tenants[known.target])
+        quota = min((quota for quota in quotas if quota), default=0)
         return any(
             known.used(family) + sum(want.rule.family == family for want in plan.grants) > known.limit(family, quota)
             for family in FAMILIES
@@ -198,12 +201,12 @@ class Reconciler:
         self,
         known: TargetState,
         grants: Iterable[Wanted],
-        desired: Wishes,
+        demand: Demand,
     ) -> bool:
         """Put rules with the credentials of a resource that wants them: nobody's rights are lent to others."""
         batches: dict[Access, list[NewRule]] = {}
         for want in grants:
-            _, writers = desired[want.rule]
+            _, writers = demand.rules[want.rule]
             if writers:
                 access = min(writers, key=lambda access: access in known.refusals)
                 batches.setdefault(access, []).append(NewRule(want.rule, str(want.mark)))
@@ -217,8 +220,20 @@ class Reconciler:
             except UnknownOutcomeError:
                 outcomes = {new.rule: Unknown() for new in rules}
             for new in rules:
-                again = self._granted(known, access, new, outcomes[new.rule]) or again
+                outcome = outcomes[new.rule]
+                again = self._granted(known, access, new, outcome) or again
+                if isinstance(outcome, ProviderError) and outcome.failure is not Failure.RETRY:
+                    self._park(demand.newcomers.get(new.rule, ()), outcome)
         return again
+
+    def _park(self, claims: Iterable[ClaimKey], error: ProviderError) -> None:
+        """Whoever has not had the rule before leaves the other rules that it has got for now, wherever they are."""
+        for claim in claims:
+            places = set(self._state.placements.of(claim).values())
+            if places:
+                self._state.park(claim, error, asyncio.get_running_loop().time())
+            for target in places:
+                self.queue.add(target)
 
     def _granted(self, known: TargetState, access: Access, new: NewRule, outcome: GrantOutcome) -> bool:
         at = asyncio.get_running_loop().time()
@@ -281,29 +296,34 @@ class Reconciler:
 
     async def _repair(self, known: TargetState, plan: Plan, accesses: list[Access]) -> bool:
         """Marks that are out of date, or that somebody has removed."""
+        if not (plan.retags or plan.relabels):
+            return False
+        for access in accesses:
+            try:
+                return await self._repair_by(access, known, plan)
+            except ProviderError as error:
+                known.stale = known.stale or error.failure is not Failure.RETRY
+                log.warning("cannot repair marks", target=str(known.target), error=str(error))
+            except UnknownOutcomeError:
+                return True  # setting a mark twice does no harm
+        return True
+
+    async def _repair_by(self, access: Access, known: TargetState, plan: Plan) -> bool:
         provider = self._providers[known.target.provider]
-        access = accesses[0]
         again = False
-        try:
-            if plan.retags:
-                await provider.tag(access, known.target, plan.retags, self._state.owner)
-                at = asyncio.get_running_loop().time()
-                for id_ in plan.retags:
-                    known.retagged(id_, self._state.owner, at)
-            if plan.relabels:
-                outcomes = await provider.relabel(access, known.target, plan.relabels)
-                at = asyncio.get_running_loop().time()
-                for id_, error in outcomes.items():
-                    if error is None:
-                        known.relabelled(id_, plan.relabels[id_], at)
-                    else:
-                        known.stale = again = True
-        except ProviderError as error:
-            known.stale = known.stale or error.failure is not Failure.RETRY
-            log.warning("cannot repair marks", target=str(known.target), error=str(error))
-            again = True
-        except UnknownOutcomeError:
-            again = True  # setting a mark twice does no harm
+        if plan.retags:
+            await provider.tag(access, known.target, plan.retags, self._state.owner)
+            at = asyncio.get_running_loop().time()
+            for id_ in plan.retags:
+                known.retagged(id_, self._state.owner, at)
+        if plan.relabels:
+            outcomes = await provider.relabel(access, known.target, plan.relabels)
+            at = asyncio.get_running_loop().time()
+            for id_, error in outcomes.items():
+                if error is None:
+                    known.relabelled(id_, plan.relabels[id_], at)
+                else:
+                    known.stale = again = True
         return again
 
     def _failed(self, known: TargetState, access: Access, error: ProviderError) -> None:
