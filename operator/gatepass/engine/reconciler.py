@@ -1,6 +1,7 @@
 """One pass over one firewall object: observe, desired, plan, apply, report. The only caller of a provider's writes."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
@@ -53,13 +54,17 @@ class Reconciler:
         self._clock = clock
         self._report = report
         self._reverify = reverify
+        self._came: defaultdict[tuple[str, str], float] = defaultdict(lambda: float("-inf"))
         self.queue: Queue[Target] = Queue("target", self.reconcile, workers=32)
 
     async def reconcile(self, target: Target) -> None:
         """One pass. A failure is kept in the target's state, reported, and tried again with backoff."""
         known = self._state.target(target)
         now = asyncio.get_running_loop().time()
-        if known.joins(now):
+        neighbours = target.account, target.region
+        if known.joined(now):
+            self._came[neighbours] = now
+        if known.goes_on(now, self._came[neighbours]):
             self.queue.add(target, known.resumes_at - now)
             return
         accesses = self._accesses(target)
@@ -75,11 +80,12 @@ class Reconciler:
         plan = self._plan(known, desired)
         if not demand.decided:
             plan = replace(plan, revokes=())  # somebody may still want them, and comes back here once that is known
-        if plan.writes and not known.has_waited:
+        if plan.writes and not plan.revokes and not known.has_waited:
             provider = self._providers[target.provider]
             delay = provider.delay(target)
             if delay > 0:
                 known.wait(now, delay, provider.patience(target))
+                self._came[neighbours] = now
                 self.queue.add(target, known.resumes_at - now)
                 return
         known.write()

@@ -143,6 +143,8 @@ class SessionPass:
                     self._state.release(ClaimKey(session.uid, uid))
                 standing = self._state.standings.get(key)
                 for target in standing.everywhere() if standing else ():
+                    if claim is None:
+                        self._state.target(target).hurry()
                     self._touch(target)
 
     async def _report(self, session: AccessSession, end: End | None, now: datetime) -> AccessSession:

@@ -41,12 +41,21 @@ class TargetState:
         self._patience = patience
         self.resumes_at = min(now + patience, self._waits_until)
 
-    def joins(self, now: float) -> bool:
-        """Somebody comes; True when they join a wait, which so may become longer."""
-        if self._waits_until is None or now >= self.resumes_at:
+    def joined(self, now: float) -> bool:
+        """Does somebody who comes now join a wait?"""
+        return self._waits_until is not None and now < self.resumes_at
+
+    def goes_on(self, now: float, came: float) -> bool:
+        """Does the wait go on, when somebody last came at `came`, here or to a neighbour that shares the calls?"""
+        if self._waits_until is None:
             return False
-        self.resumes_at = min(now + self._patience, self._waits_until)
-        return True
+        self.resumes_at = min(max(came + self._patience, self.resumes_at), self._waits_until)
+        return now < self.resumes_at
+
+    def hurry(self) -> None:
+        """Something has to close: nothing is held back any longer."""
+        if self._waits_until is not None:
+            self._waits_until = self.resumes_at = float("-inf")
 
     @property
     def has_waited(self) -> bool:
