@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from typing import Final
 
 import structlog
 
@@ -23,7 +24,7 @@ from gatepass.core.ports import (
     Revoked,
     Unknown,
 )
-from gatepass.core.rules import ObservedRule, Rule, Target
+from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.core.types.common import Key
 from gatepass.engine.demand import Demand, Demands, Wishes
 from gatepass.engine.grants import Grants
@@ -33,6 +34,9 @@ from gatepass.engine.targets import TargetState
 from gatepass.engine.views import rule_of
 
 log = structlog.get_logger(__name__)
+
+FOREIGN_END_SECONDS: Final = 5.0
+"""How long another installation may take to close its rule after the end that is written on it."""
 
 
 class Reconciler:
@@ -70,7 +74,7 @@ class Reconciler:
         accesses = self._accesses(target)
         if not accesses:
             return  # verification has to succeed first, and comes back here when it does
-        read = known.stale
+        read = known.stale = known.stale or now >= known.look_again_at
         if read and not await self._observe(known, accesses):
             return
         demand = self._demands.at(target, self._clock.now(), now)
@@ -90,6 +94,7 @@ class Reconciler:
                 return
         known.write()
         known.conflicts = plan.conflicts
+        self._await_foreign_ends(known, desired, now)
         holders = self._holders(target, plan)
         if demand.resumes_at is not None:
             self.queue.add(target, demand.resumes_at - now)
@@ -102,6 +107,18 @@ class Reconciler:
         else:
             self.queue.succeeded(target)
         self._report(target, None if read or again or not plan.only_grants else holders)
+
+    def _await_foreign_ends(self, known: TargetState, desired: Iterable[Rule], now: float) -> None:
+        """Look again when another installation's rule that stands for one of ours should be gone, to put our own."""
+        held = (known.holding().get(rule) for rule in desired)
+        marks = (parse_mark(rule.description) for rule in held if rule and rule.owner != self._state.owner)
+        present = self._clock.now()
+        ends = (mark.until for mark in marks if mark is not None and mark.until is not None)
+        left = [(end - present).total_seconds() + FOREIGN_END_SECONDS for end in ends]
+        ahead = min((seconds for seconds in left if seconds > 0), default=None)
+        known.look_again_at = float("inf") if ahead is None else now + ahead
+        if ahead is not None:
+            self.queue.add(known.target, ahead)
 
     def _holders(self, target: Target, plan: Plan) -> set[str]:
         """Whom the grants of a plan are for."""

@@ -28,6 +28,7 @@ class TargetState:
     settled: set[Rule] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
     resumes_at: float = 0.0
+    look_again_at: float = float("inf")
     _waits_until: float | None = None
     _patience: float = 0.0
     _granted: dict[str, tuple[float, ObservedRule]] = field(default_factory=dict)
