@@ -57,6 +57,10 @@ class _Tenant:
         )
 
     @property
+    def everywhere(self) -> list[Target]:
+        return self.standing.everywhere() if self.standing is not None else []
+
+    @property
     def proven(self) -> set[Target]:
         return set(self.standing.usable()) if self.standing is not None else set()
 
@@ -222,7 +226,7 @@ class Demands:
             return set(found.values())
         before = self._state.placements.of(key)
         # What it has already it keeps: a claim that grows must not lose its place.
-        kept = {rule: at for rule, at in before.items() if rule in claim.rules and at in tenant.proven}
+        kept = {rule: at for rule, at in before.items() if rule in claim.rules and at in tenant.everywhere}
         self._state.placements.put(key, kept)
         if isinstance(found, Shortage) and found.hopeless:
             self._state.waiting[key] = Wait(str(found), hopeless=True)

@@ -63,7 +63,7 @@ class Engine:
             unverified=settings.admission_unverified,
             touch=self._reconciler.queue.add,
         )
-        self._resources = ResourcePass(state, views, cluster, clock)
+        self._resources = ResourcePass(state, views, cluster, clock, self.resource_seen)
 
     async def run(self) -> None:
         """Work until cancelled."""

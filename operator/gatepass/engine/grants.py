@@ -64,15 +64,22 @@ class Grants:
         found = lifecycle.end(session, now, self.deadline(session), withdrawn=self._withdrawn(session, now))
         if found is not None and found.latched:
             self._state.closed[session.uid] = found
-        elif session.uid in self._state.closed:
+            return found
+        if session.uid in self._state.closed:
             return self._state.closed[session.uid]
-        elif lifecycle.closed(found) and found is not None:
-            self._state.closed[session.uid] = found
-        return found
+        if found is None:
+            self._state.ending.pop(session.uid, None)
+            return None
+        # The answer to the write of an end may be lost: what is written again is the same end.
+        first = self._state.ending.setdefault(session.uid, found)
+        if lifecycle.closed(found):
+            self._state.closed[session.uid] = first
+        return first
 
     def closed(self, session: AccessSession, now: datetime) -> bool:
         """May its rules go?"""
-        return lifecycle.closed(self.end(session, now))
+        end = self.end(session, now)
+        return end is not None and (end.latched or session.uid in self._state.closed)
 
     def _withdrawn(self, session: AccessSession, now: datetime) -> bool:
         keys = session.resource_keys()

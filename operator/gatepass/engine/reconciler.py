@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -146,6 +146,8 @@ class Reconciler:
             else:
                 known.refusals.pop(access, None)
                 known.read(observed, started)
+                if started < self._state.reads_settle_at:
+                    known.suppose(self._recorded(known.target))
                 if first:
                     self._wake_neighbours(known.target)
                 return True
@@ -166,31 +168,21 @@ class Reconciler:
     # plan
 
     def _plan(self, known: TargetState, desired: Wishes) -> Plan:
-        ours, gone = self._recorded(known, desired)
         return make_plan(
-            (want for want, _ in desired.values()), known.shown(desired), self._state.owner, known=ours, gone=gone
+            (want for want, _ in desired.values()),
+            known.shown(desired),
+            self._state.owner,
+            known={rule.id for rule in self._recorded(known.target)},
         )
 
-    def _recorded(self, known: TargetState, desired: Iterable[Rule]) -> tuple[set[str], set[str]]:
-        """Ids that sessions record as made by us in this target, and those of them that nobody needs any more."""
-        now = self._clock.now()
-        wanted_now = set(desired)
-        ours: set[str] = set()
-        gone: set[str] = set()
-        for key in self._state.tenants[known.target]:
+    def _recorded(self, target: Target) -> Iterator[ObservedRule]:
+        """The rules that sessions record as made by us in this target."""
+        for key in self._state.tenants[target]:
             for session in self._state.store.sessions_of(key):
                 entry = session.resource_status(key)
                 for record in entry.rules if entry else ():
-                    if record.foreign or record.target != known.target.id or record.removed_at is not None:
-                        continue
-                    ours.add(record.id)
-                    if (
-                        rule_of(record) not in wanted_now
-                        and record.id not in known.revoked
-                        and self._grants.closed(session, now)
-                    ):
-                        gone.add(record.id)
-        return ours, gone
+                    if not record.foreign and record.target == target.id and record.removed_at is None:
+                        yield _observed(rule_of(record), record.id, "", self._state.owner)
 
     # apply
 
@@ -228,20 +220,24 @@ class Reconciler:
     ) -> bool:
         """Put rules with the credentials of a resource that wants them: nobody's rights are lent to others."""
         batches: dict[Access, list[NewRule]] = {}
+        placed = self._state.placements.at(known.target)
         for want in grants:
             _, writers = demand.rules[want.rule]
-            if writers:
+            if writers and placed.get(want.rule):  # a revocation before may have taken its time
                 access = min(writers, key=lambda access: access in known.refusals)
                 batches.setdefault(access, []).append(NewRule(want.rule, str(want.mark)))
         provider = self._providers[known.target.provider]
         again = False
         for access, rules in batches.items():
+            known.granting.update(new.rule for new in rules)
             try:
                 outcomes = await provider.grant(access, known.target, rules, self._state.owner)
             except ProviderError as error:
                 outcomes = {new.rule: error for new in rules}
             except UnknownOutcomeError:
                 outcomes = {new.rule: Unknown() for new in rules}
+            finally:
+                known.granting.difference_update(new.rule for new in rules)
             for new in rules:
                 outcome = outcomes[new.rule]
                 again = self._granted(known, access, new, outcome) or again
@@ -262,8 +258,7 @@ class Reconciler:
         at = asyncio.get_running_loop().time()
         match outcome:
             case Granted(id=id_):
-                weight = (1, 0) if new.rule.family == FAMILIES[0] else (0, 1)
-                known.granted(ObservedRule(id_, new.rule, new.description, self._state.owner, weight), at)
+                known.granted(_observed(new.rule, id_, new.description, self._state.owner), at)
                 known.refusals.pop(access, None)
                 return False
             case Duplicate():
@@ -361,3 +356,8 @@ class Reconciler:
         if known.trouble is None or known.trouble.failure is not Failure.RETRY:
             for key in self._state.tenants[target]:
                 self._reverify(key)
+
+
+def _observed(rule: Rule, id_: str, description: str, owner: str) -> ObservedRule:
+    weight = (1, 0) if rule.family == FAMILIES[0] else (0, 1)
+    return ObservedRule(id_, rule, description, owner, weight)

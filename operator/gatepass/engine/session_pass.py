@@ -160,6 +160,8 @@ class SessionPass:
             self._told_place[session.uid] = now
         updated = await self._cluster.write_session_status(session, status)
         self._state.store.put_session(updated)
+        if (updated.metadata.generation, updated.deleting) != (session.metadata.generation, session.deleting):
+            self.queue.add(session.key)  # the event of this edit is no news any more
         self._announce(session, status)
         if end is not None and not end.latched:
             self._touch_targets(updated, now)
@@ -231,6 +233,7 @@ class SessionPass:
         self._shape.pop(session.uid, None)
         self._told_place.pop(session.uid, None)
         self._state.closed.pop(session.uid, None)
+        self._state.ending.pop(session.uid, None)
         self._grants.forget(session)
         for key in session.resource_keys():
             self._state.admitted.pop((session.uid, key), None)

@@ -128,6 +128,7 @@ class State:
     waiting: dict[ClaimKey, Wait] = field(default_factory=dict)
     parked: dict[ClaimKey, Parked] = field(default_factory=dict)
     admitted: dict[tuple[str, Key], Refusal | None] = field(default_factory=dict)
+    ending: dict[str, End] = field(default_factory=dict)
     closed: dict[str, End] = field(default_factory=dict)
 
     def target(self, target: Target) -> TargetState:

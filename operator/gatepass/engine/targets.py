@@ -27,6 +27,7 @@ class TargetState:
     revoked: dict[str, float] = field(default_factory=dict)
     settled: set[Rule] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
+    granting: set[Rule] = field(default_factory=set)
     resumes_at: float = 0.0
     look_again_at: float = float("inf")
     _waits_until: float | None = None
@@ -83,6 +84,14 @@ class TargetState:
         self.read_at = started
         self.stale = False
         self.trouble = None
+
+    def suppose(self, recorded: Iterable[ObservedRule]) -> None:
+        """Rules that an earlier process has recorded and the read, which may lag behind it, does not show."""
+        for rule in recorded:
+            if rule.id not in self.rules and rule.id not in self.revoked:
+                self.rules[rule.id] = rule
+                self.doubtful.add(rule.id)
+                self._holding = None
 
     def granted(self, observed: ObservedRule, at: float) -> None:
         """A grant was acknowledged."""
@@ -147,13 +156,13 @@ class TargetState:
         self._full_at[family] = self.used(family)
 
     def unsettled(self, rule: Rule) -> bool:
-        """May the rule be there although no read shows it?"""
-        return rule in self._lost
+        """May the rule be there, or come, although no read shows it?"""
+        return rule in self._lost or rule in self.granting
 
     @property
     def any_unsettled(self) -> bool:
-        """Is there a write of unknown outcome?"""
-        return bool(self._lost)
+        """Is there a write of unknown outcome, or one under way?"""
+        return bool(self._lost or self.granting)
 
     def used(self, family: int) -> int:
         """Rules of the family that the firewall counts."""
