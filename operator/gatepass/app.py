@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from pathlib import Path
 
 import structlog
@@ -52,7 +53,9 @@ async def run_operator(settings: Settings, kubeconfig: Path | None) -> None:
         cluster = KubeCluster(api, events, clock, requester_policies(settings.release))
         watching = asyncio.Event()
         watches = Watches()
-        metrics = Metrics(lambda: clock.ahead_seconds, leading=watching.is_set, watch_ages=watches.ages)
+        metrics = Metrics(
+            lambda: time.time() - clock.now().timestamp(), leading=watching.is_set, watch_ages=watches.ages
+        )
         health, scraped = Health(ready=watching.is_set, dead=watches.dead), MetricsServer(metrics.registry)
         try:
             await health.start(settings.health_host, settings.health_port)

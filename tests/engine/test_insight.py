@@ -102,7 +102,7 @@ async def test_a_rule_of_an_earlier_life_is_overdue_by_its_description(world: Wo
 
 
 async def test_a_session_that_never_got_anything_is_never_overdue(world: World, cloud: SlowFirewalls) -> None:
-    cloud.create("sg-0aaa", limit=0)
+    cloud.put(cloud.create("sg-0aaa", limit=1), OTHERS)
     async with world.running() as engine:
         world.resource()
         world.session(duration="1m")

@@ -69,7 +69,7 @@ class SelfCollector(Collector):
         )
         yield GaugeMetricFamily(
             "gatepass_clock_offset_seconds",
-            "How far the operator's clock is ahead of the API server's, which is corrected; 0 up to 2 s.",
+            "How far the node's clock is ahead of the API server's, by which Gatepass counts; to the second.",
             value=self._clock_offset(),
         )
         yield _gauge(
