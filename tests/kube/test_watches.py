@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+import structlog
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
@@ -75,9 +76,11 @@ async def test_a_silent_watch_is_begun_anew(sandbox: Sandbox, tmp_path: Path) ->
     async with wire.up(), watching(sandbox, wire, watches, tmp_path) as engine:
         await eventually(lambda: "default" in engine.store.namespaces, "the first listing")
         await eventually(lambda: watches.ages().keys() == KINDS, "every kind is followed")
-        wire.silence()
-        name = await asyncio.to_thread(make_namespace, sandbox)
-        await eventually(lambda: name in engine.store.namespaces, "what happened meanwhile is seen")
+        with structlog.testing.capture_logs() as lines:
+            wire.silence()
+            name = await asyncio.to_thread(make_namespace, sandbox)
+            await eventually(lambda: name in engine.store.namespaces, "what happened meanwhile is seen")
+        assert "/api/v1/namespaces" in [line["path"] for line in lines if line["event"].startswith("watch was silent")]
         assert watches.dead() == []
 
 
@@ -101,15 +104,28 @@ async def test_a_kind_that_nobody_asks_for_any_more_is_dead(silent_for: float, d
     watches = Watches(monotonic=lambda: now)
     assert watches.dead() == [], "nothing has begun yet"
     for kind in ("namespaces", "accesssessions"):
-        watches.begun(f"/api/v1/{kind}")
-    watches.begun("/apis/gatepass.dev/v1alpha1")
+        watches.begun(f"/api/v1/{kind}", watch=True)
+    watches.begun("/apis/gatepass.dev/v1alpha1", watch=True)
     now += silent_for
-    watches.begun("/apis/gatepass.dev/v1alpha1/namespaces/ci/protectedresources")
+    watches.begun("/apis/gatepass.dev/v1alpha1/namespaces/ci/protectedresources", watch=True)
     assert watches.dead() == dead
     assert watches.ages()["protectedresources"] == 0
-    watches.begun("/apis/gatepass.dev/v1alpha1/accesssessions")
-    watches.begun("/api/v1/namespaces")
+    watches.begun("/apis/gatepass.dev/v1alpha1/accesssessions", watch=True)
+    watches.begun("/api/v1/namespaces", watch=True)
     assert watches.dead() == []
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(70.0, [70]), (298.0, [298]), (300.0, []), (310.0, [])])
+async def test_a_watch_that_ends_early_is_told(seconds: float, told: list[int]) -> None:
+    now = 1000.0
+    watches = Watches(monotonic=lambda: now)
+    with structlog.testing.capture_logs() as lines:
+        for watch in (False, True):
+            watches.begun("/api/v1/namespaces", watch=watch)
+        assert lines == [], "the first of all"
+        now += seconds
+        watches.begun("/api/v1/namespaces", watch=True)
+    assert [line["seconds"] for line in lines] == told
 
 
 async def test_the_probes() -> None:

@@ -11,9 +11,12 @@ from typing import Final
 
 import aiohttp
 import kopf
+import structlog
 
 from gatepass.core.types.resource import PLURAL as RESOURCES
 from gatepass.core.types.session import PLURAL as SESSIONS
+
+log = structlog.get_logger(__name__)
 
 SILENT_SECONDS: Final = 70.0
 """A watch that brings nothing for so long is begun anew, and so is a listing; bookmarks come every 60 s."""
@@ -33,6 +36,7 @@ class Watches:
         self._silent_seconds = silent_seconds
         self._monotonic = monotonic
         self._begun: dict[str, float] = {}
+        self._watched: dict[str, float] = {}
 
     def configure(self, settings: kopf.OperatorSettings) -> None:
         """Give no request more time than a live API server needs."""
@@ -55,13 +59,19 @@ class Watches:
         return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
     async def _request(self, _session: object, _context: object, request: aiohttp.TraceRequestStartParams) -> None:
-        self.begun(request.url.path)
+        self.begun(request.url.path, watch="watch" in request.url.query)
 
-    def begun(self, path: str) -> None:
-        """A request for this path begins, be it a watch or the listing before it."""
-        kind = path.rpartition("/")[2]
-        if kind in _KINDS:
-            self._begun[kind] = self._monotonic()
+    def begun(self, path: str, *, watch: bool) -> None:
+        """A request for this path begins: a `watch`, or the listing before it."""
+        kind, now = path.rpartition("/")[2], self._monotonic()
+        if kind not in _KINDS:
+            return
+        self._begun[kind] = now
+        if watch:
+            lasted = now - self._watched.get(path, float("-inf"))
+            if lasted < _SERVER_SECONDS - 1:
+                log.info("watch was silent or broke, and is begun anew", path=path, seconds=round(lasted))
+            self._watched[path] = now
 
     def ages(self) -> Mapping[str, float]:
         """Seconds since objects of each kind were last asked for."""
