@@ -53,9 +53,8 @@ async def run_operator(settings: Settings, kubeconfig: Path | None) -> None:
         cluster = KubeCluster(api, events, clock, requester_policies(settings.release))
         watching = asyncio.Event()
         watches = Watches()
-        metrics = Metrics(
-            lambda: time.time() - clock.now().timestamp(), leading=watching.is_set, watch_ages=watches.ages
-        )
+        metrics = Metrics(lambda: time.time() - clock.now().timestamp(), watches.ages)
+        metrics.leading = watching.is_set
         health, scraped = Health(ready=watching.is_set, dead=watches.dead), MetricsServer(metrics.registry)
         try:
             await health.start(settings.health_host, settings.health_port)

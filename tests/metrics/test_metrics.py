@@ -30,13 +30,16 @@ def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
 
 
 def new_metrics() -> Metrics:
-    return Metrics(lambda: -90.0, leading=lambda: True, watch_ages=lambda: {"accesssessions": 12.0})
+    return Metrics(lambda: -90.0, lambda: {"accesssessions": 12.0})
 
 
 def test_a_process_that_has_not_listed_yet_tells_of_itself() -> None:
-    found = samples(new_metrics())
+    metrics = new_metrics()
+    found = samples(metrics)
     assert found["gatepass_build_info", __version__] == 1
-    assert found["gatepass_leader",] == 1
+    assert found["gatepass_leader",] == 0
+    metrics.leading = lambda: True
+    assert samples(metrics)["gatepass_leader",] == 1
     assert found["gatepass_clock_offset_seconds",] == -90
     assert found["gatepass_watch_age_seconds", "accesssessions"] == 12
     assert not any(name.startswith("gatepass_sessions") for name, *_ in found)

@@ -14,18 +14,17 @@ from gatepass.metrics.sessions import SessionTimes
 
 
 class Metrics:
-    """All metrics of one process. What is asked here is asked again at each scrape."""
+    """All metrics of one process. What is asked here is asked again at each scrape.
 
-    def __init__(
-        self,
-        clock_offset: Callable[[], float],
-        leading: Callable[[], bool],
-        watch_ages: Callable[[], Mapping[str, float]],
-    ) -> None:
+    `leading` answers whether this process works on the firewalls.
+    """
+
+    def __init__(self, clock_offset: Callable[[], float], watch_ages: Callable[[], Mapping[str, float]]) -> None:
         disable_created_metrics()
+        self.leading: Callable[[], bool] = lambda: False
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self.registry.register(SelfCollector(__version__, clock_offset, leading, watch_ages))
+        self.registry.register(SelfCollector(__version__, clock_offset, lambda: self.leading(), watch_ages))
         self.aws = AwsCalls(self.registry)
 
     def follow(
