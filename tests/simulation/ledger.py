@@ -5,7 +5,7 @@ may have a rule; who is entitled by both must not lose it.
 """
 
 import ipaddress
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -81,6 +81,7 @@ class Ledger:
         self.wanted_until: dict[Place, float] = {}
         self.lost_at: dict[Holder, float] = {}
         self.disputed: set[Holder] = set()
+        self._lost: deque[tuple[float, Holder, Right]] = deque(maxlen=500)
 
     def copy_from(self, other: "Ledger", now: float) -> None:
         """Everything is known now."""
@@ -155,6 +156,7 @@ class Ledger:
                 touched.update(old.places)
                 for place in old.places:
                     self.wanted_until[place] = max(self.wanted_until.get(place, 0.0), min(old.until, now))
+                self._lost.append((min(old.until, now), holder, old))
                 if old.until <= now and new is not None and new.until > now:
                     self.disputed.add(holder)  # whoever saw the time run out may have closed it
                 if new is None or not (old.doors <= new.doors and old.groups <= new.groups):
@@ -202,6 +204,14 @@ class Ledger:
         """Until when somebody is, or was, entitled to the place; 0 for never."""
         until = (right.until for right in self.rights.values() if right.covers(place))
         return max(self.wanted_until.get(place, 0.0), max(until, default=0.0))
+
+    def shared(self, place: Place, session: str, since: float) -> bool:
+        """Is somebody else entitled to the place, or was since then?"""
+        current = ((right.until, holder, right) for holder, right in self.rights.items())
+        return any(
+            until >= since and holder.session != session and right.covers(place)
+            for until, holder, right in (*self._lost, *current)
+        )
 
 
 def entry_of(session: Mapping[str, Any], name: Name) -> Json | None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 GROUPS: Final = {"sg-0aaa": 6, "sg-0bbb": 10, "sg-0ccc": 60}
 CIDRS: Final = (*(f"203.0.113.{n}/32" for n in range(1, 9)), "198.51.100.0/28", "2001:db8::7/128", "2001:db8::8/128")
-STATIC: Final = ("192.0.2.0/28", "192.0.2.16/28", "203.0.113.1/32")
+STATIC: Final = ("192.0.2.0/28", "192.0.2.16/28")
 # Ports always: the order of a set that holds None differs from one run of Python to the next.
 PORTS: Final = ([{"port": 5432}], [{"port": 5432}, {"port": 6379}], [{"port": 8000, "endPort": 8100}], [{"port": 53, "protocol": "UDP"}])
 RESOURCES: Final = (("ci", "db"), ("ci", "cache"), ("ci", "web"), ("platform", "shared"), ("platform", "vault"))
@@ -55,7 +55,8 @@ def write_script(seed: int, hours: float) -> Script:
     """A day, or part of one, of users at work and things going wrong."""
     chance = Random(f"script {seed}")  # noqa: S311 - replays
     seconds = hours * 3600
-    steps = [*_beginning(chance), *_users(chance, seconds), *_storms(chance, seconds)]
+    made = (*_beginning(chance), *_users(chance, seconds), *_storms(chance, seconds))
+    steps = [step for step in made if step.at < seconds]
     return Script(seed, seconds, tuple(sorted(steps, key=lambda step: step.at)))
 
 
