@@ -63,6 +63,13 @@ TABLE = {
         set(),
         Plan(relabels={"sgr-1": OURS}),
     ),
+    "wanted, ours, another's static label": (
+        [Wanted(RULE, "ci/db", None, "office")],
+        [there(description=str(Mark("ci/b", None, "before")))],
+        set(),
+        set(),
+        Plan(relabels={"sgr-1": str(Mark("ci/db", None, "office"))}),
+    ),
     "wanted, ours by id, tag missing": ([WANT], [CONFLICT], {"sgr-1"}, set(), Plan(retags=("sgr-1",))),
     "wanted, ours by id, description edited": ([WANT], [HALF], {"sgr-1"}, set(), Plan(relabels={"sgr-1": OURS})),
     "wanted, ours by id, both missing": (

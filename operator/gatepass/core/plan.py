@@ -70,7 +70,8 @@ def make_plan(
     |--------|-------|-------------|------------------------|-----------------------|
     | yes    | no    |             |                        | grant                 |
     | yes    | yes   | ours        | right                  | nothing               |
-    | yes    | yes   | ours        | ends too early, static | relabel               |
+    | yes    | yes   | ours        | ends too early         | relabel               |
+    | yes    | yes   | ours        | another's static label | relabel               |
     | yes    | yes   | ours by id  | one or both missing    | retag, relabel        |
     | yes    | yes   | not ours    |                        | nothing (foreign)     |
     | no     | yes   | ours        |                        | revoke                |
@@ -109,8 +110,8 @@ def make_plan(
 def _new_description(want: Wanted, description: str) -> str | None:
     """The label to set, or None: `until` moves later and never earlier, and what is right already is left alone."""
     mark = parse_mark(description)
-    if mark is not None and mark.static == (want.until is None):
-        if want.until is None or mark.until is None or mark.until >= want.until.replace(microsecond=0):
-            return None
-        return str(Mark(mark.resource, want.until, mark.note))
-    return str(want.mark)
+    if want.until is None or mark is None or mark.until is None:
+        return None if description == str(want.mark) else str(want.mark)
+    if mark.until >= want.until.replace(microsecond=0):
+        return None
+    return str(Mark(mark.resource, want.until, mark.note))

@@ -1,11 +1,14 @@
 """One pass over one firewall object: observe, desired, plan, apply, report. The only caller of a provider's writes."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from typing import Final
 
 import structlog
 
+from gatepass.core.desired import ClaimKey
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.placement import FAMILIES
 from gatepass.core.plan import Plan, Wanted, make_plan
@@ -21,9 +24,9 @@ from gatepass.core.ports import (
     Revoked,
     Unknown,
 )
-from gatepass.core.rules import ObservedRule, Rule, Target
+from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.core.types.common import Key
-from gatepass.engine.demand import Demands, Wishes
+from gatepass.engine.demand import Demand, Demands, Wishes
 from gatepass.engine.grants import Grants
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
@@ -31,6 +34,9 @@ from gatepass.engine.targets import TargetState
 from gatepass.engine.views import rule_of
 
 log = structlog.get_logger(__name__)
+
+FOREIGN_END_SECONDS: Final = 5.0
+"""How long another installation may take to close its rule after the end that is written on it."""
 
 
 class Reconciler:
@@ -52,47 +58,67 @@ class Reconciler:
         self._clock = clock
         self._report = report
         self._reverify = reverify
+        self._came: defaultdict[tuple[str, str], float] = defaultdict(lambda: float("-inf"))
         self.queue: Queue[Target] = Queue("target", self.reconcile, workers=32)
 
     async def reconcile(self, target: Target) -> None:
         """One pass. A failure is kept in the target's state, reported, and tried again with backoff."""
         known = self._state.target(target)
         now = asyncio.get_running_loop().time()
-        if known.joins(now):
+        neighbours = target.account, target.region
+        if known.joined(now):
+            self._came[neighbours] = now
+        if known.goes_on(now, self._came[neighbours]):
             self.queue.add(target, known.resumes_at - now)
             return
         accesses = self._accesses(target)
         if not accesses:
             return  # verification has to succeed first, and comes back here when it does
-        read = known.stale
+        read = known.stale = known.stale or now >= known.look_again_at
         if read and not await self._observe(known, accesses):
             return
-        demand = self._demands.at(target, self._clock.now())
+        demand = self._demands.at(target, self._clock.now(), now)
         for other in demand.displaced:
             self.queue.add(other)
         desired = demand.rules
         plan = self._plan(known, desired)
         if not demand.decided:
             plan = replace(plan, revokes=())  # somebody may still want them, and comes back here once that is known
-        if plan.writes and not known.has_waited:
+        if plan.writes and not plan.revokes and not known.has_waited:
             provider = self._providers[target.provider]
             delay = provider.delay(target)
             if delay > 0:
                 known.wait(now, delay, provider.patience(target))
+                self._came[neighbours] = now
                 self.queue.add(target, known.resumes_at - now)
                 return
         known.write()
         known.conflicts = plan.conflicts
+        self._await_foreign_ends(known, desired, now)
         holders = self._holders(target, plan)
-        if not plan.writes:
+        if demand.resumes_at is not None:
+            self.queue.add(target, demand.resumes_at - now)
+        elif not plan.writes:
             known.refusals.clear()  # of calls that nobody needs any more
-        again = await self._apply(known, plan, desired, accesses)
+        again = await self._apply(known, plan, demand, accesses)
         if again or known.any_unsettled:
             known.stale = known.stale or known.any_unsettled
             self.queue.retry(target)
         else:
             self.queue.succeeded(target)
         self._report(target, None if read or again or not plan.only_grants else holders)
+
+    def _await_foreign_ends(self, known: TargetState, desired: Iterable[Rule], now: float) -> None:
+        """Look again when another installation's rule that stands for one of ours should be gone, to put our own."""
+        held = (known.holding().get(rule) for rule in desired)
+        marks = (parse_mark(rule.description) for rule in held if rule and rule.owner != self._state.owner)
+        present = self._clock.now()
+        ends = (mark.until for mark in marks if mark is not None and mark.until is not None)
+        left = [(end - present).total_seconds() + FOREIGN_END_SECONDS for end in ends]
+        ahead = min((seconds for seconds in left if seconds > 0), default=None)
+        known.look_again_at = float("inf") if ahead is None else now + ahead
+        if ahead is not None:
+            self.queue.add(known.target, ahead)
 
     def _holders(self, target: Target, plan: Plan) -> set[str]:
         """Whom the grants of a plan are for."""
@@ -172,23 +198,23 @@ class Reconciler:
         self,
         known: TargetState,
         plan: Plan,
-        desired: Wishes,
+        demand: Demand,
         accesses: list[Access],
     ) -> bool:
         """Grant before revoke, but revoke first where there is no room. Answers whether to try again."""
         if self._crowded(known, plan):
             again = await self._revoke(known, plan.revokes, accesses)
-            return await self._grant(known, plan.grants, desired) or again
-        again = await self._grant(known, plan.grants, desired)
-        again = await self._revoke(known, plan.revokes, accesses) or again
+            again = await self._grant(known, plan.grants, demand) or again
+        else:
+            again = await self._grant(known, plan.grants, demand)
+            again = await self._revoke(known, plan.revokes, accesses) or again
         return await self._repair(known, plan, accesses) or again
 
     def _crowded(self, known: TargetState, plan: Plan) -> bool:
         if not plan.revokes:
             return False
-        quota = min(
-            (self._state.standings[key].quota(known.target) for key in self._state.tenants[known.target]), default=0
-        )
+        quotas = (self._state.standings[key].quota(known.target) for key in self._state.tenants[known.target])
+        quota = min((quota for quota in quotas if quota), default=0)
         return any(
             known.used(family) + sum(want.rule.family == family for want in plan.grants) > known.limit(family, quota)
             for family in FAMILIES
@@ -198,12 +224,12 @@ class Reconciler:
         self,
         known: TargetState,
         grants: Iterable[Wanted],
-        desired: Wishes,
+        demand: Demand,
     ) -> bool:
         """Put rules with the credentials of a resource that wants them: nobody's rights are lent to others."""
         batches: dict[Access, list[NewRule]] = {}
         for want in grants:
-            _, writers = desired[want.rule]
+            _, writers = demand.rules[want.rule]
             if writers:
                 access = min(writers, key=lambda access: access in known.refusals)
                 batches.setdefault(access, []).append(NewRule(want.rule, str(want.mark)))
@@ -217,8 +243,20 @@ class Reconciler:
             except UnknownOutcomeError:
                 outcomes = {new.rule: Unknown() for new in rules}
             for new in rules:
-                again = self._granted(known, access, new, outcomes[new.rule]) or again
+                outcome = outcomes[new.rule]
+                again = self._granted(known, access, new, outcome) or again
+                if isinstance(outcome, ProviderError) and outcome.failure is not Failure.RETRY:
+                    self._park(demand.newcomers.get(new.rule, ()), outcome)
         return again
+
+    def _park(self, claims: Iterable[ClaimKey], error: ProviderError) -> None:
+        """Whoever has not had the rule before leaves the other rules that it has got for now, wherever they are."""
+        for claim in claims:
+            places = set(self._state.placements.of(claim).values())
+            if places:
+                self._state.park(claim, error, asyncio.get_running_loop().time())
+            for target in places:
+                self.queue.add(target)
 
     def _granted(self, known: TargetState, access: Access, new: NewRule, outcome: GrantOutcome) -> bool:
         at = asyncio.get_running_loop().time()
@@ -281,29 +319,34 @@ class Reconciler:
 
     async def _repair(self, known: TargetState, plan: Plan, accesses: list[Access]) -> bool:
         """Marks that are out of date, or that somebody has removed."""
+        if not (plan.retags or plan.relabels):
+            return False
+        for access in accesses:
+            try:
+                return await self._repair_by(access, known, plan)
+            except ProviderError as error:
+                known.stale = known.stale or error.failure is not Failure.RETRY
+                log.warning("cannot repair marks", target=str(known.target), error=str(error))
+            except UnknownOutcomeError:
+                return True  # setting a mark twice does no harm
+        return True
+
+    async def _repair_by(self, access: Access, known: TargetState, plan: Plan) -> bool:
         provider = self._providers[known.target.provider]
-        access = accesses[0]
         again = False
-        try:
-            if plan.retags:
-                await provider.tag(access, known.target, plan.retags, self._state.owner)
-                at = asyncio.get_running_loop().time()
-                for id_ in plan.retags:
-                    known.retagged(id_, self._state.owner, at)
-            if plan.relabels:
-                outcomes = await provider.relabel(access, known.target, plan.relabels)
-                at = asyncio.get_running_loop().time()
-                for id_, error in outcomes.items():
-                    if error is None:
-                        known.relabelled(id_, plan.relabels[id_], at)
-                    else:
-                        known.stale = again = True
-        except ProviderError as error:
-            known.stale = known.stale or error.failure is not Failure.RETRY
-            log.warning("cannot repair marks", target=str(known.target), error=str(error))
-            again = True
-        except UnknownOutcomeError:
-            again = True  # setting a mark twice does no harm
+        if plan.retags:
+            await provider.tag(access, known.target, plan.retags, self._state.owner)
+            at = asyncio.get_running_loop().time()
+            for id_ in plan.retags:
+                known.retagged(id_, self._state.owner, at)
+        if plan.relabels:
+            outcomes = await provider.relabel(access, known.target, plan.relabels)
+            at = asyncio.get_running_loop().time()
+            for id_, error in outcomes.items():
+                if error is None:
+                    known.relabelled(id_, plan.relabels[id_], at)
+                else:
+                    known.stale = again = True
         return again
 
     def _failed(self, known: TargetState, access: Access, error: ProviderError) -> None:

@@ -28,6 +28,7 @@ class TargetState:
     settled: set[Rule] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
     resumes_at: float = 0.0
+    look_again_at: float = float("inf")
     _waits_until: float | None = None
     _patience: float = 0.0
     _granted: dict[str, tuple[float, ObservedRule]] = field(default_factory=dict)
@@ -41,12 +42,21 @@ class TargetState:
         self._patience = patience
         self.resumes_at = min(now + patience, self._waits_until)
 
-    def joins(self, now: float) -> bool:
-        """Somebody comes; True when they join a wait, which so may become longer."""
-        if self._waits_until is None or now >= self.resumes_at:
+    def joined(self, now: float) -> bool:
+        """Does somebody who comes now join a wait?"""
+        return self._waits_until is not None and now < self.resumes_at
+
+    def goes_on(self, now: float, came: float) -> bool:
+        """Does the wait go on, when somebody last came at `came`, here or to a neighbour that shares the calls?"""
+        if self._waits_until is None:
             return False
-        self.resumes_at = min(now + self._patience, self._waits_until)
-        return True
+        self.resumes_at = min(max(came + self._patience, self.resumes_at), self._waits_until)
+        return now < self.resumes_at
+
+    def hurry(self) -> None:
+        """Something has to close: nothing is held back any longer."""
+        if self._waits_until is not None:
+            self._waits_until = self.resumes_at = float("-inf")
 
     @property
     def has_waited(self) -> bool:

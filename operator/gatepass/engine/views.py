@@ -72,18 +72,17 @@ class Views:
         present = self._present(rules, claim, entry, standing) if placed or was_granted(entry) else ()
         if len(present) == len(rules):
             return ResourceView(resource.key, resource.uid, present, complete=True)
+        parked, waiting = self._state.parked.get(claim), self._state.waiting.get(claim)
+        if parked is not None and not placed:
+            return ResourceView(resource.key, resource.uid, present, refusal=told(parked.error))
         trouble = self._trouble(standing, placed or standing.usable())
         if trouble is not None and trouble.failure is not Failure.RETRY:
             return ResourceView(resource.key, resource.uid, present, refusal=told(trouble))
-        waiting = None if trouble is not None else self._state.waiting.get(claim)
-        return ResourceView(
-            resource.key,
-            resource.uid,
-            present,
-            trouble=told(trouble),
-            waiting=waiting,
-            fresh=trouble is None and waiting is None,
-        )
+        if waiting is not None and trouble is None:
+            if waiting.hopeless:
+                return ResourceView(resource.key, resource.uid, present, refusal=Refusal("NeverFits", waiting.text))
+            return ResourceView(resource.key, resource.uid, present, waiting=waiting.text)
+        return ResourceView(resource.key, resource.uid, present, trouble=told(trouble), fresh=trouble is None)
 
     def _unread(self, entry: SessionResourceStatus | None, standing: Standing) -> bool:
         """Are there rules on record in a target that has not been read since the start?"""
@@ -184,7 +183,9 @@ class Views:
             capacity=self._capacity(standing),
             active=sum(1 for s in live if not self._grants.closed(s, now)),
             users=sorted(str(s.key) for s in sessions if self._uses(s, resource)),
-            shortages=sorted(text for claim, text in self._state.waiting.items() if claim.resource == resource.uid),
+            shortages=sorted(
+                wait.text for claim, wait in self._state.waiting.items() if claim.resource == resource.uid
+            ),
             conflicts=[conflict for state in known for conflict in state.conflicts],
             trouble=next((error for error in troubles if error is not None), None),
             verified_at=standing.verified_at,
