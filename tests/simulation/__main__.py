@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 
 from tests.simulation.mended import KNOWN
-from tests.simulation.runs import replay, sweep
+from tests.simulation.runs import HOURS, replay, sweep
 
 
 def main() -> int:
     """0 when no law was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seeds", default="100", help="how many, or FIRST-LAST")
-    parser.add_argument("--hours", type=float, default=3.0, help="virtual hours of churn in each run")
+    parser.add_argument("--hours", type=float, default=HOURS, help="virtual hours of churn in each run")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--replay", help="a seed, or a file that --shrink has kept: print what happened")
     parser.add_argument("--shrink", metavar="FILE", type=Path, help="with --replay: keep the smallest script here")

@@ -185,7 +185,8 @@ class Ledger:
                 continue
             uid = resource["metadata"]["uid"]
             entry = entry_of(session, name)
-            if entry is not None and entry.get("uid", uid) != uid:
+            granted = entry is not None and (entry.get("rules") or entry.get("reason") == "PolicyWithdrawn")
+            if granted and entry is not None and entry.get("uid", uid) != uid:
                 continue
             doors = doors_of(resource["spec"]["ports"], spec["source"]["cidrs"])
             found[Holder(metadata["uid"], uid)] = Right(groups_of(resource), doors, self._until(session, resource))

@@ -4,10 +4,14 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Final
 
 from tests.simulation.script import Script, write_script
 from tests.simulation.shrink import shrink
 from tests.simulation.world import Outcome, run
+
+HOURS: Final = 2.0
+"""Of users at work, in each run of `make test` and `make simulate`."""
 
 
 def sweep(seeds: range, hours: float, jobs: int, stop_after: int, tolerated: frozenset[str]) -> int:

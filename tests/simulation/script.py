@@ -9,7 +9,7 @@ from typing import Any, Final
 
 GROUPS: Final = {"sg-0aaa": 6, "sg-0bbb": 10, "sg-0ccc": 60}
 CIDRS: Final = (*(f"203.0.113.{n}/32" for n in range(1, 9)), "198.51.100.0/28", "2001:db8::7/128", "2001:db8::8/128")
-STATIC: Final = ("192.0.2.0/28", "192.0.2.16/28")
+STATIC: Final = ("192.0.2.0/28", "192.0.2.16/28", "203.0.113.1/32")
 # Ports always: the order of a set that holds None differs from one run of Python to the next.
 PORTS: Final = ([{"port": 5432}], [{"port": 5432}, {"port": 6379}], [{"port": 8000, "endPort": 8100}], [{"port": 53, "protocol": "UDP"}])
 RESOURCES: Final = (("ci", "db"), ("ci", "cache"), ("ci", "web"), ("platform", "shared"), ("platform", "vault"))
@@ -176,15 +176,15 @@ def _storms(chance: Random, seconds: float) -> Iterator[Step]:
         kinds = chance.sample(("cloud", "api", "watch", "kill"), chance.choice((1, 1, 2, 4)))
         end = at + chance.uniform(300, 5000)
         while at < end:
-            yield _fault(chance, at, chance.choice(kinds))
+            yield _fault(chance, at, chance.choice(kinds), seconds)
             at += chance.expovariate(1 / chance.choice((20.0, 200.0, 800.0)))
         at += chance.uniform(2500, 9000)
     if chance.random() < 0.15:
         yield Step(chance.uniform(0, seconds), "delete-group", {"group": chance.choice(list(GROUPS))})
 
 
-def _fault(chance: Random, at: float, kind: str) -> Step:
-    seconds = round(chance.choice((1, 5, 20, 60, 300, 900)) * chance.uniform(0.5, 1.5), 3)
+def _fault(chance: Random, at: float, kind: str, over: float) -> Step:
+    seconds = round(min(chance.choice((1, 5, 20, 60, 300, 900)) * chance.uniform(0.5, 1.5), max(over - at, 0.0)), 3)
     match kind:
         case "cloud":
             return Step(at, "fault", {"mode": chance.choice(CLOUD_FAULTS), "seconds": seconds})

@@ -118,7 +118,7 @@ class World:
         await self._for(self._script.seconds)
         self._note("--- faults end")
         self._ending = True
-        await self._for(2 * 900 * 1.5 + 600)  # what has begun by then
+        await self._for(600.0)  # the last restart
         await self._until_calm()
         await self._for(_QUIET)
         self.laws.inspect(_QUIET)
