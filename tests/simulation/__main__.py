@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from tests.simulation.broken import SABOTAGE
 from tests.simulation.mended import KNOWN
 from tests.simulation.runs import HOURS, replay, sweep
 
@@ -21,13 +22,14 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--replay", help="a seed, or a file that --shrink has kept: print what happened")
     parser.add_argument("--shrink", metavar="FILE", type=Path, help="with --replay: keep the smallest script here")
+    parser.add_argument("--break", dest="sabotage", choices=SABOTAGE, help="with --replay: the product broken so")
     parser.add_argument("--lines", type=int, default=200, help="of the trace")
     parser.add_argument("--strict", action="store_true", help="tolerate no known defect")
     parser.add_argument("--stop-after", type=int, default=5, help="failures")
     given = parser.parse_args()
     tolerated = frozenset[str]() if given.strict else KNOWN
     if given.replay is not None:
-        return replay(given.replay, given.hours, given.lines, given.shrink, tolerated)
+        return replay(given.replay, given.hours, given.lines, given.shrink, tolerated, given.sabotage)
     first, _, last = given.seeds.partition("-")
     seeds = range(int(first), int(last) + 1) if last else range(int(first))
     return sweep(seeds, given.hours, given.jobs, given.stop_after, tolerated)
@@ -35,5 +37,5 @@ def main() -> int:
 
 if __name__ == "__main__":
     if os.environ.get("PYTHONHASHSEED") != "0":
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"})
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""An API server that keeps objects as JSON: versions, preconditions, finalizers, subresources and pages as the real one.
+"""An API server that keeps objects as JSON, with versions, preconditions, finalizers and pages as the real one has.
 
 Every error is what `KubeApi` would make of the real answer. Objects are never changed, only replaced.
 """
@@ -209,7 +209,7 @@ def parse_path(path: str) -> tuple[str, str, str | None, str | None]:
     """Plural, namespace, name and subresource of a path."""
     if path.startswith("/api/v1/namespaces"):
         parts = path.removeprefix("/api/v1/").split("/")
-        if len(parts) == 4:  # noqa: PLR2004 - namespaces/NS/secrets/NAME
+        if len(parts) == 4:
             return parts[2], parts[1], parts[3], None
         return parts[0], "", (parts[1] if len(parts) > 1 else None), None
     parts = path.removeprefix(_PREFIX).split("/")
@@ -217,4 +217,4 @@ def parse_path(path: str) -> tuple[str, str, str | None, str | None]:
     if parts[0] == NAMESPACES:
         namespace, parts = parts[1], parts[2:]
     name = parts[1] if len(parts) > 1 else None
-    return parts[0], namespace, name, (parts[2] if len(parts) > 2 else None)  # noqa: PLR2004
+    return parts[0], namespace, name, (parts[2] if len(parts) > 2 else None)

@@ -83,7 +83,7 @@ class Cloud:
     def limit(self, group: str, limit: int) -> None:
         """The quota is another one now."""
         if (target := self._targets.get(group)) is not None:
-            self.truth._firewall(target).limit = limit  # noqa: SLF001 - what no port can do
+            self.truth._firewall(target).limit = limit
 
     def rules(self, group: str) -> Mapping[str, ObservedRule]:
         """What the group really holds; empty when it is gone."""

@@ -20,13 +20,11 @@ from typing import Any, Final
 from gatepass.core.rules import ObservedRule, Target
 from tests.observer.promise import Door
 from tests.simulation.apiserver import RESOURCES, SESSIONS, Json
-from tests.simulation.ledger import FOREVER, Holder, Ledger, Name, Place, entry_of, groups_of, name_of
+from tests.simulation.calm import CALM_GRACE, FOREVER, GRACE, Calm
+from tests.simulation.ledger import Holder, Ledger, Name, Place, entry_of, groups_of, name_of
 
 LATENESS: Final = 2.0
 LAG: Final = 125.0
-GRACE: Final = 45.0
-"""What was decided on what was true then may still arrive: a pass makes several calls, each of 12 s while they fail."""
-CALM_GRACE: Final = 3.0
 HEALED: Final = 600.0 + LAG + GRACE
 _ENDED: Final = ("Expired", "Cancelled")
 _WRITES_PER_HOUR: Final = 4000
@@ -74,8 +72,7 @@ class Laws:
         self._at: dict[Place, set[str]] = {}
         self._idle: dict[Place, float] = {}
         self._removed_by_others: dict[Place, float] = {}
-        self._faults: Counter[str] = Counter()
-        self._calm = {"all": 0.0, "heard": 0.0}
+        self.calm = Calm()
         self._asked: Counter[str] = Counter()
         self._answered_at: dict[str, float] = {}
         self._hours: Counter[tuple[str, int]] = Counter()
@@ -91,23 +88,14 @@ class Laws:
     # faults
 
     def fault_begins(self, kind: str) -> None:
-        """Lateness counts only while nothing stands in the way. Lagging reads hide no rule whose id is known."""
-        self._faults[kind] += 1
+        """Lateness counts only while nothing stands in the way."""
+        self.calm.begins(kind)
 
     def fault_ends(self, kind: str, after: float, after_heard: float) -> None:
         """It is over, and what it did is forgotten `after` seconds from now."""
-        self._faults[kind] -= 1
-        now = self._now()
-        self._calm["all"] = max(self._calm["all"], now + after)
-        self._calm["heard"] = max(self._calm["heard"], now + after_heard)
+        self.calm.ends(kind, after, after_heard, self._now())
         for place in sorted(self._idle):
             self._look(place)
-
-    def calm_since(self, *, heard: bool = False) -> float:
-        """Since when nothing stands in the way; in the future while it has an aftermath, never while it lasts."""
-        if any(count for kind, count in self._faults.items() if not (heard and kind == "lag")):
-            return FOREVER
-        return self._calm["heard" if heard else "all"]
 
     def process_ended(self) -> None:
         """Ids are known to nobody but the statuses any more."""
@@ -178,7 +166,7 @@ class Laws:
             self._look(self._rules[id_].place)
 
     def _grace(self) -> float:
-        return CALM_GRACE if self.calm_since() < self._now() - GRACE else GRACE
+        return self.calm.grace(self._now())
 
     def _opened(self, id_: str, place: Place) -> None:
         until = max(self.truth.open_until(place), self.told.open_until(place))
@@ -239,7 +227,7 @@ class Laws:
                 loop.call_at(until + 0.001, self._look, place)
         else:
             since = self._idle.setdefault(place, now)
-            due = max(since, self.calm_since(heard=all(rule.heard for rule in ours))) + LATENESS
+            due = max(since, self.calm.since(heard=all(rule.heard for rule in ours))) + LATENESS
             if now >= due:
                 self.breach("left open", f"{place}, nobody is entitled since {until:.3f}")
             elif due < FOREVER:
@@ -291,7 +279,7 @@ class Laws:
         for place in self._promises(session):
             if self._at.get(place) or place.group not in self.groups:
                 continue
-            if self._lately_removed({place.group}, place.door) or self.calm_since() > self._now():
+            if self._lately_removed({place.group}, place.door) or self.calm.since() > self._now():
                 continue
             self.breach("says Active and is not open", f"{name}: {place}")
 
@@ -306,7 +294,7 @@ class Laws:
                 continue
             if "a grant in flight" in self.tolerated and self._is_asked(place.group):
                 continue
-            if "records dropped before anything is verified" in self.tolerated and self.calm_since() > self._now():
+            if "records dropped before anything is verified" in self.tolerated and self.calm.since() > self._now():
                 continue
             if "a rule of two resources" in self.tolerated and self._twice(session, place):
                 continue
@@ -329,7 +317,9 @@ class Laws:
             if resource is not None and resource["metadata"]["uid"] == entry.get("uid"):
                 for port in resource["spec"]["ports"]:
                     for cidr in session["spec"]["source"]["cidrs"]:
-                        door = Door(cidr, port.get("protocol", "TCP").lower(), port["port"], port.get("endPort", port["port"]))
+                        door = Door(
+                            cidr, port.get("protocol", "TCP").lower(), port["port"], port.get("endPort", port["port"])
+                        )
                         found += [(Place(group, door), entry["uid"]) for group in sorted(groups_of(resource))]
         return found
 
@@ -338,7 +328,7 @@ class Laws:
     def inspect(self, quiet_for: float) -> None:
         """Everything is as it should be, when it has been calm for so long."""
         now = self._now()
-        if self.calm_since() > now - quiet_for:
+        if self.calm.since() > now - quiet_for:
             return
         for name, session in self.truth.sessions.items():
             self._inspect(name, session, now, quiet_for)
@@ -359,9 +349,7 @@ class Laws:
             self._inspect_right(text, session, holder, right)
 
     def _age(self, session: Json, now: float) -> float:
-        from tests.observer.promise import moment  # noqa: PLC0415
-
-        return now - (moment(session["metadata"]["creationTimestamp"]).timestamp() - self.truth._big_bang)  # noqa: SLF001
+        return now - self.truth.created_at(session)
 
     def _inspect_right(self, text: str, session: Json, holder: Holder, right: Any) -> None:
         resource = next(r for r in self.truth.resources.values() if r["metadata"]["uid"] == holder.resource)
@@ -396,4 +384,11 @@ class Laws:
             self.breach("does not go", "/".join(name))
 
 
-_OWN_FAULT: Final = ("DurationTooLong", "ReasonRequired", "ResourceDeleting", "PolicyWithdrawn", "TooManyRules", "NeverFits")
+_OWN_FAULT: Final = (
+    "DurationTooLong",
+    "ReasonRequired",
+    "ResourceDeleting",
+    "PolicyWithdrawn",
+    "TooManyRules",
+    "NeverFits",
+)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tests.observer.promise import Door, duration, moment
+from tests.simulation.calm import FOREVER
 
 Json = dict[str, Any]
 Name = tuple[str, str]
-FOREVER = float("inf")
 
 
 class Place(NamedTuple):
@@ -83,13 +83,6 @@ class Ledger:
         self.disputed: set[Holder] = set()
         self._lost: deque[tuple[float, Holder, Right]] = deque(maxlen=500)
 
-    def copy_from(self, other: "Ledger", now: float) -> None:
-        """Everything is known now."""
-        for resource in other.resources.values():
-            self.put_resource(resource, now)
-        for session in other.sessions.values():
-            self.put_session(session, now)
-
     # objects
 
     def put_session(self, session: Json, now: float) -> set[Place]:
@@ -155,7 +148,7 @@ class Ledger:
             if old is not None:
                 touched.update(old.places)
                 for place in old.places:
-                    self.wanted_until[place] = max(self.wanted_until.get(place, 0.0), min(old.until, now))
+                    self.wanted_until[place] = max(self.wanted_until.get(place, -FOREVER), min(old.until, now))
                 self._lost.append((min(old.until, now), holder, old))
                 if old.until <= now and new is not None and new.until > now:
                     self.disputed.add(holder)  # whoever saw the time run out may have closed it
@@ -193,7 +186,7 @@ class Ledger:
         return found
 
     def _until(self, session: Json, resource: Json) -> float:
-        start = moment(session["metadata"]["creationTimestamp"]).timestamp() - self._big_bang
+        start = self.created_at(session)
         longest = duration(resource["spec"].get("policy", {}).get("maxDuration", "24h"))
         end = start + min(duration(session["spec"].get("duration", "1h")), longest).total_seconds()
         not_after = session["spec"].get("notAfter")
@@ -201,10 +194,14 @@ class Ledger:
 
     # questions
 
+    def created_at(self, session: Json) -> float:
+        """When the session was created."""
+        return moment(session["metadata"]["creationTimestamp"]).timestamp() - self._big_bang
+
     def open_until(self, place: Place) -> float:
-        """Until when somebody is, or was, entitled to the place; 0 for never."""
+        """Until when somebody is, or was, entitled to the place; long ago for never."""
         until = (right.until for right in self.rights.values() if right.covers(place))
-        return max(self.wanted_until.get(place, 0.0), max(until, default=0.0))
+        return max(self.wanted_until.get(place, -FOREVER), max(until, default=-FOREVER))
 
     def shared(self, place: Place, session: str, since: float) -> bool:
         """Is somebody else entitled to the place, or was since then?"""
@@ -237,9 +234,9 @@ def _decides(resource: Json) -> tuple[Any, ...]:
 
 def _allowed(session: Json, resource: Json) -> bool:
     policy = resource["spec"].get("policy", {})
-    if policy.get("allowedNamespaces", {}).get("from", "Same") == "Same":
-        if session["metadata"]["namespace"] != resource["metadata"]["namespace"]:
-            return False
+    same_only = policy.get("allowedNamespaces", {}).get("from", "Same") == "Same"
+    if same_only and session["metadata"]["namespace"] != resource["metadata"]["namespace"]:
+        return False
     shortest = {4: 32, 6: 128, **{int(key[-1]): size for key, size in policy.get("minPrefixLength", {}).items()}}
     networks = [ipaddress.ip_network(cidr) for cidr in session["spec"]["source"]["cidrs"]]
     return all(network.prefixlen >= shortest[network.version] for network in networks)

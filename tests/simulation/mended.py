@@ -36,17 +36,17 @@ def _look_again_at_what_answers_bring(engine: Engine) -> None:
         before = store.sessions.get(seen.key)
         news = put_session(seen)
         if news and before is not None and _edited(before, seen):
-            engine._sessions.queue.add(seen.key)  # noqa: SLF001
+            engine._sessions.queue.add(seen.key)
         return news
 
     def resource(seen: ProtectedResource) -> bool:
         before = store.resources.get(seen.key)
         news = put_resource(seen)
         if news and before is not None and _edited(before, seen):
-            engine._verifier.queue.add(seen.key)  # noqa: SLF001
-            engine._touch_targets(seen.key)  # noqa: SLF001
-            engine._touch_users(seen.key)  # noqa: SLF001
-            engine._resources.queue.add(seen.key)  # noqa: SLF001
+            engine._verifier.queue.add(seen.key)
+            engine._touch_targets(seen.key)
+            engine._touch_users(seen.key)
+            engine._resources.queue.add(seen.key)
         return news
 
     store.put_session = session  # type: ignore[method-assign]

@@ -43,7 +43,9 @@ class SimulatedApi(KubeApi):
     def __init__(self, server: ApiServer, weather: Weather, told: Told, note: Note) -> None:
         self._server, self._weather, self._told, self._note = server, weather, told, note
 
-    async def call(self, method: str, path: str, body: Any = None, *, content_type: str = "", query: Any = None) -> Json:
+    async def call(
+        self, method: str, path: str, body: Any = None, *, content_type: str = "", query: Any = None
+    ) -> Json:
         """One request and its answer."""
         modes, chance = self._weather.modes, self._weather.chance
         weights: dict[Fate, float] = {}
@@ -84,7 +86,13 @@ class Process:
     """Lives from `start` to `kill`, which is as sudden as SIGKILL. `told` hears what the engine gets to know."""
 
     def __init__(
-        self, server: ApiServer, provider: Provider, weather: Weather, told: Told, note: Note, listed: Callable[[], None]
+        self,
+        server: ApiServer,
+        provider: Provider,
+        weather: Weather,
+        told: Told,
+        note: Note,
+        listed: Callable[[], None],
     ) -> None:
         self._server, self._weather, self._told, self._note, self._listed = server, weather, told, note, listed
         self._provider = provider

@@ -10,7 +10,7 @@ from tests.simulation.script import Script, write_script
 from tests.simulation.shrink import shrink
 from tests.simulation.world import Outcome, run
 
-HOURS: Final = 2.0
+HOURS: Final = 1.5
 """Of users at work, in each run of `make test` and `make simulate`."""
 
 
@@ -24,7 +24,8 @@ def sweep(seeds: range, hours: float, jobs: int, stop_after: int, tolerated: fro
             virtual += outcome.seconds
             if outcome.breach is not None:
                 failed += 1
-                print(f"seed {seed}: {outcome.breach}\n  replay: python -m tests.simulation --replay {seed} --hours {hours:g}")
+                print(f"seed {seed}: {outcome.breach}")
+                print(f"  replay: python -m tests.simulation --replay {seed} --hours {hours:g}")
                 if failed >= stop_after:
                     pool.shutdown(cancel_futures=True)
                     break
@@ -38,10 +39,16 @@ def _run(work: tuple[int, float, frozenset[str]]) -> Outcome:
     return run(write_script(seed, hours), tolerated=tolerated)
 
 
-def replay(which: str, hours: float, lines: int, keep: Path | None, tolerated: frozenset[str]) -> int:
+def replay(
+    which: str, hours: float, lines: int, keep: Path | None, tolerated: frozenset[str], sabotage: str | None
+) -> int:
     """Run one again, with its trace, and shrink it when asked."""
     script = write_script(int(which), hours) if which.isdigit() else Script.load(Path(which))
-    outcome = run(script, tolerated=tolerated)
+
+    def again(candidate: Script, *, trace: bool = False) -> Outcome:
+        return run(candidate, tolerated=tolerated, trace=trace, sabotage=sabotage)
+
+    outcome = again(script)
     if outcome.breach is None:
         print("no law was broken")
         return 0
@@ -49,13 +56,13 @@ def replay(which: str, hours: float, lines: int, keep: Path | None, tolerated: f
         law = outcome.law
 
         def still_fails(candidate: Script) -> float | None:
-            found = run(candidate, tolerated=tolerated)
+            found = again(candidate)
             return found.seconds if found.law == law else None
 
         script = shrink(script, still_fails)
-        outcome = run(script, tolerated=tolerated)
+        outcome = again(script)
         script.save(keep, breach=outcome.breach)
-    print(*run(script, tolerated=tolerated, trace=True).trace[-lines:], sep="\n")
+    print(*again(script, trace=True).trace[-lines:], sep="\n")
     print("\nsteps:", *(f"  {step}" for step in script.steps[-60:]), sep="\n")
     print(f"\n{outcome.breach}")
     return 1

@@ -11,7 +11,12 @@ GROUPS: Final = {"sg-0aaa": 6, "sg-0bbb": 10, "sg-0ccc": 60}
 CIDRS: Final = (*(f"203.0.113.{n}/32" for n in range(1, 9)), "198.51.100.0/28", "2001:db8::7/128", "2001:db8::8/128")
 STATIC: Final = ("192.0.2.0/28", "192.0.2.16/28", "203.0.113.1/32")
 # Ports always: the order of a set that holds None differs from one run of Python to the next.
-PORTS: Final = ([{"port": 5432}], [{"port": 5432}, {"port": 6379}], [{"port": 8000, "endPort": 8100}], [{"port": 53, "protocol": "UDP"}])
+PORTS: Final = (
+    [{"port": 5432}],
+    [{"port": 5432}, {"port": 6379}],
+    [{"port": 8000, "endPort": 8100}],
+    [{"port": 53, "protocol": "UDP"}],
+)
 RESOURCES: Final = (("ci", "db"), ("ci", "cache"), ("ci", "web"), ("platform", "shared"), ("platform", "vault"))
 DURATIONS: Final = ("1m", "2m", "5m", "10m", "30m", "1h", "2h", "6h")
 
@@ -53,7 +58,7 @@ class Script:
 
 def write_script(seed: int, hours: float) -> Script:
     """A day, or part of one, of users at work and things going wrong."""
-    chance = Random(f"script {seed}")  # noqa: S311 - replays
+    chance = Random(f"script {seed}")
     seconds = hours * 3600
     made = (*_beginning(chance), *_users(chance, seconds), *_storms(chance, seconds))
     steps = [step for step in made if step.at < seconds]
@@ -71,7 +76,12 @@ def _resource(chance: Random, namespace: str, name: str) -> dict[str, Any]:
     if chance.random() < 0.3:
         aws["credentials"] = {"secretRef": {"name": "key"}}
     static = chance.sample(STATIC, chance.choice((0, 0, 0, 1, 2)))
-    spec = {"aws": aws, "ports": chance.choice(PORTS), "staticCIDRs": [{"cidr": c} for c in static], "policy": _policy(chance, namespace)}
+    spec = {
+        "aws": aws,
+        "ports": chance.choice(PORTS),
+        "staticCIDRs": [{"cidr": c} for c in static],
+        "policy": _policy(chance, namespace),
+    }
     return {"namespace": namespace, "name": name, "spec": spec, "held": chance.random() < 0.8}
 
 

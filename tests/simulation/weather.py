@@ -41,7 +41,9 @@ class Weather:
         """Seconds one way."""
         if slow:
             return self.chance.uniform(0.05, SLOW_SECONDS)
-        return self.chance.uniform(0.002, 0.03) if self.chance.random() < 0.95 else self.chance.uniform(0.03, CALM_SECONDS)
+        return (
+            self.chance.uniform(0.002, 0.03) if self.chance.random() < 0.95 else self.chance.uniform(0.03, CALM_SECONDS)
+        )
 
     def draw(self, weights: dict[Fate, float]) -> Fate:
         """FINE, but for these probabilities of something else."""
@@ -66,7 +68,7 @@ async def exchange(
             return
         try:
             result = effect()
-        except Exception as error:  # noqa: BLE001 - the answer carries it
+        except Exception as error:
             loop.call_later(back, fail, error)
         else:
             loop.call_later(back, succeed, result)

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import sys
+import traceback
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +16,7 @@ from gatepass.core.ports import ClusterError, GoneError
 from gatepass.core.rules import Rule, Target
 from gatepass.core.types.common import format_time
 from tests.simulation.apiserver import NAMESPACES, RESOURCES, SESSIONS, ApiServer, Json, held
+from tests.simulation.broken import SABOTAGE
 from tests.simulation.cloud import Cloud
 from tests.simulation.laws import LAG, BreachError, Laws
 from tests.simulation.loop import HotLoopError, VirtualLoop
@@ -42,11 +45,13 @@ class Outcome:
     trace: tuple[str, ...] = ()
 
 
-def run(script: Script, *, tolerated: frozenset[str] = KNOWN, trace: bool = False) -> Outcome:
+def run(
+    script: Script, *, tolerated: frozenset[str] = KNOWN, trace: bool = False, sabotage: str | None = None
+) -> Outcome:
     """Run it to its end, or to the first breach; the same script comes to the same outcome."""
-    loop = VirtualLoop(Random(f"order {script.seed}"))  # noqa: S311 - replays
+    loop = VirtualLoop(Random(f"order {script.seed}"))
     asyncio.set_event_loop(loop)
-    world = World(loop, script, tolerated, trace=trace)
+    world = World(loop, script, tolerated, trace=trace, sabotage=sabotage)
     breach: BreachError | None = None
     loop.set_exception_handler(lambda _, context: world.broken_by(context))
     with world.hearing_the_log():
@@ -83,12 +88,15 @@ def _close(loop: VirtualLoop) -> None:
 class World:
     """One cluster, one cloud, one operator."""
 
-    def __init__(self, loop: VirtualLoop, script: Script, tolerated: frozenset[str], *, trace: bool) -> None:
+    def __init__(
+        self, loop: VirtualLoop, script: Script, tolerated: frozenset[str], *, trace: bool, sabotage: str | None
+    ) -> None:
         self._loop = loop
+        self._sabotage = sabotage
         self._script = script
         self._tracing = trace
         self.trace: deque[tuple[float, tuple[Any, ...]]] = deque(maxlen=_TRACED)
-        self.weather = Weather(Random(f"weather {script.seed}"))  # noqa: S311 - replays
+        self.weather = Weather(Random(f"weather {script.seed}"))
         self.server = ApiServer(LoopClock().now)
         self._broken: asyncio.Future[None] = loop.create_future()
         self.laws = Laws(BIG_BANG.timestamp(), self._break, tolerated)
@@ -135,7 +143,7 @@ class World:
             self._broken.result()
 
     async def _until_calm(self) -> None:
-        while (left := self.laws.calm_since() - self._loop.time()) > 0:
+        while (left := self.laws.calm.since() - self._loop.time()) > 0:
             await self._for(min(left, 100.0))
 
     def _delete_all(self, plural: str) -> None:
@@ -182,7 +190,13 @@ class World:
 
     def _object_changed(self, plural: str, before: Json | None, after: Json | None) -> None:
         item = after or before or {}
-        self._note("object", plural, item["metadata"]["name"], item["metadata"]["resourceVersion"], "gone" if after is None else "")
+        self._note(
+            "object",
+            plural,
+            item["metadata"]["name"],
+            item["metadata"]["resourceVersion"],
+            "gone" if after is None else "",
+        )
         self.laws.object_changed(plural, before, after)
 
     def rule_changed(self, target: Any, before: Any, after: Any, *, by_gatepass: bool) -> None:
@@ -214,6 +228,8 @@ class World:
         self._note("--- operator starts")
         self._process = Process(self.server, self.cloud, self.weather, self.laws.process_told, self._note, self._listed)
         mend(self._process.engine, self.laws.tolerated)
+        if self._sabotage is not None:
+            SABOTAGE[self._sabotage][0](self._process.engine, self.cloud)
         self._process.start(self._ended_by_itself)
 
     def _ended_by_itself(self, error: BaseException | None) -> None:
@@ -261,7 +277,9 @@ class World:
         self.server.edit(SESSIONS, "ci", args["name"], args["spec"])
 
     def _not_after(self, args: Json) -> None:
-        moment = format_time(BIG_BANG.fromtimestamp(BIG_BANG.timestamp() + self._loop.time() + args["in"], BIG_BANG.tzinfo))
+        moment = format_time(
+            BIG_BANG.fromtimestamp(BIG_BANG.timestamp() + self._loop.time() + args["in"], BIG_BANG.tzinfo)
+        )
         self.server.edit(SESSIONS, "ci", args["name"], {"notAfter": moment})
 
     def _delete_session(self, args: Json) -> None:
@@ -306,7 +324,7 @@ class World:
     def _is_full(self, group: str) -> bool:
         """Is there no room for a session of the largest kind? Also when there is none for long."""
         used = len(self.cloud.rules(group))
-        limit = self.cloud.truth._firewall(self.cloud._targets[group]).limit if self.cloud.exists(group) else 0  # noqa: SLF001
+        limit = self.cloud.truth._firewall(self.cloud._targets[group]).limit if self.cloud.exists(group) else 0
         return used + 8 > limit
 
     def _delete_group(self, args: Json) -> None:
@@ -351,9 +369,6 @@ class World:
 
 def _where(cause: object) -> str:
     """The innermost line of a traceback."""
-    import sys  # noqa: PLC0415
-    import traceback  # noqa: PLC0415
-
     error = sys.exc_info()[1] if cause is True else cause
     if not isinstance(error, BaseException):
         return ""
