@@ -150,8 +150,9 @@ class Grants:
         if self.closed(session, now) or self.refusal(session, key, now) is not None:
             return None
         granted = was_granted(session.resource_status(key))
-        if not granted and not (resource.held and session.held and (session.uid, key) in self._state.admitted):
-            return None
+        admitted = resource.held and session.held and (session.uid, key) in self._state.admitted
+        if not granted and (not admitted or self.end(session, now) is not None):
+            return None  # what has not begun does not begin any more, written down or not
         until = min(self.deadline(session)[0], session.started_at + resource.spec.policy.max_duration)
         asked = (session.metadata.generation, resource.metadata.generation, until, granted)
         known = self._claims.get((session.uid, resource.uid))
