@@ -16,6 +16,7 @@ KNOWN: Final = frozenset(
         "a rule of two resources",
         "an end told twice",
         "ids forgotten at a restart",
+        "drained too early",
         "records dropped before anything is verified",
     }
 )
