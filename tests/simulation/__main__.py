@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 from tests.simulation.broken import SABOTAGE
-from tests.simulation.mended import KNOWN
 from tests.simulation.runs import HOURS, replay, sweep
 
 
@@ -24,15 +23,13 @@ def main() -> int:
     parser.add_argument("--shrink", metavar="FILE", type=Path, help="with --replay: keep the smallest script here")
     parser.add_argument("--break", dest="sabotage", choices=SABOTAGE, help="with --replay: the product broken so")
     parser.add_argument("--lines", type=int, default=200, help="of the trace")
-    parser.add_argument("--strict", action="store_true", help="tolerate no known defect")
     parser.add_argument("--stop-after", type=int, default=5, help="failures")
     given = parser.parse_args()
-    tolerated = frozenset[str]() if given.strict else KNOWN
     if given.replay is not None:
-        return replay(given.replay, given.hours, given.lines, given.shrink, tolerated, given.sabotage)
+        return replay(given.replay, given.hours, given.lines, given.shrink, given.sabotage)
     first, _, last = given.seeds.partition("-")
     seeds = range(int(first), int(last) + 1) if last else range(int(first))
-    return sweep(seeds, given.hours, given.jobs, given.stop_after, tolerated)
+    return sweep(seeds, given.hours, given.jobs, given.stop_after)
 
 
 if __name__ == "__main__":

@@ -32,12 +32,6 @@ class Witness(Protocol):
     def called(self, verb: str) -> None:
         """Gatepass has called the cloud."""
 
-    def asked(self, target: Target) -> None:
-        """A grant is on its way to the target."""
-
-    def answered(self, target: Target) -> None:
-        """A grant has been answered, or given up."""
-
     def acknowledged(self, rule_id: str) -> None:
         """The process that runs now has been told the id of a rule that it has made."""
 
@@ -128,12 +122,9 @@ class Cloud:
     ) -> Mapping[Rule, GrantOutcome]:
         """Put the rules."""
         generation = self.generation()
-        self._witness.asked(target)
         outcomes: Mapping[Rule, GrantOutcome] = await self._write(
             "grant", access, target, [new.rule for new in rules], lambda: self.truth.grant(access, target, rules, owner)
         )
-        if generation == self.generation():
-            self._witness.answered(target)
         for outcome in outcomes.values():
             if isinstance(outcome, Granted) and generation == self.generation():
                 self._witness.acknowledged(outcome.id)

@@ -59,11 +59,8 @@ def place_of(target: Target, rule: ObservedRule) -> Place | None:
 class Laws:
     """Raises nothing itself: the first breach is handed to `broken`."""
 
-    def __init__(
-        self, big_bang: float, broken: Callable[[BreachError], None], tolerated: frozenset[str] = frozenset()
-    ) -> None:
+    def __init__(self, big_bang: float, broken: Callable[[BreachError], None]) -> None:
         self._broken = broken
-        self.tolerated = tolerated
         self.truth = Ledger(big_bang)
         self.told = Ledger(big_bang)
         self.groups: set[str] = set()
@@ -73,8 +70,6 @@ class Laws:
         self._idle: dict[Place, float] = {}
         self._removed_by_others: dict[Place, float] = {}
         self.calm = Calm()
-        self._asked: Counter[str] = Counter()
-        self._answered_at: dict[str, float] = {}
         self._hours: Counter[tuple[str, int]] = Counter()
         self.calls: Counter[str] = Counter()
 
@@ -99,10 +94,8 @@ class Laws:
 
     def process_ended(self) -> None:
         """Ids are known to nobody but the statuses any more."""
-        self._asked.clear()
         for rule in self._rules.values():
-            recorded = "ids forgotten at a restart" not in self.tolerated and self._is_recorded(rule)
-            rule.heard = rule.heard and recorded
+            rule.heard = rule.heard and self._is_recorded(rule)
 
     def _is_recorded(self, rule: _Rule) -> bool:
         return any(rule.place in self._promises(session) for session in self.truth.sessions.values())
@@ -119,19 +112,6 @@ class Laws:
         self._hours[key] += 1
         if self._hours[key] == most:
             self.breach("hot loop", f"{most} {what} in hour {key[1]}")
-
-    def asked(self, target: Target) -> None:
-        """A grant is on its way."""
-        self._asked[target.id] += 1
-
-    def answered(self, target: Target) -> None:
-        """It has been answered."""
-        self._asked[target.id] -= 1
-        self._answered_at[target.id] = self._now()
-
-    def _is_asked(self, group: str) -> bool:
-        """Is a grant on its way, or was it when what arrives now was sent?"""
-        return self._asked[group] > 0 or self._now() - self._answered_at.get(group, -1.0) < 1.0
 
     def acknowledged(self, rule_id: str) -> None:
         """The process knows the id."""
@@ -265,8 +245,7 @@ class Laws:
         was, now = before.get("status", {}), after["status"]
         name = "/".join(name_of(after))
         for field in ("endedAt", "endedReason"):
-            again = field == "endedAt" and "an end told twice" in self.tolerated and field in now
-            if field in was and was[field] != now.get(field) and not again:
+            if field in was and was[field] != now.get(field):
                 self.breach("an end was taken back", f"{name}: {was[field]} became {now.get(field)}")
         if was.get("phase") in _ENDED and now.get("phase") not in _ENDED:
             self.breach("an end was taken back", f"{name}: {was['phase']} became {now.get('phase')}")
@@ -292,20 +271,10 @@ class Laws:
         for place, uid in self._claimed(session):
             if not any(self._rules[id_].ours and not self._rules[id_].spoilt for id_ in self._at.get(place, ())):
                 continue
-            if "a grant in flight" in self.tolerated and self._is_asked(place.group):
-                continue
-            if "records dropped before anything is verified" in self.tolerated and self.calm.since() > self._now():
-                continue
-            if "a rule of two resources" in self.tolerated and self._twice(session, place):
-                continue
             since = self._now() - (1.0 if self._grace() == CALM_GRACE else GRACE)
             session_uid = session["metadata"]["uid"]
             if not any(ledger.shared(place, session_uid, since) for ledger in (self.truth, self.told)):
                 self.breach("says that it is closed, and is open", f"{name}: {place} of {uid}")
-
-    def _twice(self, session: Json, place: Place) -> bool:
-        """Has the session the same rule by two of its resources?"""
-        return len({uid for claimed, uid in self._claimed(session) if claimed == place}) > 1
 
     def _claimed(self, session: Json) -> list[tuple[Place, str]]:
         found: list[tuple[Place, str]] = []

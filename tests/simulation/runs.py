@@ -14,10 +14,10 @@ HOURS: Final = 1.5
 """Of users at work, in each run of `make test` and `make simulate`."""
 
 
-def sweep(seeds: range, hours: float, jobs: int, stop_after: int, tolerated: frozenset[str]) -> int:
+def sweep(seeds: range, hours: float, jobs: int, stop_after: int) -> int:
     """Run many seeds, and print a line for each that fails."""
     began, failed, turns, virtual = time.monotonic(), 0, 0, 0.0
-    work = [(seed, hours, tolerated) for seed in seeds]
+    work = [(seed, hours) for seed in seeds]
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         for (seed, *_), outcome in zip(work, pool.map(_run, work, chunksize=2), strict=True):
             turns += outcome.turns
@@ -34,19 +34,16 @@ def sweep(seeds: range, hours: float, jobs: int, stop_after: int, tolerated: fro
     return 1 if failed else 0
 
 
-def _run(work: tuple[int, float, frozenset[str]]) -> Outcome:
-    seed, hours, tolerated = work
-    return run(write_script(seed, hours), tolerated=tolerated)
+def _run(work: tuple[int, float]) -> Outcome:
+    return run(write_script(*work))
 
 
-def replay(
-    which: str, hours: float, lines: int, keep: Path | None, tolerated: frozenset[str], sabotage: str | None
-) -> int:
+def replay(which: str, hours: float, lines: int, keep: Path | None, sabotage: str | None) -> int:
     """Run one again, with its trace, and shrink it when asked."""
     script = write_script(int(which), hours) if which.isdigit() else Script.load(Path(which))
 
     def again(candidate: Script, *, trace: bool = False) -> Outcome:
-        return run(candidate, tolerated=tolerated, trace=trace, sabotage=sabotage)
+        return run(candidate, trace=trace, sabotage=sabotage)
 
     outcome = again(script)
     if outcome.breach is None:

@@ -58,7 +58,6 @@ def over(world: World, session: AccessSession) -> bool:
     return world.status(session).phase in (Phase.EXPIRED, Phase.CANCELLED)
 
 
-@pytest.mark.xfail(strict=True, reason="views know nothing of a grant that is under way")
 async def test_a_session_is_not_over_while_a_grant_for_it_is_under_way(world: World, cloud: Latent) -> None:
     group = cloud.create("sg-0aaa")
     async with world.running():
@@ -92,7 +91,6 @@ def with_late_events(world: World, engine: Engine, edit: Any) -> None:
     world.cluster.write_session_status = written  # type: ignore[method-assign]
 
 
-@pytest.mark.xfail(strict=True, reason="an edit that the answer to our own status write carries wakes nobody")
 @pytest.mark.parametrize("how", ["stop", "delete", "shorten"])
 async def test_an_edit_that_comes_with_the_answer_to_a_write_is_noticed(world: World, cloud: Latent, how: str) -> None:
     group = cloud.create("sg-0aaa")
@@ -115,7 +113,6 @@ async def test_an_edit_that_comes_with_the_answer_to_a_write_is_noticed(world: W
         assert cloud.rules(group) == {}
 
 
-@pytest.mark.xfail(strict=True, reason="each of the two resources counts on the other's claim of the same session")
 @pytest.mark.parametrize("how", ["stop", "delete"])
 async def test_a_session_with_one_rule_for_two_resources_is_not_over_while_it_is_there(
     world: World, cloud: Latent, how: str
@@ -148,7 +145,6 @@ def take_off_the_list(world: World, cache: ProtectedResource) -> None:
     world.edit(ProtectedResource, cache.key, aws={"region": "eu-central-1", "securityGroups": ["sg-0aaa"]})
 
 
-@pytest.mark.xfail(strict=True, reason="a group counts as drained when somebody else wants its rules as well")
 async def test_a_static_range_keeps_its_rule_until_it_has_room_although_a_session_shares_it(
     world: World, cloud: Latent
 ) -> None:
@@ -163,7 +159,6 @@ async def test_a_static_range_keeps_its_rule_until_it_has_room_although_a_sessio
         assert len(cloud.rules(leaving)) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="an end whose write was not answered is made anew, at another time")
 async def test_an_end_stays_as_it_was_written_first(world: World, cloud: Latent) -> None:
     cloud.create("sg-0aaa")
     async with world.running():
@@ -188,7 +183,6 @@ async def test_an_end_stays_as_it_was_written_first(world: World, cloud: Latent)
         assert len(set(told)) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="a status written after a restart drops the ids that lagging reads do not show")
 async def test_ids_on_record_outlive_a_restart_while_reads_lag(world: World, cloud: Latent) -> None:
     group = cloud.create("sg-0aaa")
     async with world.running():
@@ -207,7 +201,6 @@ async def test_ids_on_record_outlive_a_restart_while_reads_lag(world: World, clo
         assert cloud.rules(group) == {}
 
 
-@pytest.mark.xfail(strict=True, reason="what has not been verified since the start has no rules in the views")
 async def test_an_end_that_is_written_before_anything_is_verified_leaves_the_records(
     world: World, cloud: Latent
 ) -> None:

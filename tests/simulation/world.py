@@ -13,14 +13,13 @@ from typing import Any, Final
 import structlog
 
 from gatepass.core.ports import ClusterError, GoneError
-from gatepass.core.rules import Rule, Target
+from gatepass.core.rules import Rule
 from gatepass.core.types.common import format_time
 from tests.simulation.apiserver import NAMESPACES, RESOURCES, SESSIONS, ApiServer, Json, held
 from tests.simulation.broken import SABOTAGE
 from tests.simulation.cloud import Cloud
 from tests.simulation.laws import LAG, BreachError, Laws
 from tests.simulation.loop import HotLoopError, VirtualLoop
-from tests.simulation.mended import KNOWN, mend
 from tests.simulation.process import BIG_BANG, LoopClock, Process
 from tests.simulation.script import GROUPS, Script, Step
 from tests.simulation.weather import Weather
@@ -45,13 +44,11 @@ class Outcome:
     trace: tuple[str, ...] = ()
 
 
-def run(
-    script: Script, *, tolerated: frozenset[str] = KNOWN, trace: bool = False, sabotage: str | None = None
-) -> Outcome:
+def run(script: Script, *, trace: bool = False, sabotage: str | None = None) -> Outcome:
     """Run it to its end, or to the first breach; the same script comes to the same outcome."""
     loop = VirtualLoop(Random(f"order {script.seed}"))
     asyncio.set_event_loop(loop)
-    world = World(loop, script, tolerated, trace=trace, sabotage=sabotage)
+    world = World(loop, script, trace=trace, sabotage=sabotage)
     breach: BreachError | None = None
     loop.set_exception_handler(lambda _, context: world.broken_by(context))
     with world.hearing_the_log():
@@ -88,9 +85,7 @@ def _close(loop: VirtualLoop) -> None:
 class World:
     """One cluster, one cloud, one operator."""
 
-    def __init__(
-        self, loop: VirtualLoop, script: Script, tolerated: frozenset[str], *, trace: bool, sabotage: str | None
-    ) -> None:
+    def __init__(self, loop: VirtualLoop, script: Script, *, trace: bool, sabotage: str | None) -> None:
         self._loop = loop
         self._sabotage = sabotage
         self._script = script
@@ -99,7 +94,7 @@ class World:
         self.weather = Weather(Random(f"weather {script.seed}"))
         self.server = ApiServer(LoopClock().now)
         self._broken: asyncio.Future[None] = loop.create_future()
-        self.laws = Laws(BIG_BANG.timestamp(), self._break, tolerated)
+        self.laws = Laws(BIG_BANG.timestamp(), self._break)
         self.cloud = Cloud(self.weather, self)
         self.cloud.generation = lambda: self._generation
         self.laws.full = self._is_full
@@ -209,14 +204,6 @@ class World:
         self._note("call", verb)
         self.laws.called(verb)
 
-    def asked(self, target: Target) -> None:
-        """The cloud's witness."""
-        self.laws.asked(target)
-
-    def answered(self, target: Target) -> None:
-        """The cloud's witness."""
-        self.laws.answered(target)
-
     def acknowledged(self, rule_id: str) -> None:
         """The cloud's witness."""
         self.laws.acknowledged(rule_id)
@@ -227,7 +214,6 @@ class World:
         self._generation += 1
         self._note("--- operator starts")
         self._process = Process(self.server, self.cloud, self.weather, self.laws.process_told, self._note, self._listed)
-        mend(self._process.engine, self.laws.tolerated)
         if self._sabotage is not None:
             SABOTAGE[self._sabotage][0](self._process.engine, self.cloud)
         self._process.start(self._ended_by_itself)
