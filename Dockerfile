@@ -10,6 +10,7 @@ COPY pyproject.toml uv.lock ./
 RUN uv sync --frozen --no-dev --no-install-project
 COPY README.md LICENSE ./
 COPY operator operator
+COPY tools tools
 RUN uv sync --frozen --no-dev --no-editable
 
 FROM python:3.13.9-slim-trixie

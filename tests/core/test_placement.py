@@ -8,50 +8,52 @@ from gatepass.core.rules import Rule, Target
 
 A, B = (Target("aws", "1", "eu-central-1", name) for name in ("sg-a", "sg-b"))
 
+ONE, BOTH = {A: 60}, {A: 60, B: 60}
+
 
 def rule(number: int, family: int = 4) -> Rule:
     return Rule(f"203.0.113.{number}/32" if family == 4 else f"2001:db8::{number}/128", "tcp", 5432, 5432)
 
 
 def room(free4: int, free6: int = 60, holds: tuple[Rule, ...] = ()) -> Room:
-    return Room(set(holds), {4: free4, 6: free6}, limit=60)
+    return Room(set(holds), {4: 60 - free4, 6: 60 - free6}, {})
 
 
 def test_the_first_group_fills_first() -> None:
     rooms = {A: room(2), B: room(60)}
-    placed = place(frozenset(map(rule, range(3))), [A, B], rooms, set())
+    placed = place(frozenset(map(rule, range(3))), BOTH, rooms, set())
     assert isinstance(placed, dict)
     assert sorted(target.id for target in placed.values()) == ["sg-a", "sg-a", "sg-b"]
 
 
 def test_all_or_none() -> None:
     rooms = {A: room(1), B: room(1)}
-    assert place(frozenset(map(rule, range(3))), [A, B], rooms, set()) == Shortage(3, 2, 120, 4)
-    assert rooms[A].free[4] == 1
+    assert place(frozenset(map(rule, range(3))), BOTH, rooms, set()) == Shortage(3, 2, 120, 4)
+    assert rooms[A].free(4, 60) == 1
 
 
 def test_a_rule_that_is_there_costs_nothing_and_stays_where_it_is() -> None:
     rooms = {A: room(0), B: room(0, holds=(rule(1),))}
-    assert place(frozenset([rule(1)]), [A, B], rooms, set()) == {rule(1): B}
+    assert place(frozenset([rule(1)]), BOTH, rooms, set()) == {rule(1): B}
 
 
 def test_families_have_room_of_their_own() -> None:
     rooms = {A: room(0, 1)}
-    assert place(frozenset([rule(1, 6)]), [A], rooms, set()) == {rule(1, 6): A}
-    assert place(frozenset([rule(2, 6)]), [A], rooms, set()) == Shortage(1, 0, 60, 6)
+    assert place(frozenset([rule(1, 6)]), ONE, rooms, set()) == {rule(1, 6): A}
+    assert place(frozenset([rule(2, 6)]), ONE, rooms, set()) == Shortage(1, 0, 60, 6)
 
 
 def test_nobody_slips_into_room_that_an_older_claim_waits_for() -> None:
     rooms, closed = {A: room(1)}, set[tuple[Target, int]]()
-    assert isinstance(place(frozenset([rule(1), rule(2)]), [A], rooms, closed), Shortage)
-    assert isinstance(place(frozenset([rule(3)]), [A], rooms, closed), Shortage)
+    assert isinstance(place(frozenset([rule(1), rule(2)]), ONE, rooms, closed), Shortage)
+    assert isinstance(place(frozenset([rule(3)]), ONE, rooms, closed), Shortage)
 
 
 def test_what_never_fits_holds_up_nobody() -> None:
-    rooms, closed = {A: Room(set(), {4: 2, 6: 2}, limit=2)}, set[tuple[Target, int]]()
-    assert place(frozenset(map(rule, range(3))), [A], rooms, closed) == (shortage := Shortage(3, 2, 2, 4))
+    rooms, closed = {A: Room(set(), {4: 0, 6: 0}, {})}, set[tuple[Target, int]]()
+    assert place(frozenset(map(rule, range(3))), {A: 2}, rooms, closed) == (shortage := Shortage(3, 2, 2, 4))
     assert shortage.hopeless
-    assert place(frozenset([rule(7)]), [A], rooms, closed) == {rule(7): A}
+    assert place(frozenset([rule(7)]), {A: 2}, rooms, closed) == {rule(7): A}
 
 
 def test_the_message_tells_the_numbers() -> None:
@@ -69,7 +71,7 @@ def test_no_group_is_overfilled_and_no_claim_is_split(claims: list[frozenset[int
     taken: dict[Target, set[Rule]] = {A: set(), B: set()}
     for claim in claims:
         wish = frozenset(map(rule, claim))
-        placed = place(wish, [A, B], rooms, closed)
+        placed = place(wish, BOTH, rooms, closed)
         if isinstance(placed, dict):
             assert placed.keys() == wish
             for each, target in placed.items():

@@ -18,7 +18,7 @@ def test_a_resource_in_use_waits_and_says_for_whom(tenant: Tenant, group: Group)
     tenant.delete(RESOURCE, "db")
     told = tenant.until_condition(RESOURCE, "db", "Ready", "False", "waits for")
     assert told["reason"] == "Deleting"
-    assert f"waits for 1 sessions to end: {tenant.namespace}/it-1" in told["message"]
+    assert f"waits for 1 session to end: {tenant.namespace}/it-1" in told["message"]
     wait_for(lambda: group.open_to() == {(ADDRESS, 5432)}, "its static range goes at once")
     # Nobody else gets in, and who is in stays in.
     with pytest.raises(KubeApiError, match=f"ProtectedResource {tenant.namespace}/db is being deleted"):

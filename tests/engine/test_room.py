@@ -170,7 +170,7 @@ async def test_a_deleted_resource_waits_for_its_sessions(world: World, cloud: Sl
         world.cluster.delete(ProtectedResource, resource.key)
         await asyncio.sleep(5)
         assert [rule.rule.cidr for rule in cloud.rules(group).values() if rule.rule] == ["203.0.113.7/32"]
-        assert condition(world, resource.key, "Ready") == ("False", "waits for 1 sessions to end: ci/it-1")
+        assert condition(world, resource.key, "Ready") == ("False", "waits for 1 session to end: ci/it-1")
         late = world.session("late", cidrs=("203.0.113.8/32",))
         await asyncio.sleep(5)
         assert world.status(late).resources[0].reason == "ResourceDeleting"

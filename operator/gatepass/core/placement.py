@@ -1,6 +1,6 @@
 """Which of a resource's firewall objects holds a rule: they fill in order, and a placed rule stays where it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,16 +11,23 @@ FAMILIES: Final = (4, 6)
 
 @dataclass(slots=True)
 class Room:
-    """One firewall object while rules are placed: what it holds, and per family how many more it takes, and at most."""
+    """One firewall object while rules are placed: what it holds, and per family how many rules count in it.
+
+    `most` is what it has said itself that it takes; how much that is otherwise is for each resource to say.
+    """
 
     holds: set[Rule]
-    free: dict[int, int]
-    limit: int
+    used: dict[int, int]
+    most: Mapping[int, int]
+
+    def free(self, family: int, quota: int) -> int:
+        """How many more it takes from somebody whose quota is this."""
+        return max(min(quota, self.most.get(family, quota)) - self.used[family], 0)
 
     def take(self, rule: Rule) -> None:
         """Put a rule on its way into it."""
         self.holds.add(rule)
-        self.free[rule.family] -= 1
+        self.used[rule.family] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +51,12 @@ class Shortage:
 
 
 def place(
-    rules: frozenset[Rule], targets: Sequence[Target], rooms: Mapping[Target, Room], closed: set[tuple[Target, int]]
+    rules: frozenset[Rule],
+    quotas: Mapping[Target, int],
+    rooms: Mapping[Target, Room],
+    closed: set[tuple[Target, int]],
 ) -> dict[Rule, Target] | Shortage:
-    """Place all the rules of one claim, or none of them.
+    """Place all the rules of one claim, or none of them, in the targets of `quotas`, in their order.
 
     A rule that is there already, whoever made it, costs nothing. What is placed is taken from `rooms`. A claim that has
     to wait puts its targets into `closed`, so that no later one slips into the room that it is waiting for; one that
@@ -55,22 +65,25 @@ def place(
     placed: dict[Rule, Target] = {}
     missing: list[Rule] = []
     for rule in rules:
-        holder = next((target for target in targets if rule in rooms[target].holds), None)
+        holder = next((target for target in quotas if rule in rooms[target].holds), None)
         if holder is None:
             missing.append(rule)
         else:
             placed[rule] = holder
     for family in FAMILIES:
         needs = sum(1 for rule in missing if rule.family == family)
-        free = sum(max(rooms[target].free[family], 0) for target in targets if (target, family) not in closed)
+        open_ = [target for target in quotas if (target, family) not in closed]
+        free = sum(rooms[target].free(family, quotas[target]) for target in open_)
         if needs > free:
-            shortage = Shortage(needs, free, sum(rooms[target].limit for target in targets), family)
+            shortage = Shortage(needs, free, sum(quotas.values()), family)
             if not shortage.hopeless:
-                closed.update((target, family) for target in targets)
+                closed.update((target, family) for target in quotas)
             return shortage
     for rule in sorted(missing):
         target = next(
-            target for target in targets if rooms[target].free[rule.family] > 0 and (target, rule.family) not in closed
+            target
+            for target in quotas
+            if rooms[target].free(rule.family, quotas[target]) > 0 and (target, rule.family) not in closed
         )
         rooms[target].take(rule)
         placed[rule] = target

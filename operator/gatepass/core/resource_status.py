@@ -8,6 +8,7 @@ from gatepass.core.conditions import Fact, assert_conditions
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.ports import TargetFacts
 from gatepass.core.rules import ObservedRule, Target
+from gatepass.core.types.common import counted
 from gatepass.core.types.resource import (
     Capacity,
     FamilyCapacity,
@@ -125,7 +126,7 @@ def _capacity(findings: Findings) -> Fact:
             "CapacityAvailable",
             False,
             "Full",
-            f"{numbers}; {len(findings.shortages)} sessions wait: {findings.shortages[0]}",
+            f"{numbers}; {counted(len(findings.shortages), 'claim')} without room: {findings.shortages[0]}",
         )
     full = any(room.used >= room.limit for room in (findings.capacity.ipv4, findings.capacity.ipv6))
     # The numbers stand in status.capacity: a message with them would be a write for each rule.
@@ -141,8 +142,8 @@ def _conflict(conflicts: Sequence[ObservedRule]) -> list[Fact]:
             "OwnerConflict",
             True,
             "MarkMissing",
-            f"{len(conflicts)} rules carry one of our two marks and not the other, so they are left alone: {told}. "
-            "Remove them by hand, or restore the tag gatepass.dev/owner and the description",
+            f"left alone, with one of our two marks and not the other: {counted(len(conflicts), 'rule')}: {told}. "
+            "Remove by hand, or restore the tag gatepass.dev/owner and the description",
         )
     ]
 
@@ -166,7 +167,9 @@ def _waits_for(findings: Findings) -> str:
         return "removing its rules" + (f": {trouble.message}" if trouble else "")
     named = ", ".join(findings.users[:_LISTED_IN_MESSAGES])
     more = len(findings.users) - _LISTED_IN_MESSAGES
-    return f"waits for {len(findings.users)} sessions to end: {named}" + (f" and {more} more" if more > 0 else "")
+    return f"waits for {counted(len(findings.users), 'session')} to end: {named}" + (
+        f" and {more} more" if more > 0 else ""
+    )
 
 
 def capacity_of(families: Mapping[int, tuple[int, int, int]]) -> Capacity:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from gatepass.core.conditions import Fact, assert_conditions
 from gatepass.core.lifecycle import End, phase
-from gatepass.core.policy import Refusal
+from gatepass.core.policy import WITHDRAWN, Refusal
 from gatepass.core.rules import Rule
 from gatepass.core.types.common import Key
 from gatepass.core.types.session import (
@@ -126,11 +126,16 @@ def _state(
 ) -> tuple[ResourceState, str | None, str | None]:
     trouble = (view.trouble.reason, view.trouble.message) if view.trouble else (None, None)
     if end is not None:
+        why: tuple[str | None, str | None] = (None, None)
+        if view.refusal is not None:
+            why = view.refusal.reason, view.refusal.message
+        elif end.reason is EndedReason.POLICY_WITHDRAWN and end.latched and before is not None:
+            why = (before.reason, before.message)
         if view.left:
-            return ResourceState.REMOVING, *trouble
+            return ResourceState.REMOVING, *(why if why[0] else trouble)
         if before is not None and before.state is ResourceState.FAILED:
             return before.state, before.reason, before.message
-        return ResourceState.REMOVED, None, None
+        return ResourceState.REMOVED, *why
     if view.refusal is not None:
         return ResourceState.FAILED, view.refusal.reason, view.refusal.message
     if view.complete:
@@ -178,7 +183,9 @@ def _facts(entries: Sequence[SessionResourceStatus], step: Phase, *, settled: bo
     if end is not None:
         gone = settled
         facts.append(Fact("RulesApplied", False, "Removed" if gone else "Removing", "" if gone else told))
-        facts.append(Fact("Settled", settled, step.value, _ending(end.reason)))
+        withdrawn = "; ".join(_told(entry) for entry in entries if entry.reason == WITHDRAWN)
+        message = _ending(end.reason)
+        facts.append(Fact("Settled", settled, step.value, f"{message}: {withdrawn}" if withdrawn else message))
         return facts
     facts.append(Fact("RulesApplied", opened, "Applied" if opened else _main_reason(troubled), told))
     facts.append(Fact("Settled", settled, step.value, told))

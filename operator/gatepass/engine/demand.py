@@ -57,6 +57,10 @@ class _Tenant:
         )
 
     @property
+    def quotas(self) -> dict[Target, int]:
+        return {target: self.standing.quota(target) for target in self.usable} if self.standing is not None else {}
+
+    @property
     def everywhere(self) -> list[Target]:
         return self.standing.everywhere() if self.standing is not None else []
 
@@ -189,7 +193,7 @@ class Demands:
             for claim in tenant.claims
             if not self._settled(claim, tenant) and not self._parked(claim, second)
         ]
-        rooms = {other: self._room(other, tenants) for _, tenant in unplaced for other in tenant.usable}
+        rooms = {other: self._room(other) for _, tenant in unplaced for other in tenant.usable}
         closed: set[tuple[Target, int]] = set()
         ahead: dict[str, int] = {}
         displaced: set[Target] = set()
@@ -206,9 +210,8 @@ class Demands:
         parked = self._state.parked.get(claim.key)
         return parked is not None and second < parked.until
 
-    def _room(self, target: Target, tenants: Sequence[_Tenant]) -> Room:
-        quotas = [tenant.standing.quota(target) for tenant in tenants if tenant.standing and target in tenant.usable]
-        return self._state.target(target).room(min(quotas), self._state.placements.at(target))
+    def _room(self, target: Target) -> Room:
+        return self._state.target(target).room(self._state.placements.at(target))
 
     def _place_one(
         self,
@@ -219,7 +222,7 @@ class Demands:
         ahead: dict[str, int],
     ) -> set[Target]:
         key = claim.key
-        found = self._over_ceiling(claim, tenant) or place(claim.rules, tenant.usable, rooms, closed)
+        found = self._over_ceiling(claim, tenant) or place(claim.rules, tenant.quotas, rooms, closed)
         if isinstance(found, dict):
             self._state.placements.put(key, found)
             self._state.waiting.pop(key, None)

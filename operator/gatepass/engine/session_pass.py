@@ -25,6 +25,7 @@ PLACE_EVERY_SECONDS: Final = 30.0
 """How often a waiting session is told its place in the line."""
 _KEPT_FOR_EVER: Final = (
     "argocd.argoproj.io/tracking-id",
+    "app.kubernetes.io/instance",  # Argo CD's label, where it does not track by annotation
     "kustomize.toolkit.fluxcd.io/name",
     "helm.toolkit.fluxcd.io/name",
 )

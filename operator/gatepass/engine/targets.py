@@ -178,12 +178,10 @@ class TargetState:
             self._holding = {rule.rule: rule for rule in self.rules.values() if rule.rule is not None}
         return self._holding
 
-    def room(self, quota: int, coming: Iterable[Rule]) -> Room:
+    def room(self, coming: Iterable[Rule]) -> Room:
         """Room for more, when `coming` are on their way."""
-        holds = set(self.holding())
-        free = {family: self.limit(family, quota) - self.used(family) for family in FAMILIES}
+        room = Room(set(self.holding()), {family: self.used(family) for family in FAMILIES}, dict(self._full_at))
         for rule in coming:
-            if rule not in holds:
-                holds.add(rule)
-                free[rule.family] -= 1
-        return Room(holds, free, quota)
+            if rule not in room.holds:
+                room.take(rule)
+        return room

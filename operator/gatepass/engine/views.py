@@ -15,7 +15,14 @@ from gatepass.core.rules import Rule, Target, rules_for
 from gatepass.core.status import PresentRule, ResourceView
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import Capacity, ProtectedResource
-from gatepass.core.types.session import AccessSession, Phase, ResourceState, RuleStatus, SessionResourceStatus
+from gatepass.core.types.session import (
+    AccessSession,
+    EndedReason,
+    Phase,
+    ResourceState,
+    RuleStatus,
+    SessionResourceStatus,
+)
 from gatepass.engine.grants import Grants, was_granted
 from gatepass.engine.state import Standing, State
 from gatepass.engine.verifier import external_id
@@ -47,7 +54,8 @@ class Views:
         granted = was_granted(before)
         current = None if resource is None else resource.uid
         uid = before.uid if before is not None and granted else current
-        refusal = None if end is not None else self._grants.refusal(session, key, now)
+        withdrawn = end is not None and end.reason is EndedReason.POLICY_WITHDRAWN and not end.latched
+        refusal = self._grants.refusal(session, key, now) if end is None or withdrawn else None
         standing = self._state.standings.get(key)
         if resource is None or uid != resource.uid or session.status.phase in FINAL:
             return ResourceView(key, uid, refusal=refusal)

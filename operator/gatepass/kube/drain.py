@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from gatepass.core.ports import ClusterError, GoneError
-from gatepass.core.types.common import FINALIZER, Key
+from gatepass.core.types.common import FINALIZER, Key, counted
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.kube.api import MERGE_PATCH, KubeApi, path_of
@@ -37,12 +37,13 @@ async def drain(api: KubeApi, namespaces: Sequence[str], seconds: float, tell: C
                 tell(f"not closed: {problem}")
             return False
         await asyncio.sleep(_POLL_SECONDS)
-    tell(f"{len(stopped)} sessions were stopped, and no session has rules left")
+    tell(f"{counted(len(stopped), 'session')} stopped, and no session has rules left")
     async for body in api.each(ProtectedResource, namespaces):
         if ranges := body["spec"].get("staticCIDRs"):
+            key = Key(body["metadata"]["namespace"], body["metadata"]["name"])
             tell(
-                f"{body['metadata']['namespace']}/{body['metadata']['name']} keeps its {len(ranges)} static CIDRs: "
-                "delete it before uninstalling to have them removed"
+                f"{key} keeps {counted(len(ranges), 'static range')}: "
+                "delete it before uninstalling to have that removed"
             )
     return True
 
@@ -59,9 +60,13 @@ async def _stop_all(
             continue
         left[key] = _why(status)
         if status.get("phase") not in _FINAL and metadata["uid"] not in stopped:
-            await _stop(api, key)
-            stopped.add(metadata["uid"])
-            tell(f"stopping {key}")
+            try:
+                await _stop(api, key)
+            except ClusterError as error:
+                left[key] = str(error)  # and one that cannot be stopped holds up none of the others
+            else:
+                stopped.add(metadata["uid"])
+                tell(f"stopping {key}")
     return left
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
-from gatepass.sandbox.errors import SandboxError
 from gatepass.sandbox.processes import GRACE_SECONDS, die_with_parent
 
 _PR_SET_CHILD_SUBREAPER = 36
@@ -58,7 +57,8 @@ def run(command: Sequence[str], env: Mapping[str, str]) -> int:
     try:
         child = subprocess.Popen(command, env=dict(env), preexec_fn=die_with_parent)
     except OSError as error:
-        raise SandboxError(f"{command[0]}: {error.strerror}") from error
+        print(f"gatepass sandbox: {command[0]}: {error.strerror}", file=sys.stderr)
+        return 127 if isinstance(error, FileNotFoundError) else 126  # as a shell says it
     try:
         status = child.wait()
     except InterruptedBySignalError as interruption:

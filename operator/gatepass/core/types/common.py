@@ -112,15 +112,27 @@ TimeToLive = Annotated[
 ]
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 session`, `2 sessions`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def format_time(value: datetime) -> str:
     """RFC 3339 in UTC with whole seconds, as Kubernetes writes its own timestamps."""
     return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+# Narrower than RFC 3339: what Kubernetes, CEL and Python all read alike. Rules compute with it on every later
+# update, so that one odd time would make an object that nobody can change any more.
+_TIME: Final = (
+    r"^(19|20|21)[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+)
+
 Timestamp = Annotated[
     datetime,
     PlainSerializer(format_time, return_type=str),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
+    WithJsonSchema({"type": "string", "format": "date-time", "maxLength": 32, "pattern": _TIME}),
 ]
 
 # Never a runner's address, in any policy: unspecified, loopback, link-local, multicast and reserved.

@@ -143,6 +143,16 @@ class Operator(StrEnum):
 class LabelRequirement(Model):
     """One requirement on a label."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel(
+                "(self.operator in ['In', 'NotIn']) == (size(self.values) > 0)",
+                "'values are required for In and NotIn, and must be absent for Exists and DoesNotExist; operator is '"
+                " + self.operator",
+            )
+        )
+    )
+
     key: Annotated[str, Field(max_length=317)]
     operator: Operator
     values: Annotated[tuple[Annotated[str, Field(max_length=63)], ...], Field(max_length=64)] = ()

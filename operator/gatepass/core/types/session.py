@@ -92,7 +92,10 @@ class AccessSessionSpec(Model):
     ] = timedelta(hours=1)
     not_after: Annotated[
         Timestamp | None,
-        Field(description="An absolute end; the earlier of it and the duration wins. It may only move earlier."),
+        Field(
+            description="An absolute end, such as 2026-11-22T18:00:00Z; the earlier of it and the duration wins. "
+            "It may only move earlier."
+        ),
     ] = None
     source: Annotated[
         Source,
@@ -148,7 +151,7 @@ class Requester(Model):
 
     username: Annotated[str, Field(max_length=512)]
     uid: Annotated[str | None, Field(max_length=512)] = None
-    groups: Annotated[tuple[str, ...], Field(max_length=256)] = ()
+    groups: Annotated[tuple[str, ...], Field(max_length=4096)] = ()
 
 
 class SourceAddress(Model):
