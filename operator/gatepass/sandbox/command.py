@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from gatepass.sandbox.processes import GRACE_SECONDS, die_with_parent
+from gatepass.sandbox.progress import say
 
 _PR_SET_CHILD_SUBREAPER = 36
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -50,14 +51,14 @@ def run(command: Sequence[str], env: Mapping[str, str]) -> int:
     """Run `command` with our own standard streams and return its exit status, 128 + n for a signal.
 
     Interrupted, it first lets the command end, then makes it. On Linux, whatever the command left running is ended too.
-    Raises SandboxError if there is no such program, InterruptedBySignalError inside `ended_by_signals`.
+    127 if there is no such program. Raises InterruptedBySignalError inside `ended_by_signals`.
     """
     _adopt_orphans()
     ours = _children()
     try:
         child = subprocess.Popen(command, env=dict(env), preexec_fn=die_with_parent)
     except OSError as error:
-        print(f"gatepass sandbox: {command[0]}: {error.strerror}", file=sys.stderr)
+        say(f"gatepass sandbox: {command[0]}: {error.strerror}")
         return 127 if isinstance(error, FileNotFoundError) else 126  # as a shell says it
     try:
         status = child.wait()
