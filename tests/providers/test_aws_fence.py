@@ -78,8 +78,11 @@ async def test_the_end_comes_after_what_is_under_way_and_nothing_after_it(world:
     target, control = world.firewall(), world.aws.control
     control.set_faults(Fault(kind="latency", action="AuthorizeSecurityGroupIngress", group=target.id, seconds=0.5))
     granting = asyncio.create_task(world.provider.grant(world.access, target, [NewRule(RULE, "d")], OWNER))
-    while not any(fault["struck"] for fault in control.faults()):
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        while True:
+            if any(fault["struck"] for fault in control.faults()):
+                break
+            await asyncio.sleep(0.01)
     granting.cancel()
     await asyncio.gather(granting, return_exceptions=True)
     await world.provider.end()
