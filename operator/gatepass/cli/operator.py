@@ -20,7 +20,7 @@ Kubeconfig = Annotated[
 def operator(
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Reconcile AccessSessions and ProtectedResources until SIGTERM."""
+    """Reconcile AccessSessions and ProtectedResources until SIGTERM, while no other replica does."""
     from gatepass.app import run_operator
 
     _run(lambda settings: run_operator(settings, kubeconfig))
@@ -46,6 +46,7 @@ def _run(work: "Callable[[Settings], Coroutine[Any, Any, T]]") -> "T":
     from pydantic import ValidationError
 
     from gatepass import logs
+    from gatepass.kube.lease import LeaseLostError
     from gatepass.settings import Settings
 
     try:
@@ -58,6 +59,6 @@ def _run(work: "Callable[[Settings], Coroutine[Any, Any, T]]") -> "T":
     logs.configure(settings.log_format, settings.log_level)
     try:
         return asyncio.run(work(settings))
-    except (ConfigException, OSError) as error:
+    except (ConfigException, LeaseLostError, OSError) as error:
         print(f"gatepass: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

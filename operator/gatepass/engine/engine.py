@@ -23,13 +23,17 @@ from gatepass.engine.views import Views
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """`owner` is the install id that marks our rules."""
+    """`owner` is the install id that marks our rules.
+
+    `handover_seconds` is how long after the start calls of an earlier process may still have their effect.
+    """
 
     owner: str
     confinement: Confinement
     resync_seconds: float
     default_ttl: timedelta
     admission_unverified: bool
+    handover_seconds: float = 0.0
 
 
 class Engine:
@@ -47,6 +51,7 @@ class Engine:
         clock: Clock,
     ) -> None:
         self._settings = settings
+        self._clock = clock
         self.store = store
         self._state = state = State(store, settings.owner, started=clock.monotonic(), started_at=clock.now())
         grants = Grants(state)
@@ -66,7 +71,8 @@ class Engine:
         self._resources = ResourcePass(state, views, cluster, clock, self.resource_seen)
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Work until cancelled. What is counted from a start is counted from here: this is when we begin to lead."""
+        self._state.started, self._state.started_at = self._clock.monotonic(), self._clock.now()
         async with asyncio.TaskGroup() as tasks:
             for queue in (self._verifier.queue, self._reconciler.queue, self._sessions.queue, self._resources.queue):
                 tasks.create_task(queue.run())
@@ -75,13 +81,14 @@ class Engine:
     async def _resync(self) -> None:
         """Look at everything at the start and then at every resync: drift makes no event.
 
-        Once soon after the start too: only then do reads show everything that an earlier process has written.
+        Soon after the start too: when an earlier process can have nothing under way any more, and when reads show
+        everything that it has written.
         """
-        soon = self._state.reads_settle_at - self._state.started + 1.0
-        pauses = itertools.chain(
-            [min(soon, self._settings.resync_seconds)], itertools.repeat(self._settings.resync_seconds)
-        )
-        for pause in pauses:
+        settled = self._state.reads_settle_at - self._state.started + 1.0
+        handover = self._settings.handover_seconds
+        first = [handover, settled - handover] if 0 < handover < settled else [settled]
+        longest = self._settings.resync_seconds
+        for pause in itertools.chain((min(each, longest) for each in first), itertools.repeat(longest)):
             self._state.parked.clear()
             for key in list(self.store.resources):
                 self._verifier.queue.add(key)
