@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from datetime import datetime
 from pathlib import Path
 
 import structlog
@@ -40,8 +41,11 @@ async def connect(kubeconfig: Path | None) -> None:
         await config.load_kube_config()
 
 
-async def run_operator(settings: Settings, kubeconfig: Path | None) -> None:
-    """Run until SIGTERM or SIGINT; raises LeaseLostError when another replica leads after we did."""
+async def run_operator(settings: Settings, kubeconfig: Path | None, cutoff: datetime | None = None) -> None:
+    """Run until SIGTERM or SIGINT; raises LeaseLostError when another replica leads after we did.
+
+    Sessions that were created before `cutoff` are ended.
+    """
     await connect(kubeconfig)
     clock = CorrectedClock()
     async with new_client(_API_CONNECTIONS) as client:
@@ -49,7 +53,7 @@ async def run_operator(settings: Settings, kubeconfig: Path | None) -> None:
         health = Health(ready=watching.is_set)
         await health.start(settings.health_host, settings.health_port)
         try:
-            await _serve(settings, client, KubeApi(client, clock), clock, watching)
+            await _serve(settings, client, KubeApi(client, clock), clock, watching, cutoff)
         finally:
             await health.stop()
 
@@ -62,7 +66,12 @@ async def run_drain(settings: Settings, kubeconfig: Path | None, seconds: float)
 
 
 async def _serve(
-    settings: Settings, client: ApiClient, api: KubeApi, clock: CorrectedClock, watching: asyncio.Event
+    settings: Settings,
+    client: ApiClient,
+    api: KubeApi,
+    clock: CorrectedClock,
+    watching: asyncio.Event,
+    cutoff: datetime | None,
 ) -> None:
     stop, listed, end_watching = asyncio.Event(), asyncio.Event(), asyncio.Event()
     name = identity(settings.health_host, settings.health_port)
@@ -81,6 +90,7 @@ async def _serve(
             default_ttl=settings.default_ttl_after_ended,
             admission_unverified=settings.admission_unverified,
             handover_seconds=settings.lease_seconds + CALL_SECONDS,
+            cutoff=cutoff,
         ),
         Store(),
         {"aws": aws},

@@ -1,17 +1,13 @@
 """A standby that has seen everything for hours begins to lead: what is counted from a start is counted from then."""
 
 import asyncio
-from datetime import timedelta
 
 import pytest
 
 from gatepass.core.rules import Rule
 from gatepass.core.types.session import Phase
-from gatepass.engine.engine import Engine, EngineSettings
-from gatepass.engine.store import Store
-from gatepass.engine.verifier import Confinement
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.world import OWNER, LoopClock, World
+from tests.engine.world import OWNER, World
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -19,24 +15,9 @@ HOUR = 3600.0
 HANDOVER = 25.0
 
 
-def standby(world: World, handover: float = HANDOVER) -> Engine:
-    """An engine that is told of everything and does nothing yet."""
-    settings = EngineSettings(
-        owner=OWNER,
-        confinement=Confinement({"*": ("operator", "*")}),
-        resync_seconds=600.0,
-        default_ttl=timedelta(hours=24),
-        admission_unverified=False,
-        handover_seconds=handover,
-    )
-    engine = Engine(settings, Store(), {"aws": world.firewalls}, world.cluster, LoopClock())
-    world.cluster.watchers.append(engine)
-    return engine
-
-
 async def test_a_standby_does_nothing(world: World, cloud: SlowFirewalls) -> None:
     cloud.create("sg-0aaa")
-    standby(world)
+    world.standby()
     world.resource()
     world.session()
     await asyncio.sleep(HOUR)
@@ -48,7 +29,7 @@ async def test_a_new_leader_looks_again_when_nothing_of_its_predecessor_can_be_u
     world: World, cloud: SlowFirewalls
 ) -> None:
     group = cloud.create("sg-0aaa")
-    engine = standby(world)
+    engine = world.standby(handover_seconds=HANDOVER)
     world.resource()
     await asyncio.sleep(HOUR)
     task = asyncio.create_task(engine.run())
@@ -68,7 +49,7 @@ async def test_a_new_leader_looks_again_when_nothing_of_its_predecessor_can_be_u
 async def test_a_predecessors_lost_grant_is_waited_for_from_the_takeover(world: World, cloud: SlowFirewalls) -> None:
     """It may have granted a moment before the takeover, and reads show that up to two minutes later."""
     group = cloud.create("sg-0aaa")
-    engine = standby(world)
+    engine = world.standby(handover_seconds=HANDOVER)
     world.resource()
     await asyncio.sleep(HOUR)
     session = world.session(duration="1m")

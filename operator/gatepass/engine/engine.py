@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from gatepass.core.ports import Clock, Cluster, Provider
 from gatepass.core.rules import Target
@@ -25,7 +25,8 @@ from gatepass.engine.views import Views
 class EngineSettings:
     """`owner` is the install id that marks our rules.
 
-    `handover_seconds` is how long after the start calls of an earlier process may still have their effect.
+    `handover_seconds` is how long after the start calls of an earlier process may still have their effect; `cutoff`
+    ends every session that was created before it.
     """
 
     owner: str
@@ -34,6 +35,7 @@ class EngineSettings:
     default_ttl: timedelta
     admission_unverified: bool
     handover_seconds: float = 0.0
+    cutoff: datetime | None = None
 
 
 class Engine:
@@ -53,7 +55,9 @@ class Engine:
         self._settings = settings
         self._clock = clock
         self.store = store
-        self._state = state = State(store, settings.owner, started=clock.monotonic(), started_at=clock.now())
+        self._state = state = State(
+            store, settings.owner, started=clock.monotonic(), started_at=clock.now(), cutoff=settings.cutoff
+        )
         grants = Grants(state)
         views = Views(state, grants)
         self._verifier = Verifier(state, providers, cluster, clock, settings.confinement, self._verified)
