@@ -11,7 +11,7 @@ from typing import Any
 from gatepass.kube.lease import identity
 from gatepass.sandbox.cloud import ACCOUNT
 from gatepass.sandbox.environment import Sandbox
-from gatepass.sandbox.kubeapi import KubeApi
+from gatepass.sandbox.kubeapi import KubeApi, KubeApiError
 from gatepass.sandbox.processes import Process, free_ports
 from tests.e2e.product import READY_SECONDS
 from tests.e2e.tenant import wait_for
@@ -64,6 +64,10 @@ class Replica:
         """SIGTERM, without waiting."""
         self._process.terminate()
 
+    def reap(self) -> None:
+        """Return when it is gone."""
+        self._process.reap()
+
     def freeze(self) -> None:
         """SIGSTOP: it is not there, and does not know."""
         assert self._process.pid is not None
@@ -102,8 +106,11 @@ class Replicas:
         return dict(self._api.request("GET", LEASE)["spec"])
 
     def leader(self) -> Replica | None:
-        """Who works; None while nobody does."""
-        holder = self.lease()["holderIdentity"]
+        """Who works; None while nobody does, or nobody can tell."""
+        try:
+            holder = self.lease()["holderIdentity"]
+        except (OSError, KubeApiError):
+            return None
         return next((each for each in self.all if each.identity == holder and each.alive), None)
 
     def pair(self) -> tuple[Replica, Replica]:
@@ -120,4 +127,6 @@ class Replicas:
             yield
         finally:
             for each in self.all:
-                each.kill()
+                each.terminate()  # and nobody has to wait for the end of its lease
+            for each in self.all:
+                each.reap()

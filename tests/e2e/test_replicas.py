@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gatepass.sandbox.environment import Sandbox
+from gatepass.sandbox.kubeapi import KubeApiError
 from tests.e2e.firewall import Group
 from tests.e2e.product import Product
 from tests.e2e.replicas import Replica, Replicas
@@ -141,3 +142,37 @@ def test_a_leader_that_was_asleep_wakes_up_and_writes_nothing(
     assert group.rules() == rules
     assert "is lost: it could not be renewed in time" in leader.log.read_text()
     assert replicas.leader() is standby
+
+
+def test_an_outage_of_the_api_server_ends_the_leader_and_nothing_else(
+    replicas: Replicas, pair: tuple[Replica, Replica], tenant: Tenant, group: Group, sandbox: Sandbox
+) -> None:
+    leader, standby = pair
+    tenant.resource(group.id)
+    tenant.until_phase(tenant.session(notAfter=in_seconds(14)), "Active")
+    tenant.until_phase(tenant.session(name="stays", cidrs=("203.0.113.8/32",)), "Active")
+    last = sandbox.ec2.last()
+    sandbox.control_plane.stop_api()
+    try:
+        wait_for(leader.ended, "the leader gives up")
+        assert not any(each.writes(last) for each in replicas.all), "nobody knew who leads"
+    finally:
+        sandbox.control_plane.restart_api()
+        tenant.api.close()  # it was cut, and is opened again by the next request
+    assert "is lost: it could not be renewed in time" in leader.log.read_text()
+    wait_for(lambda: replicas.leader() is standby, "the standby leads")
+    tenant.until_phase("it-1", "Expired")
+    wait_for(lambda: created(tenant, "new", "203.0.113.9/32"), "the API server takes sessions again")
+    tenant.until_phase("new", "Active")
+    assert group.open_to() == {("203.0.113.8/32", 5432), ("203.0.113.9/32", 5432)}
+
+
+def created(tenant: Tenant, name: str, cidr: str) -> bool:
+    """Create a session; False while the API server has not read its definitions again."""
+    try:
+        tenant.session(name=name, cidrs=(cidr,))
+    except KubeApiError as error:
+        if error.status != 503:
+            raise
+        return False
+    return True

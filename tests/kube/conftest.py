@@ -12,11 +12,11 @@ from gatepass.kube.clock import CorrectedClock
 from gatepass.sandbox.environment import Sandbox
 
 
-def client_of(sandbox: Sandbox, server: str) -> ApiClient:
-    """A client of the sandbox's API server at this URL, for its admin."""
+def client_of(sandbox: Sandbox, server: str, token: str = "") -> ApiClient:
+    """A client of the sandbox's API server at this URL, for its admin unless another token is given."""
     configuration = Configuration(host=server)
     configuration.ssl_ca_cert = str(sandbox.control_plane.ca)
-    configuration.api_key = {"BearerToken": f"Bearer {sandbox.control_plane.admin_token}"}
+    configuration.api_key = {"BearerToken": f"Bearer {token or sandbox.control_plane.admin_token}"}
     return ApiClient(configuration)
 
 
