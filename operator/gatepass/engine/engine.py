@@ -89,8 +89,8 @@ class Engine:
         everything that it has written.
         """
         settled = self._state.reads_settle_at - self._state.started + 1.0
-        handover = self._settings.handover_seconds
-        first = [handover, settled - handover] if 0 < handover < settled else [settled]
+        looks = sorted({0.0, self._settings.handover_seconds, settled})
+        first = [after - before for before, after in itertools.pairwise(looks)]
         longest = self._settings.resync_seconds
         for pause in itertools.chain((min(each, longest) for each in first), itertools.repeat(longest)):
             self._state.parked.clear()
