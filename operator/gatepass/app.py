@@ -108,6 +108,7 @@ async def _serve(
         log.info("listed", sessions=len(engine.store.sessions), resources=len(engine.store.resources), owner=owner)
         listed.set()
         if not at_once:
+            await aws.warm_up()
             await lease.taken.wait()
             await listing.read_at_last()  # with the last word of whoever led before us, which may not have come yet
         await engine.run()

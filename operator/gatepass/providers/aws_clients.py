@@ -119,6 +119,11 @@ class AwsClients:
                     known.close()  # whoever takes the Secret or the trust away wants no more calls with them
                 raise
 
+    async def warm_up(self) -> None:
+        """Read the models of the services, which takes longer than any call; nobody is called."""
+        nobody = _Keys("nobody", "nobody")
+        (await asyncio.to_thread(self._build, "us-east-1", nobody, inf)).close()
+
     async def end(self) -> None:
         """Start no more calls, and return when those under way have ended."""
         await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)

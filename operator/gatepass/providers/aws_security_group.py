@@ -69,6 +69,10 @@ class AwsSecurityGroups:
         self._accounts: dict[Access, str] = {}
         self._limits: dict[tuple[str, str], int] = {}
 
+    async def warm_up(self) -> None:
+        """Do beforehand what the first call would have to wait for."""
+        await self._clients.warm_up()
+
     async def end(self) -> None:
         """Start no more calls, and return when those under way have ended."""
         await self._clients.end()
