@@ -125,6 +125,7 @@ class Lease:
             return False  # somebody was faster
         except (ClusterError, GoneError) as error:
             log.warning("cannot take the lease yet", error=str(error))
+            await asyncio.sleep(self._duration * _RETRY)
             return False
         return self._holder == self._identity
 
