@@ -31,11 +31,17 @@ class KubeCluster:
     """The cluster, as Gatepass's own account sees it.
 
     `policies` are the validating policies, and bindings of the same names, that vouch for who created a session.
-    Every write names the version of the object that it rests on: what somebody else has written since stands.
+    Every write names the version of the object that it rests on: what somebody else has written since stands. What
+    `fence` forbids is not written; without one nothing is forbidden, for who is alone.
     """
 
     def __init__(
-        self, api: KubeApi, events: Events, clock: CorrectedClock, policies: Sequence[str], fence: Fence
+        self,
+        api: KubeApi,
+        events: Events,
+        clock: CorrectedClock,
+        policies: Sequence[str],
+        fence: Fence = lambda _seconds: True,
     ) -> None:
         self._api = api
         self._fence = fence
