@@ -3,13 +3,13 @@
 import asyncio
 import signal
 import time
+from datetime import datetime
 from pathlib import Path
 
 import structlog
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient
 
-from gatepass.core.ports import Secrets
 from gatepass.engine.engine import Engine, EngineSettings
 from gatepass.engine.store import Store
 from gatepass.engine.verifier import Confinement
@@ -19,11 +19,13 @@ from gatepass.kube.cluster import KubeCluster
 from gatepass.kube.drain import drain
 from gatepass.kube.events import Events
 from gatepass.kube.health import Health
+from gatepass.kube.lease import Lease, identity
 from gatepass.kube.operator import Listing, kube_system_uid, new_client, watch
 from gatepass.kube.watches import Watches
 from gatepass.manifests import requester_policies
 from gatepass.metrics import Metrics
 from gatepass.metrics.server import MetricsServer
+from gatepass.providers.aws_clients import CALL_SECONDS
 from gatepass.providers.aws_security_group import AwsSecurityGroups
 from gatepass.settings import Settings
 
@@ -43,23 +45,22 @@ async def connect(kubeconfig: Path | None) -> None:
         await config.load_kube_config()
 
 
-async def run_operator(settings: Settings, kubeconfig: Path | None) -> None:
-    """Run until SIGTERM or SIGINT."""
+async def run_operator(settings: Settings, kubeconfig: Path | None, cutoff: datetime | None = None) -> None:
+    """Run until SIGTERM or SIGINT; raises LeaseLostError when another replica leads after we did.
+
+    Sessions that were created before `cutoff` are ended.
+    """
     await connect(kubeconfig)
     clock = CorrectedClock()
     async with new_client(_API_CONNECTIONS) as client:
-        api = KubeApi(client, clock)
-        events = Events(api, component="gatepass")
-        cluster = KubeCluster(api, events, clock, requester_policies(settings.release))
         watching = asyncio.Event()
         watches = Watches()
         metrics = Metrics(lambda: time.time() - clock.now().timestamp(), watches.ages)
-        metrics.leading = watching.is_set
         health, scraped = Health(ready=watching.is_set, dead=watches.dead), MetricsServer(metrics.registry)
         try:
             await health.start(settings.health_host, settings.health_port)
             await scraped.start(settings.health_host, settings.metrics_port)
-            await _serve(settings, client, api, events, cluster, clock, watches, metrics, watching)
+            await _serve(settings, client, KubeApi(client, clock), clock, watches, metrics, watching, cutoff)
         finally:
             await scraped.stop()
             await health.stop()
@@ -76,16 +77,22 @@ async def _serve(
     settings: Settings,
     client: ApiClient,
     api: KubeApi,
-    events: Events,
-    cluster: KubeCluster,
     clock: CorrectedClock,
     watches: Watches,
     metrics: Metrics,
     watching: asyncio.Event,
+    cutoff: datetime | None,
 ) -> None:
+    stop, listed, end_watching = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    name = identity(settings.health_host, settings.health_port)
+    lease = Lease(api, settings.namespace, settings.release, name, settings.lease_seconds)
+    keeping = asyncio.create_task(lease.run())
+    events = Events(api, component="gatepass")
+    cluster = KubeCluster(api, events, clock, requester_policies(settings.release), lease.outlasts)
+    aws = AwsSecurityGroups(cluster, told=metrics.aws.told, fence=lease.outlasts)
+    metrics.leading = lease.taken.is_set
     owner = settings.install_id or f"{await kube_system_uid(api)}/{settings.namespace}/{settings.release}"
-    secrets: Secrets = cluster
-    aws = AwsSecurityGroups(secrets, told=metrics.aws.told)
+    _take_signals(stop)
     engine = Engine(
         EngineSettings(
             owner=owner,
@@ -93,6 +100,8 @@ async def _serve(
             resync_seconds=settings.resync_seconds,
             default_ttl=settings.default_ttl_after_ended,
             admission_unverified=settings.admission_unverified,
+            handover_seconds=settings.lease_seconds + CALL_SECONDS,
+            cutoff=cutoff,
         ),
         Store(),
         {"aws": aws},
@@ -102,23 +111,32 @@ async def _serve(
     clock.corrected = engine.clock_corrected
     cluster.session_written = metrics.follow(engine.insight, clock.now)
     listing = Listing(api, engine, settings.watch_namespaces)
-    # Nothing may be revoked before everything that is granted is known.
-    await listing.read_at_last()
-    log.info("listed", sessions=len(engine.store.sessions), resources=len(engine.store.resources), owner=owner)
-    stop, end_watching = asyncio.Event(), asyncio.Event()
 
-    def take_signals() -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async def lead() -> None:
+        await lease.looked.wait()
+        at_once = lease.taken.is_set()
+        # Nothing may be revoked before everything that is granted is known.
+        await listing.read_at_last()
+        log.info("listed", sessions=len(engine.store.sessions), resources=len(engine.store.resources), owner=owner)
+        listed.set()
+        if not at_once:
+            await aws.warm_up()
+            await lease.taken.wait()
+            await listing.read_at_last()  # with the last word of whoever led before us, which may not have come yet
+        await engine.run()
 
     def now_watching() -> None:
-        take_signals()  # kopf has taken them for itself by now
+        _take_signals(stop)  # kopf has taken them for itself by now
         watching.set()
 
-    take_signals()
-    watcher = asyncio.create_task(watch(client, engine, settings.watch_namespaces, watches, end_watching, now_watching))
+    async def look_on() -> None:
+        await listed.wait()
+        await watch(client, engine, settings.watch_namespaces, watches, end_watching, now_watching)
+
+    watcher = asyncio.create_task(look_on())
     work = [
-        asyncio.create_task(engine.run()),
+        keeping,
+        asyncio.create_task(lead()),
         asyncio.create_task(events.run()),
         asyncio.create_task(listing.repeat(settings.resync_seconds)),
         asyncio.create_task(stop.wait()),
@@ -133,7 +151,16 @@ async def _serve(
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
+        await aws.end()  # what is under way has its effect before anybody else looks
+        await lease.release()
         end_watching.set()
+        if not listed.is_set():
+            watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
         aws.close()
         log.info("stopped")
+
+
+def _take_signals(stop: asyncio.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)

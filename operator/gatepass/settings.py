@@ -37,6 +37,15 @@ class Settings(BaseSettings):
     resync_seconds: Annotated[
         float, Field(ge=1, description="How often everything is looked at again, to repair drift.")
     ] = 600
+    lease_seconds: Annotated[
+        float,
+        Field(
+            ge=15,
+            le=300,
+            description="How long a leader that is not heard of keeps the lease. It renews every 2/15 of it, and gives "
+            "up after 2/3 of it without a renewal: 15, 2 and 10 s, as in client-go.",
+        ),
+    ] = 15
     credentials_namespaces: Annotated[
         Mapping[str, tuple[str, ...]] | None,
         Field(

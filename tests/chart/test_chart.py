@@ -112,10 +112,14 @@ def test_the_pods_have_no_more_rights_than_they_need(
     assert one(rendered, "ServiceAccount", name)["automountServiceAccountToken"] is False
 
 
-def test_the_operator_is_alone_and_is_probed(rendered: list[dict[str, Any]]) -> None:
+def test_the_operator_has_a_standby_and_both_are_probed(rendered: list[dict[str, Any]]) -> None:
     spec = one(rendered, "Deployment")["spec"]
-    assert spec["replicas"] == 1
-    assert spec["strategy"] == {"type": "Recreate"}
+    assert spec["replicas"] == 2
+    # The next one is warm before the last one ends.
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    (spread,) = spec["template"]["spec"]["topologySpreadConstraints"]
+    assert spread["labelSelector"] == spec["selector"]
+    assert spread["whenUnsatisfiable"] == "ScheduleAnyway", "on a cluster of one node both run there"
     (container,) = spec["template"]["spec"]["containers"]
     assert container["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": "health"}
     assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "health"}

@@ -14,7 +14,7 @@ from tests.chart.audit import granted, requests, used
 from tests.manifests.tenants import Cluster, Person, resource, session, wait_until
 
 ACCOUNT = "system:serviceaccount:gatepass-system:gatepass"
-ROLES = ("gatepass-cluster", "gatepass-served")
+ROLES = {"gatepass-cluster", "gatepass-served", "gatepass-leader"}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def exists(person: Person, path: str) -> bool:
 def test_the_operator_uses_every_right_that_it_has_and_needs_no_other(sandbox: Sandbox, admin: Person) -> None:
     a_life(sandbox, admin)
     sandbox.stop_operator()
-    roles = [each for each in manifests() if each["kind"] == "ClusterRole" and each["metadata"]["name"] in ROLES]
+    roles = [each for each in manifests() if each["kind"].endswith("Role") and each["metadata"]["name"] in ROLES]
     done: list[dict[str, Any]] = requests(sandbox.control_plane.audit_log, ACCOUNT)
     refused = [each for each in done if each["responseStatus"]["code"] == 403]
     assert not used(refused), "missing in operator/gatepass/manifests/rbac.yaml"

@@ -64,6 +64,7 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         "installId": "prod/eu",
         "watchNamespaces": ["ci", "web"],
         "resyncSeconds": 1200,
+        "leaseSeconds": 30,
         "credentialsNamespaces": confined,
         "defaultTtlAfterEnded": "1h30m",
         "logFormat": "json",
@@ -81,6 +82,7 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
     assert settings.install_id == "prod/eu"
     assert settings.watch_namespaces == ("ci", "web")
     assert settings.resync_seconds == 1200
+    assert settings.lease_seconds == 30
     assert settings.confinement == {name: tuple(patterns) for name, patterns in confined.items()}
     assert settings.default_ttl_after_ended.total_seconds() == 5400
     assert (settings.log_format, settings.log_level) == ("json", "debug")
@@ -92,7 +94,9 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"replicas": 2}, "replicas"),
+        ({"replica": 2}, "replica"),
+        ({"replicas": -1}, "replicas"),
+        ({"leaseSeconds": 14}, "leaseSeconds"),
         ({"image": {"name": "gatepass"}}, "name"),
         ({"image": {"digest": "latest"}}, "digest"),
         ({"resyncSeconds": "10m"}, "resyncSeconds"),

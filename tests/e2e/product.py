@@ -64,7 +64,7 @@ class Product:
         self.start()
 
     def writes(self) -> list[dict[str, Any]]:
-        """Everything that it has written to the API server so far, from the audit log."""
+        """Everything that it has written to the API server so far, but for its lease, from the audit log."""
         lines = self._sandbox.control_plane.audit_log.read_text().splitlines()
         entries = (json.loads(line) for line in lines)
         return [
@@ -72,5 +72,5 @@ class Product:
             for entry in entries
             if entry["user"]["username"] == ACCOUNT_NAME
             and entry["verb"] in _WRITES
-            and entry["objectRef"]["resource"] != "subjectaccessreviews"
+            and entry["objectRef"]["resource"] not in ("subjectaccessreviews", "leases")
         ]

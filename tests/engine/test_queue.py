@@ -105,3 +105,13 @@ async def test_a_forgotten_key_is_not_worked_on(worker: Worker) -> None:
     worker.queue.forget("a")
     await asyncio.sleep(10)
     assert worker.calls == []
+
+
+async def test_what_is_forgotten_takes_no_room_while_nobody_works() -> None:
+    """As on a standby, which is told of everything for weeks."""
+    queue = Worker().queue
+    queue.add("stays", 5.0)
+    for number in range(20_000):
+        queue.add(f"session-{number}")
+        queue.forget(f"session-{number}")
+    assert len(queue._heap) < 2_000

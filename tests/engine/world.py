@@ -153,24 +153,9 @@ class World:
         self.confinement: Mapping[str, tuple[str, ...]] = {"*": ("operator", "*")}
 
     @contextlib.asynccontextmanager
-    async def running(self, resync: float = 600.0) -> AsyncIterator[Engine]:
+    async def running(self, resync: float = 600.0, **settings: Any) -> AsyncIterator[Engine]:
         """An engine from its first listing to its end, which comes as suddenly as a SIGKILL."""
-        engine = Engine(
-            EngineSettings(
-                owner=OWNER,
-                confinement=Confinement(self.confinement),
-                resync_seconds=resync,
-                default_ttl=timedelta(hours=24),
-                admission_unverified=False,
-            ),
-            Store(),
-            {"aws": self.firewalls},
-            self.cluster,
-            LoopClock(),
-        )
-        for stored in list(self.cluster.objects.values()):
-            show(engine, stored)
-        self.cluster.watchers.append(engine)
+        engine = self.standby(resync_seconds=resync, **settings)
         task = asyncio.create_task(engine.run())
         try:
             yield engine
@@ -178,6 +163,22 @@ class World:
             self.cluster.watchers.remove(engine)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    def standby(self, **settings: Any) -> Engine:
+        """An engine that has listed everything and is told of all changes; `run` it."""
+        given = {
+            "owner": OWNER,
+            "confinement": Confinement(self.confinement),
+            "resync_seconds": 600.0,
+            "default_ttl": timedelta(hours=24),
+            "admission_unverified": False,
+            **settings,
+        }
+        engine = Engine(EngineSettings(**given), Store(), {"aws": self.firewalls}, self.cluster, LoopClock())
+        for stored in list(self.cluster.objects.values()):
+            show(engine, stored)
+        self.cluster.watchers.append(engine)
+        return engine
 
     def session(self, name: str = "it-1", **given: Any) -> AccessSession:
         """Create a session, as admission lets it in."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from gatepass.sandbox.cloud import ACCOUNT, REGION
 from gatepass.sandbox.ec2.client import Ec2Control
-from gatepass.sandbox.kubeapi import KubeApi
+from gatepass.sandbox.kubeapi import KubeApi, KubeApiError
 from tests.observer.promise import Door, Objects, Promised, door_of, is_ours
 
 LATENESS_SECONDS = 2.0
@@ -133,7 +133,7 @@ class Observer:
                 self._count_uptime(self._ready())
                 objects = self._read_objects()
                 rules = self._read_rules(objects)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, KubeApiError) as error:
                 self.failure = repr(error)  # an outage that a test makes; `catch_up` tells if it stays
                 self._was_ready_at = None
                 continue

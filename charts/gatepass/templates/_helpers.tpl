@@ -100,6 +100,8 @@ subjects:
   value: {{ join "," .Values.watchNamespaces | quote }}
 - name: GATEPASS_RESYNC_SECONDS
   value: {{ .Values.resyncSeconds | int64 | quote }}
+- name: GATEPASS_LEASE_SECONDS
+  value: {{ .Values.leaseSeconds | int64 | quote }}
 {{- with .Values.credentialsNamespaces }}
 - name: GATEPASS_CREDENTIALS_NAMESPACES
   value: {{ toJson . | quote }}

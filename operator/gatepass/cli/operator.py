@@ -1,5 +1,6 @@
 """`gatepass operator`, which the image runs, and `gatepass drain`, which an uninstall runs first."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -17,13 +18,35 @@ Kubeconfig = Annotated[
 ]
 
 
+def _past(text: str) -> datetime:
+    """A moment that has passed, with its zone."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a time such as 2026-11-22T18:00:00Z") from None
+    if moment.tzinfo is None:
+        raise typer.BadParameter(f"{text!r} has no zone: write {text}Z for UTC")
+    if moment > datetime.now(UTC):
+        raise typer.BadParameter(f"{text!r} is in the future: sessions that are yet to be made would end too")
+    return moment.astimezone(UTC).replace(microsecond=0)
+
+
 def operator(
     kubeconfig: Kubeconfig = None,
+    end_sessions_created_before: Annotated[
+        datetime | None,
+        typer.Option(
+            parser=_past,
+            metavar="TIME",
+            help="End every session that was created before, such as 2026-11-22T18:00:00Z: for a cluster that was "
+            "restored from a backup, where sessions are live again that have ended since.",
+        ),
+    ] = None,
 ) -> None:
-    """Reconcile AccessSessions and ProtectedResources until SIGTERM."""
+    """Reconcile AccessSessions and ProtectedResources until SIGTERM, while no other replica does."""
     from gatepass.app import run_operator
 
-    _run(lambda settings: run_operator(settings, kubeconfig))
+    _run(lambda settings: run_operator(settings, kubeconfig, end_sessions_created_before))
 
 
 def drain(
@@ -46,6 +69,7 @@ def _run(work: "Callable[[Settings], Coroutine[Any, Any, T]]") -> "T":
     from pydantic import ValidationError
 
     from gatepass import logs
+    from gatepass.kube.lease import LeaseLostError
     from gatepass.settings import Settings
 
     try:
@@ -58,6 +82,6 @@ def _run(work: "Callable[[Settings], Coroutine[Any, Any, T]]") -> "T":
     logs.configure(settings.log_format, settings.log_level)
     try:
         return asyncio.run(work(settings))
-    except (ConfigException, OSError) as error:
+    except (ConfigException, LeaseLostError, OSError) as error:
         print(f"gatepass: {error}", file=sys.stderr)
         raise typer.Exit(1) from None

@@ -13,7 +13,7 @@ class Failure(StrEnum):
     TERMINAL = "terminal"  # the request itself is wrong
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)  # not frozen: a context manager that it passes sets its traceback
 class ProviderError(Exception):
     """A refused or failed call, told so that a person can act; it never carries a secret.
 

@@ -1,6 +1,6 @@
 """The narrow seams to the outside world. Tests and simulations put other adapters behind them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -22,6 +22,10 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds that never go backwards."""
         ...
+
+
+Fence = Callable[[float], bool]
+"""May a write be sent now that takes effect within so many seconds, if ever? Asked from any thread."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from gatepass.core.ports import Clock, Cluster, Provider
 from gatepass.core.rules import Target
@@ -24,13 +24,19 @@ from gatepass.engine.views import Views
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """`owner` is the install id that marks our rules."""
+    """`owner` is the install id that marks our rules.
+
+    `handover_seconds` is how long after the start calls of an earlier process may still have their effect; `cutoff`
+    ends every session that was created before it.
+    """
 
     owner: str
     confinement: Confinement
     resync_seconds: float
     default_ttl: timedelta
     admission_unverified: bool
+    handover_seconds: float = 0.0
+    cutoff: datetime | None = None
 
 
 class Engine:
@@ -48,8 +54,11 @@ class Engine:
         clock: Clock,
     ) -> None:
         self._settings = settings
+        self._clock = clock
         self.store = store
-        self._state = state = State(store, settings.owner, started=clock.monotonic(), started_at=clock.now())
+        self._state = state = State(
+            store, settings.owner, started=clock.monotonic(), started_at=clock.now(), cutoff=settings.cutoff
+        )
         grants = Grants(state)
         views = Views(state, grants)
         self._verifier = Verifier(state, providers, cluster, clock, settings.confinement, self._verified)
@@ -69,7 +78,8 @@ class Engine:
         self.insight = Insight(state, grants, views, clock, queues)
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Work until cancelled. What is counted from a start is counted from here: this is when we begin to lead."""
+        self._state.started, self._state.started_at = self._clock.monotonic(), self._clock.now()
         async with asyncio.TaskGroup() as tasks:
             for queue in (self._verifier.queue, self._reconciler.queue, self._sessions.queue, self._resources.queue):
                 tasks.create_task(queue.run())
@@ -78,13 +88,14 @@ class Engine:
     async def _resync(self) -> None:
         """Look at everything at the start and then at every resync: drift makes no event.
 
-        Once soon after the start too: only then do reads show everything that an earlier process has written.
+        Soon after the start too: when an earlier process can have nothing under way any more, and when reads show
+        everything that it has written.
         """
-        soon = self._state.reads_settle_at - self._state.started + 1.0
-        pauses = itertools.chain(
-            [min(soon, self._settings.resync_seconds)], itertools.repeat(self._settings.resync_seconds)
-        )
-        for pause in pauses:
+        settled = self._state.reads_settle_at - self._state.started + 1.0
+        looks = sorted({0.0, self._settings.handover_seconds, settled})
+        first = [after - before for before, after in itertools.pairwise(looks)]
+        longest = self._settings.resync_seconds
+        for pause in itertools.chain((min(each, longest) for each in first), itertools.repeat(longest)):
             self._state.parked.clear()
             for key in list(self.store.resources):
                 self._verifier.queue.add(key)

@@ -57,7 +57,11 @@ class Grants:
     def deadline(self, session: AccessSession) -> tuple[datetime, EndedReason]:
         """When the session's time is up."""
         resources = (self._state.store.resources.get(key) for key in session.resource_keys())
-        return lifecycle.deadline(session, [r.spec.policy.max_duration for r in resources if r is not None])
+        at, reason = lifecycle.deadline(session, [r.spec.policy.max_duration for r in resources if r is not None])
+        cutoff = self._state.cutoff
+        if cutoff is not None and session.metadata.creation_timestamp < cutoff < at:
+            return cutoff, EndedReason.NOT_AFTER
+        return at, reason
 
     def end(self, session: AccessSession, now: datetime) -> lifecycle.End | None:
         """The end of the session, if it has come. Once its rules may go it stays ended, whatever its spec says then."""

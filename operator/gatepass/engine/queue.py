@@ -15,6 +15,7 @@ K = TypeVar("K", bound=Hashable)
 
 FIRST_RETRY = 0.5
 LAST_RETRY = 300.0
+_SLACK = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,10 @@ class Queue(Generic[K]):
             return
         self._due[key] = due
         heapq.heappush(self._heap, (due, next(self._sequence), key))
+        if len(self._heap) > 2 * len(self._due) + _SLACK:
+            # What was forgotten or has moved: on a standby, nobody would ever come to throw it out.
+            self._heap = [entry for entry in self._heap if self._due.get(entry[2]) == entry[0]]
+            heapq.heapify(self._heap)
         self._wake.set()
 
     def retry(self, key: K) -> None:

@@ -115,12 +115,16 @@ class Placements:
 
 @dataclass(slots=True)
 class State:
-    """The state of the engine. Times called `*_at` of type float are seconds of the event loop's clock."""
+    """The state of the engine. Times called `*_at` of type float are seconds of the event loop's clock.
+
+    `cutoff` ends every session that was created before it, as its time being up does.
+    """
 
     store: Store
     owner: str
     started: float
     started_at: datetime
+    cutoff: datetime | None = None
     standings: dict[Key, Standing] = field(default_factory=dict)
     targets: dict[Target, TargetState] = field(default_factory=dict)
     tenants: defaultdict[Target, set[Key]] = field(default_factory=lambda: defaultdict(set))

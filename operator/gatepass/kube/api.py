@@ -16,8 +16,9 @@ from gatepass.core.types.session import PLURAL as SESSIONS
 from gatepass.core.types.session import AccessSession
 from gatepass.kube.clock import CorrectedClock
 
+JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
-_TIMEOUT_SECONDS: Final = 10.0
+TIMEOUT_SECONDS: Final = 10.0
 _PAGE: Final = 500
 _PLURALS: Final[Mapping[type[Custom], str]] = {AccessSession: SESSIONS, ProtectedResource: RESOURCES}
 
@@ -44,14 +45,15 @@ class KubeApi:
         path: str,
         body: Mapping[str, Any] | None = None,
         *,
-        content_type: str = "application/json",
+        content_type: str = JSON,
         query: Mapping[str, str] | None = None,
+        timeout: float = TIMEOUT_SECONDS,
     ) -> dict[str, Any]:
         """One request and its answer. A path that would be resolved to another one is refused."""
         if any(segment in (".", "..") for segment in unquote(path).split("/")):
             raise ClusterError(f"{method}: not a path of an object: {path!r}")
         _, url, headers, *_ = await self._client.param_serialize(
-            method, path, header_params={"Accept": "application/json"}, auth_settings=["BearerToken"]
+            method, path, header_params={"Accept": JSON}, auth_settings=["BearerToken"]
         )
         if body is not None:
             headers["Content-Type"] = content_type
@@ -60,7 +62,7 @@ class KubeApi:
         asked = self._clock.monotonic()
         try:
             answer = await self._client.rest_client.request(
-                method, url, headers=headers, body=body, _request_timeout=_TIMEOUT_SECONDS
+                method, url, headers=headers, body=body, _request_timeout=timeout
             )
             data = await answer.read()
         except ApiException as error:

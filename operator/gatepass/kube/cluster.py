@@ -9,12 +9,12 @@ from urllib.parse import quote
 import structlog
 
 from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.ports import ClusterError, ConflictError, GoneError
+from gatepass.core.ports import ClusterError, Fence, GoneError
 from gatepass.core.types.common import FINALIZER, GROUP, Custom, Key
 from gatepass.core.types.resource import PLURAL as RESOURCES
 from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester
-from gatepass.kube.api import MERGE_PATCH, KubeApi, path_of
+from gatepass.kube.api import JSON, MERGE_PATCH, TIMEOUT_SECONDS, KubeApi, path_of
 from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.events import Events
 
@@ -31,11 +31,21 @@ class KubeCluster:
     """The cluster, as Gatepass's own account sees it.
 
     `policies` are the validating policies, and bindings of the same names, that vouch for who created a session.
-    `session_written` is called with what a session was, and the status that it has been given.
+    `session_written` is called with what a session was, and the status that it has been given. Every write names the
+    version of the object that it rests on: what somebody else has written since stands. What `fence` forbids is not
+    written; without one nothing is forbidden, for who is alone.
     """
 
-    def __init__(self, api: KubeApi, events: Events, clock: CorrectedClock, policies: Sequence[str]) -> None:
+    def __init__(
+        self,
+        api: KubeApi,
+        events: Events,
+        clock: CorrectedClock,
+        policies: Sequence[str],
+        fence: Fence = lambda _seconds: True,
+    ) -> None:
         self._api = api
+        self._fence = fence
         self._events = events
         self._clock = clock
         self._policies = policies
@@ -56,7 +66,12 @@ class KubeCluster:
     async def _set_finalizers(self, held: Custom, finalizers: list[str]) -> None:
         metadata = {"finalizers": finalizers, "resourceVersion": held.metadata.resource_version, "uid": held.uid}
         path = path_of(type(held), held.metadata.namespace, held.metadata.name)
-        await self._api.call("PATCH", path, {"metadata": metadata}, content_type=MERGE_PATCH)
+        await self._change("PATCH", path, {"metadata": metadata})
+
+    async def _change(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if not self._fence(TIMEOUT_SECONDS):
+            raise ClusterError(f"{method} {path}: another replica may lead before the call has ended")
+        return await self._api.call(method, path, body, content_type=MERGE_PATCH if method == "PATCH" else JSON)
 
     # statuses
 
@@ -78,19 +93,16 @@ class KubeCluster:
         return ProtectedResource.model_validate(answer)
 
     async def _write(self, about: Custom, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-        # The uid makes sure that another object of the same name, made in between, does not get this status.
         removed = dict.fromkeys(before.keys() - after.keys())
-        body = {"metadata": {"uid": about.uid}, "status": {**removed, **after}}
+        metadata = {"uid": about.uid, "resourceVersion": about.metadata.resource_version}
         path = path_of(type(about), about.metadata.namespace, about.metadata.name, "status")
-        try:
-            return await self._api.call("PATCH", path, body, content_type=MERGE_PATCH)
-        except ConflictError as error:
-            raise GoneError(str(error)) from error
+        return await self._change("PATCH", path, {"metadata": metadata, "status": {**removed, **after}})
 
     async def delete_session(self, session: AccessSession) -> None:
         """Delete the session, if it is still the same."""
         path = path_of(AccessSession, session.metadata.namespace, session.metadata.name)
-        await self._api.call("DELETE", path, {"preconditions": {"uid": session.uid}})
+        preconditions = {"uid": session.uid, "resourceVersion": session.metadata.resource_version}
+        await self._change("DELETE", path, {"preconditions": preconditions})
 
     # questions
 
@@ -181,7 +193,7 @@ class KubeCluster:
                 return
             wanted = [*finalizers, FINALIZER] if held else [each for each in finalizers if each != FINALIZER]
             patch = {"finalizers": wanted, "resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}
-            await self._api.call("PATCH", path, {"metadata": patch}, content_type=MERGE_PATCH)
+            await self._change("PATCH", path, {"metadata": patch})
         except GoneError:
             return  # reading it will say so
 

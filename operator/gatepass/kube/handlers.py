@@ -28,7 +28,7 @@ def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
         body = event["object"]
         if event["type"] == "DELETED":
             engine.session_gone(*identity(body))
-        elif not _is_echo(engine.store.sessions, body) and (session := parse(AccessSession, body)) is not None:
+        elif not is_echo(engine.store.sessions, body) and (session := parse(AccessSession, body)) is not None:
             engine.session_seen(session)
 
     @kopf.on.event(GROUP, VERSION, RESOURCES, registry=registry)
@@ -36,7 +36,7 @@ def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
         body = event["object"]
         if event["type"] == "DELETED":
             engine.resource_gone(*identity(body))
-        elif not _is_echo(engine.store.resources, body) and (resource := parse(ProtectedResource, body)) is not None:
+        elif not is_echo(engine.store.resources, body) and (resource := parse(ProtectedResource, body)) is not None:
             engine.resource_seen(resource)
 
     @kopf.on.event("", "v1", "namespaces", registry=registry)
@@ -48,8 +48,8 @@ def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
             engine.namespace_seen(parse_namespace(body))
 
 
-def _is_echo(known: Mapping[Key, Custom], body: Mapping[str, Any]) -> bool:
-    """Is it what a write of ours was answered with, or a listing has told? Then it need not be parsed again."""
+def is_echo(known: Mapping[Key, Custom], body: Mapping[str, Any]) -> bool:
+    """Is it what is known already, by a write of ours, a listing or a watch? Then it need not be parsed again."""
     before = known.get(identity(body)[0])
     return before is not None and before.metadata.resource_version == body["metadata"]["resourceVersion"]
 

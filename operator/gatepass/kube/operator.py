@@ -13,7 +13,7 @@ from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession
 from gatepass.engine.engine import Engine
 from gatepass.kube.api import KubeApi
-from gatepass.kube.handlers import identity, parse, parse_namespace, register
+from gatepass.kube.handlers import identity, is_echo, parse, parse_namespace, register
 from gatepass.kube.watches import Watches
 
 log = structlog.get_logger(__name__)
@@ -39,12 +39,12 @@ class Listing:
         resources = {(key, resource.uid) for key, resource in store.resources.items()}
         async for body in self._api.each(ProtectedResource, self._namespaces):
             resources.discard(identity(body))
-            if (resource := parse(ProtectedResource, body)) is not None:
+            if not is_echo(store.resources, body) and (resource := parse(ProtectedResource, body)) is not None:
                 self._engine.resource_seen(resource)
         sessions = {(key, session.uid) for key, session in store.sessions.items()}
         async for body in self._api.each(AccessSession, self._namespaces):
             sessions.discard(identity(body))
-            if (session := parse(AccessSession, body)) is not None:
+            if not is_echo(store.sessions, body) and (session := parse(AccessSession, body)) is not None:
                 self._engine.session_seen(session)
         for key, uid in sessions:
             self._engine.session_gone(key, uid)

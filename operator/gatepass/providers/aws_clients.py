@@ -15,7 +15,7 @@ import structlog
 from botocore.config import Config
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
-from gatepass.core.ports import Access, Credentials, Secrets
+from gatepass.core.ports import Access, Credentials, Fence, Secrets
 from gatepass.providers.aws_answers import request_id, rule_ids
 from gatepass.providers.aws_errors import THROTTLED, translated
 
@@ -31,8 +31,10 @@ Told = Callable[[str, str, float], None]
 """Hears of a call: its action as IAM spells it, what came of it, one of OUTCOMES, and how many seconds it took."""
 
 _CONNECT_SECONDS: Final = 3.0
-_READ_SECONDS: Final = 10.0
+_READ_SECONDS: Final = 7.0
 """EC2 answers in well under a second; a longer silence is a lost answer, which the engine knows how to settle."""
+CALL_SECONDS: Final = _CONNECT_SECONDS + _READ_SECONDS
+"""After which a call has had its effect, if it ever has one."""
 _ROLE_SECONDS: Final = 3600
 """What every role allows, and all that one role assumed from another gets."""
 _RENEW_BEFORE: Final = 600.0
@@ -72,16 +74,18 @@ class Clients:
 
 
 class AwsClients:
-    """Clients by way in, and a bounded number of threads that use them."""
+    """Clients by way in, and a bounded number of threads that use them. No write to EC2 passes the fence."""
 
     def __init__(
         self,
         secrets: Secrets,
         threads: int,
+        fence: Fence,
         monotonic: Callable[[], float] = time.monotonic,
         told: Told = lambda _action, _outcome, _seconds: None,
     ) -> None:
         self._secrets = secrets
+        self._fence = fence
         self._monotonic = monotonic
         self._told = told
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="aws")
@@ -140,6 +144,15 @@ class AwsClients:
                 if error.failure is Failure.FORBIDDEN and (known := self._known.pop(access, None)):
                     known.close()  # whoever takes the Secret or the trust away wants no more calls with them
                 raise
+
+    async def warm_up(self) -> None:
+        """Read the models of the services, which takes longer than any call; nobody is called."""
+        nobody = _Keys("nobody", "nobody")
+        (await asyncio.to_thread(self._build, "us-east-1", nobody, inf)).close()
+
+    async def end(self) -> None:
+        """Start no more calls, and return when those under way have ended."""
+        await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
 
     def close(self) -> None:
         """End the threads once their calls have ended, and close the connections."""
@@ -228,13 +241,23 @@ class AwsClients:
             _TOKEN: keys.token,
         }
         with self._making:
+            ec2 = self._session.client("ec2", **given)
+            ec2.meta.events.register("before-send.ec2", self._check)
             return Clients(
-                ec2=self._session.client("ec2", **given),
+                ec2=ec2,
                 sts=self._session.client("sts", **given),
                 quotas=self._session.client("service-quotas", **given),
                 keys=keys,
                 renew_at=ends_at - _RENEW_BEFORE,
                 ends_at=ends_at,
+            )
+
+    def _check(self, event_name: str, **_: Any) -> None:
+        """The last moment before a signed request goes out: threads, tokens and credentials are waited for before."""
+        action = event_name.rpartition(".")[2]
+        if not action.startswith("Describe") and not self._fence(CALL_SECONDS):
+            raise ProviderError(
+                Failure.RETRY, "NotLeading", f"ec2:{action}: another replica may lead before the call has ended"
             )
 
 

@@ -11,6 +11,7 @@ from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.ports import (
     Access,
     Duplicate,
+    Fence,
     Full,
     Granted,
     GrantOutcome,
@@ -51,7 +52,8 @@ _NO_ANSWER: Final = ProviderError(Failure.RETRY, "NoAnswer", "the answer was los
 class AwsSecurityGroups:
     """The `Provider` of security groups, for every account and Region and every way to sign in.
 
-    `monotonic` is a clock in seconds; pauses are asyncio's. `told` hears of every call.
+    `monotonic` is a clock in seconds; pauses are asyncio's. `told` hears of every call. What `fence` forbids is
+    answered with RETRY, and not sent; without one nothing is forbidden, for who is alone.
     """
 
     def __init__(
@@ -60,12 +62,21 @@ class AwsSecurityGroups:
         threads: int = _THREADS,
         monotonic: Callable[[], float] = time.monotonic,
         told: Told = lambda _action, _outcome, _seconds: None,
+        fence: Fence = lambda _seconds: True,
     ) -> None:
-        self._clients = AwsClients(secrets, threads, monotonic, told)
+        self._clients = AwsClients(secrets, threads, fence, monotonic, told)
         self._monotonic = monotonic
         self._pacing: defaultdict[tuple[str, str], Pacing] = defaultdict(Pacing)
         self._accounts: dict[Access, str] = {}
         self._limits: dict[tuple[str, str], int] = {}
+
+    async def warm_up(self) -> None:
+        """Do beforehand what the first call would have to wait for."""
+        await self._clients.warm_up()
+
+    async def end(self) -> None:
+        """Start no more calls, and return when those under way have ended."""
+        await self._clients.end()
 
     def close(self) -> None:
         """End the threads and close the connections."""

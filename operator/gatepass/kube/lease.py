@@ -1,0 +1,220 @@
+"""Leader election by a Lease: of several replicas one works, and it knows how long it still may.
+
+Only this process's own clock counts. Ours ends one duration after the last renewal that succeeded was *sent*; another's
+one duration after it was last *seen* to change. So nobody begins before the other has had to stop, however far their
+clocks are apart; the times in the object are for people.
+"""
+
+import asyncio
+import hashlib
+import math
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import structlog
+
+from gatepass.core.ports import ClusterError, ConflictError, GoneError
+from gatepass.kube.api import MERGE_PATCH, KubeApi
+
+log = structlog.get_logger(__name__)
+
+_RENEW_DEADLINE: Final = 2 / 3
+_RETRY: Final = 2 / 15
+"""Of the duration, as in client-go, whose defaults are 15 s, 10 s and 2 s."""
+_LOOKS: Final = 4
+"""How much oftener than it is renewed a lease is looked at: what is seen late is taken over late."""
+
+
+class LeaseLostError(Exception):
+    """Somebody else leads, or may in a moment: end the process, and have it started again."""
+
+
+def monotonic() -> float:
+    """Seconds that never jump, and on Linux go on while the machine sleeps, as everybody else's do."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def identity(host: str, port: int) -> str:
+    """A name that only one running process can have, and that its successor after a crash has too.
+
+    Whoever listens on this address is alone with it in its network namespace, and a container that is started again
+    finds its pod's namespace as it was. So it need not wait for its predecessor's lease to end.
+    """
+    try:
+        namespace = Path("/proc/self/ns/net").readlink()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        return f"{socket.gethostname()}_{secrets.token_hex(6)}"
+    unique = f"{boot} {namespace} {host} {port or secrets.token_hex(6)}"  # port 0 is anybody's
+    return f"{socket.gethostname()}_{hashlib.sha256(unique.encode()).hexdigest()[:12]}"
+
+
+class Lease:
+    """One Lease, wanted by one process.
+
+    `looked` is set when it is known for the first time whether the lease is free, `taken` when it is ours.
+    `duration` is in seconds; a renewal is sent every 2/15 of it, and the lease given up after 2/3 of it without one.
+    """
+
+    def __init__(
+        self,
+        api: KubeApi,
+        namespace: str,
+        name: str,
+        identity: str,
+        duration: float,
+        seconds: Callable[[], float] = monotonic,
+    ) -> None:
+        self._api = api
+        self._name = name
+        self._collection = f"/apis/coordination.k8s.io/v1/namespaces/{quote(namespace, safe='')}/leases"
+        self._path = f"{self._collection}/{quote(name, safe='')}"
+        self._identity = identity
+        self._duration = duration
+        self._seconds = seconds
+        self._lease: dict[str, Any] = {}
+        self._seen_at = -math.inf
+        self._ends_at = -math.inf
+        self.looked = asyncio.Event()
+        self.taken = asyncio.Event()
+
+    def outlasts(self, seconds: float) -> bool:
+        """Is it ours, and will it be in so many seconds? Any thread may ask."""
+        return self._seconds() + seconds < self._ends_at
+
+    async def run(self) -> None:
+        """Take the lease when it is free and keep it; raises LeaseLostError when it could not be kept."""
+        while not await self._taken():
+            self.looked.set()
+            await asyncio.sleep(self._pause())
+        log.info("leading", lease=self._name, identity=self._identity)
+        self.taken.set()
+        self.looked.set()
+        while True:
+            await asyncio.sleep(self._duration * _RETRY)
+            await self._renew()
+
+    async def release(self) -> None:
+        """Let somebody else lead at once. Call it when nothing of ours is under way any more."""
+        if not self.outlasts(0.0):
+            return
+        self._ends_at = -math.inf
+        gone = {**self._spec(), "holderIdentity": "", "leaseDurationSeconds": 1}
+        try:
+            try:
+                await self._write(gone)
+            except ConflictError:  # a renewal had its effect and was not answered any more
+                self._saw(await self._read())
+                if self._holder == self._identity:
+                    await self._write(gone)
+        except (ClusterError, GoneError) as error:
+            log.warning("cannot release the lease", error=str(error))
+
+    # taking
+
+    async def _taken(self) -> bool:
+        try:
+            await self._take()
+        except ConflictError:
+            return False  # somebody was faster
+        except (ClusterError, GoneError) as error:
+            log.warning("cannot take the lease yet", error=str(error))
+            await asyncio.sleep(self._duration * _RETRY)
+            return False
+        return self._holder == self._identity
+
+    async def _take(self) -> None:
+        try:
+            self._saw(await self._read())
+        except GoneError:
+            await self._create()
+            return
+        if not self._holder or self._holder == self._identity or self._seconds() >= self._free_at:
+            await self._hold()
+
+    def _saw(self, lease: dict[str, Any]) -> None:
+        if lease["metadata"]["resourceVersion"] != self._lease.get("metadata", {}).get("resourceVersion"):
+            self._seen_at = self._seconds()
+        self._lease = lease
+
+    @property
+    def _holder(self) -> str:
+        return str(self._lease.get("spec", {}).get("holderIdentity") or "")
+
+    @property
+    def _free_at(self) -> float:
+        return self._seen_at + float(self._lease.get("spec", {}).get("leaseDurationSeconds") or self._duration)
+
+    def _pause(self) -> float:
+        """Until the next look: not much later than the lease may be released, and when it ends."""
+        return min(self._duration * _RETRY / _LOOKS, max(self._free_at - self._seconds(), 0.0) or math.inf)
+
+    # keeping
+
+    async def _renew(self) -> None:
+        left = self._ends_at - self._duration * (1 - _RENEW_DEADLINE) - self._seconds()
+        try:
+            async with asyncio.timeout(max(left, 0.0)):
+                await self._keep()
+        except TimeoutError:
+            self._lost("it could not be renewed in time")
+        except (ClusterError, GoneError) as error:
+            log.warning("cannot renew the lease", error=str(error))
+
+    async def _keep(self) -> None:
+        await asyncio.sleep(0)  # here the timeout ends it that was over before it began: we were paused
+        try:
+            await self._hold()
+        except (ConflictError, GoneError):
+            # Somebody has written it, or removed it; or we have, and were not answered.
+            await self._take()
+            if self._holder != self._identity:
+                self._lost(f"{self._holder} has it")
+
+    def _lost(self, why: str) -> None:
+        self._ends_at = -math.inf
+        raise LeaseLostError(f"the lease {self._name} is lost: {why}")
+
+    # calls
+
+    async def _read(self) -> dict[str, Any]:
+        return await self._api.call("GET", self._path, timeout=self._patience)
+
+    async def _hold(self) -> None:
+        sent = self._seconds()
+        await self._write(self._spec())
+        self._ends_at = sent + self._duration
+
+    async def _create(self) -> None:
+        sent = self._seconds()
+        body = {"metadata": {"name": self._name}, "spec": self._spec()}
+        self._lease = await self._api.call("POST", self._collection, body, timeout=self._patience)
+        self._ends_at = sent + self._duration
+
+    async def _write(self, spec: dict[str, Any]) -> None:
+        """Change it, if nobody else has since it was last seen; raises ConflictError otherwise."""
+        body = {"metadata": {"resourceVersion": self._lease["metadata"]["resourceVersion"]}, "spec": spec}
+        self._lease = await self._api.call("PATCH", self._path, body, content_type=MERGE_PATCH, timeout=self._patience)
+
+    def _spec(self) -> dict[str, Any]:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        spec = {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": math.ceil(self._duration),
+            "renewTime": now,
+        }
+        if self._holder != self._identity:
+            transitions = self._lease.get("spec", {}).get("leaseTransitions") or 0
+            spec |= {"acquireTime": now, "leaseTransitions": transitions + 1 if self._lease else 0}
+        return spec
+
+    @property
+    def _patience(self) -> float:
+        """Of one call: half of the renew deadline, so that there is a second try."""
+        return self._duration * _RENEW_DEADLINE / 2

@@ -1,0 +1,132 @@
+"""Two operators on one cluster and one account, each told from the other by its port and its access key."""
+
+import http.client
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gatepass.kube.lease import identity
+from gatepass.sandbox.cloud import ACCOUNT
+from gatepass.sandbox.environment import Sandbox
+from gatepass.sandbox.kubeapi import KubeApi, KubeApiError
+from gatepass.sandbox.processes import Process, free_ports
+from tests.e2e.product import READY_SECONDS
+from tests.e2e.tenant import wait_for
+
+LEASE = "/apis/coordination.k8s.io/v1/namespaces/gatepass-system/leases/gatepass"
+
+
+class Replica:
+    """One operator, with the settings that it has by default."""
+
+    def __init__(self, sandbox: Sandbox, name: str) -> None:
+        self._sandbox = sandbox
+        (self._port,) = free_ports(1)
+        self._key = f"AKIAREPLICA{name.upper():0>9}"
+        sandbox.ec2.set_credential(self._key, account=ACCOUNT)
+        self.identity = identity("127.0.0.1", self._port)
+        self.log = sandbox.directory / f"replica-{name}.log"
+        self.frozen = False
+        command = [sys.executable, "-m", "gatepass", "operator", "--kubeconfig", str(sandbox.operator_kubeconfig)]
+        changed = {"GATEPASS_HEALTH_PORT": str(self._port), "AWS_ACCESS_KEY_ID": self._key}
+        self._process = Process(f"replica {name}", command, self.log, {**sandbox.env, **changed})
+
+    @property
+    def alive(self) -> bool:
+        """Does it run, and is it not frozen?"""
+        return self._process.pid is not None and not self.frozen
+
+    def start(self) -> None:
+        """Start it; returns when it is ready."""
+        self._process.start()
+        self._process.wait_ready(self.ready, READY_SECONDS)
+
+    def ready(self) -> bool:
+        """Does it say that it is ready?"""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+        self.frozen = False
+
+    def terminate(self) -> None:
+        """SIGTERM, without waiting."""
+        self._process.terminate()
+
+    def reap(self) -> None:
+        """Return when it is gone."""
+        self._process.reap()
+
+    def freeze(self) -> None:
+        """SIGSTOP: it is not there, and does not know."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+        self.frozen = True
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal.SIGCONT)
+        self.frozen = False
+
+    def ended(self) -> bool:
+        """Is the process no more?"""
+        return self._process.pid is None
+
+    def calls(self, since: int = 0) -> list[dict[str, Any]]:
+        """The calls to AWS that it has made after that one."""
+        return [call for call in self._sandbox.ec2.log(since) if call.get("access_key") == self._key]
+
+    def writes(self, since: int = 0) -> list[dict[str, Any]]:
+        """Those of them that change anything."""
+        reads = ("Describe", "Get", "Assume")
+        return [call for call in self.calls(since) if not call["action"].startswith(reads)]
+
+
+class Replicas:
+    """Some of them, and the lease as `api` has it, which is for one thread."""
+
+    def __init__(self, api: KubeApi, *members: Replica) -> None:
+        self._api = api
+        self.all = members
+
+    def lease(self) -> dict[str, Any]:
+        """What the lease says."""
+        return dict(self._api.request("GET", LEASE)["spec"])
+
+    def leader(self) -> Replica | None:
+        """Who works; None while nobody does, or nobody can tell."""
+        try:
+            holder = self.lease()["holderIdentity"]
+        except (OSError, KubeApiError):
+            return None
+        return next((each for each in self.all if each.identity == holder and each.alive), None)
+
+    def pair(self) -> tuple[Replica, Replica]:
+        """The one that works, and the one that stands by."""
+        leader = wait_for(self.leader, "somebody leads")
+        return leader, next(each for each in self.all if each is not leader)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Both run, one after the other."""
+        try:
+            for each in self.all:
+                each.start()
+            yield
+        finally:
+            for each in self.all:
+                each.terminate()  # and nobody has to wait for the end of its lease
+            for each in self.all:
+                each.reap()

@@ -1,0 +1,37 @@
+"""The operator's clock is wrong, and nobody but its log notices: what counts is the API server's."""
+
+import json
+from pathlib import Path
+
+import libfaketime
+import pytest
+
+from gatepass.sandbox.environment import Sandbox
+from tests.e2e.firewall import Group
+from tests.e2e.product import Product
+from tests.e2e.tenant import Tenant, in_seconds, wait_for
+
+LIBRARY = Path(libfaketime.__file__).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"
+
+
+@pytest.mark.parametrize("wrong", ["+90s", "-90s"])
+def test_sessions_open_and_close_by_the_api_servers_clock(
+    wrong: str, tenant: Tenant, product: Product, group: Group, sandbox: Sandbox
+) -> None:
+    """That they close neither early nor late is for the observer to say, which watches all these tests."""
+    assert LIBRARY.exists()
+    told = sandbox.operator_log.stat().st_size
+    with product.with_settings(LD_PRELOAD=str(LIBRARY), FAKETIME=wrong, FAKETIME_DONT_FAKE_MONOTONIC="1"):
+        tenant.resource(group.id)
+        end = in_seconds(6)
+        created = tenant.get("accesssessions", tenant.session(name="brief", notAfter=end))
+        tenant.session(name="longer", cidrs=("203.0.113.8/32",), duration="1m")
+        brief = tenant.until_phase("brief", "Active")
+        tenant.until_phase("longer", "Active")
+        assert brief["status"]["startedAt"] == created["metadata"]["creationTimestamp"]
+        assert tenant.until_phase("brief", "Expired")["status"]["endedAt"] == end
+        wait_for(lambda: group.open_to() == {("203.0.113.8/32", 5432)}, "only the other one is open")
+        tenant.until_stopped("longer")
+        said = [json.loads(line) for line in sandbox.operator_log.read_bytes()[told:].splitlines()]
+    corrected = [entry for entry in said if "clock differs from the API server's" in entry["event"]]
+    assert [round(entry["seconds"], -1) for entry in corrected] == [-90 if wrong.startswith("+") else 90]

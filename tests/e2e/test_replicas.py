@@ -1,0 +1,178 @@
+"""Two replicas: one works, the other takes over, and whoever was asleep meanwhile does no harm.
+
+How long a takeover took is printed, not asserted: `pytest -s`.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from gatepass.sandbox.environment import Sandbox
+from gatepass.sandbox.kubeapi import KubeApiError
+from tests.e2e.firewall import Group
+from tests.e2e.product import Product
+from tests.e2e.replicas import Replica, Replicas
+from tests.e2e.tenant import RESOURCE, Tenant, in_seconds, wait_for
+from tests.observer.observer import Observer
+
+RESYNC_SECONDS = 600.0
+
+
+@pytest.fixture(scope="module")
+def replicas(sandbox: Sandbox, product: Product) -> Iterator[Replicas]:
+    """Two operators instead of the one of the other tests."""
+    product.stop()
+    with sandbox.control_plane.api() as api:
+        replicas = Replicas(api, Replica(sandbox, "a"), Replica(sandbox, "b"))
+        with replicas.running():
+            yield replicas
+    product.start()
+
+
+@pytest.fixture
+def pair(replicas: Replicas) -> tuple[Replica, Replica]:
+    """The one that works and the one that stands by, both up."""
+    for each in replicas.all:
+        if each.ended():
+            each.start()
+    return replicas.pair()
+
+
+@pytest.fixture(autouse=True)
+def _promise_kept_by_two(
+    _promise_kept: None, sandbox: Sandbox, owner: str, replicas: Replicas, pair: tuple[Replica, Replica]
+) -> Iterator[None]:
+    """Lateness counts while somebody leads who is there; everything else always."""
+    with sandbox.control_plane.api() as api:
+        seen = Replicas(api, *replicas.all)
+        with Observer(
+            sandbox.control_plane.api(), sandbox.ec2, owner, lambda: seen.leader() is not None, RESYNC_SECONDS
+        ) as observer:
+            observer.catch_up()
+            yield
+            assert not observer.take_breaches()
+
+
+def takes_over(replicas: Replicas, standby: Replica, event: Callable[[], None]) -> None:
+    """Have it happen, and wait for the other to lead."""
+    began = time.monotonic()
+    event()
+    wait_for(lambda: replicas.leader() is standby, "the standby leads")
+    print(f"\n{event.__name__}: the standby led after {time.monotonic() - began:.2f} s")  # noqa: T201  a figure
+
+
+def test_both_are_ready_and_one_works(
+    replicas: Replicas, pair: tuple[Replica, Replica], tenant: Tenant, group: Group, sandbox: Sandbox
+) -> None:
+    leader, standby = pair
+    last = sandbox.ec2.last()
+    tenant.resource(group.id)
+    tenant.until_phase(tenant.session(), "Active")
+    tenant.until_stopped("it-1")
+    assert leader.ready()
+    assert standby.ready()
+    assert len(leader.writes(last)) == 2
+    assert standby.calls(last) == []
+    assert replicas.pair() == pair
+
+
+def test_a_leader_that_is_told_to_end_hands_over_at_once(
+    replicas: Replicas, pair: tuple[Replica, Replica], tenant: Tenant, group: Group
+) -> None:
+    leader, standby = pair
+    tenant.resource(group.id)
+    tenant.until_phase(tenant.session(notAfter=in_seconds(8)), "Active")
+    before = group.rules()
+    takes_over(replicas, standby, leader.terminate)
+    tenant.until_phase(tenant.session(name="it-2", cidrs=("203.0.113.8/32",)), "Active")
+    assert before[0] in group.rules(), "an update leaves the doors open"
+    tenant.until_phase("it-1", "Expired")
+    assert group.open_to() == {("203.0.113.8/32", 5432)}
+    wait_for(leader.ended, "it has ended")
+
+
+def test_a_leader_that_dies_is_followed(
+    replicas: Replicas, pair: tuple[Replica, Replica], tenant: Tenant, group: Group, sandbox: Sandbox
+) -> None:
+    leader, standby = pair
+    tenant.resource(group.id)
+    tenant.until_phase(tenant.session(notAfter=in_seconds(6)), "Active")
+    tenant.until_phase(tenant.session(name="stopped", cidrs=("203.0.113.8/32",)), "Active")
+    tenant.until_phase(tenant.session(name="stays", cidrs=("203.0.113.9/32",)), "Active")
+    kept = [rule for rule in group.rules() if rule["cidrIpv4"] == "203.0.113.9/32"]
+
+    def kill() -> None:
+        leader.kill()
+        tenant.edit("stopped", stop=True)
+        tenant.session(name="new", cidrs=("203.0.113.10/32",))
+
+    takes_over(replicas, standby, kill)
+    tenant.until_phase("it-1", "Expired")
+    tenant.until_phase("stopped", "Cancelled")
+    tenant.until_phase("new", "Active")
+    assert group.open_to() == {("203.0.113.9/32", 5432), ("203.0.113.10/32", 5432)}
+    assert kept[0] in group.rules()
+    tenant.until_condition(RESOURCE, "db", "Ready")
+
+
+def test_a_leader_that_was_asleep_wakes_up_and_writes_nothing(
+    replicas: Replicas, pair: tuple[Replica, Replica], tenant: Tenant, group: Group, sandbox: Sandbox
+) -> None:
+    leader, standby = pair
+    tenant.resource(group.id)
+    # What is due while it sleeps is the first thing that it wants to do when it wakes up.
+    for number in range(5):
+        name = tenant.session(name=f"due-{number}", cidrs=(f"203.0.113.{number}/32",), notAfter=in_seconds(6))
+        tenant.until_phase(name, "Active")
+    tenant.until_phase(tenant.session(name="longer", cidrs=("203.0.113.50/32",), notAfter=in_seconds(6)), "Active")
+    tenant.until_phase(tenant.session(name="stays", cidrs=("203.0.113.60/32",)), "Active")
+
+    takes_over(replicas, standby, leader.freeze)
+    for number in range(5):
+        tenant.until_phase(f"due-{number}", "Expired")
+    # The same address again, which the sleeper knows as one to be closed.
+    tenant.until_phase(tenant.session(name="again", cidrs=("203.0.113.50/32",)), "Active")
+    rules, last = group.rules(), sandbox.ec2.last()
+    assert group.open_to() == {("203.0.113.50/32", 5432), ("203.0.113.60/32", 5432)}
+
+    leader.thaw()
+    wait_for(leader.ended, "it has ended")
+    assert leader.writes(last) == []
+    assert group.rules() == rules
+    assert "is lost: it could not be renewed in time" in leader.log.read_text()
+    assert replicas.leader() is standby
+
+
+def test_an_outage_of_the_api_server_ends_the_leader_and_nothing_else(
+    replicas: Replicas, pair: tuple[Replica, Replica], tenant: Tenant, group: Group, sandbox: Sandbox
+) -> None:
+    leader, standby = pair
+    tenant.resource(group.id)
+    tenant.until_phase(tenant.session(notAfter=in_seconds(14)), "Active")
+    tenant.until_phase(tenant.session(name="stays", cidrs=("203.0.113.8/32",)), "Active")
+    last = sandbox.ec2.last()
+    sandbox.control_plane.stop_api()
+    try:
+        wait_for(leader.ended, "the leader gives up")
+        assert not any(each.writes(last) for each in replicas.all), "nobody knew who leads"
+    finally:
+        sandbox.control_plane.restart_api()
+        tenant.api.close()  # it was cut, and is opened again by the next request
+    assert "is lost: it could not be renewed in time" in leader.log.read_text()
+    wait_for(lambda: replicas.leader() is standby, "the standby leads")
+    tenant.until_phase("it-1", "Expired")
+    wait_for(lambda: created(tenant, "new", "203.0.113.9/32"), "the API server takes sessions again")
+    tenant.until_phase("new", "Active")
+    assert group.open_to() == {("203.0.113.8/32", 5432), ("203.0.113.9/32", 5432)}
+
+
+def created(tenant: Tenant, name: str, cidr: str) -> bool:
+    """Create a session; False while the API server has not read its definitions again."""
+    try:
+        tenant.session(name=name, cidrs=(cidr,))
+    except KubeApiError as error:
+        if error.status != 503:
+            raise
+        return False
+    return True

@@ -1,0 +1,70 @@
+"""A standby that has seen everything for hours begins to lead: what is counted from a start is counted from then."""
+
+import asyncio
+
+import pytest
+
+from gatepass.core.rules import Rule
+from gatepass.core.types.session import Phase
+from tests.engine.firewalls import SlowFirewalls
+from tests.engine.world import OWNER, World
+
+pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
+
+HOUR = 3600.0
+HANDOVER = 25.0
+
+
+async def test_a_standby_does_nothing(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa")
+    world.standby()
+    world.resource()
+    world.session()
+    await asyncio.sleep(HOUR)
+    assert not cloud.calls
+    assert not world.cluster.writes
+
+
+async def test_a_new_leader_looks_again_when_nothing_of_its_predecessor_can_be_under_way(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa")
+    engine = world.standby(handover_seconds=HANDOVER)
+    world.resource()
+    await asyncio.sleep(HOUR)
+    task = asyncio.create_task(engine.run())
+    await asyncio.sleep(HANDOVER - 5)
+    assert cloud.calls["observe"] == 1
+    # The predecessor was paused within a call, for a session that has ended since.
+    cloud.put(group, Rule("203.0.113.9/32", "tcp", 5432, 5432), "gatepass until=2026-11-22T13:00:00Z for=ci/db", OWNER)
+    await asyncio.sleep(10)
+    assert cloud.calls["observe"] == 2
+    assert cloud.rules(group) == {}
+    await asyncio.sleep(120 - HANDOVER)
+    assert cloud.calls["observe"] == 3, "and when reads show everything"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_predecessors_lost_grant_is_waited_for_from_the_takeover(world: World, cloud: SlowFirewalls) -> None:
+    """It may have granted a moment before the takeover, and reads show that up to two minutes later."""
+    group = cloud.create("sg-0aaa")
+    engine = world.standby(handover_seconds=HANDOVER)
+    world.resource()
+    await asyncio.sleep(HOUR)
+    session = world.session(duration="1m")
+    await asyncio.sleep(50)
+    cloud.blind = True
+    cloud.put(
+        group, Rule("203.0.113.7/32", "tcp", 5432, 5432), f"gatepass until={world.at(HOUR + 60)} for=ci/db", OWNER
+    )
+    task = asyncio.create_task(engine.run())
+    await asyncio.sleep(15)
+    assert world.status(session).phase is Phase.EXPIRING
+    await asyncio.sleep(60)
+    cloud.blind = False
+    await asyncio.sleep(60)
+    assert world.status(session).phase is Phase.EXPIRED
+    assert cloud.rules(group) == {}
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

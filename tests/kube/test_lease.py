@@ -1,0 +1,260 @@
+"""Leases on the real API server. Durations are short, and nothing is asserted about how long anything takes."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+import pytest
+
+from gatepass.core.ports import GoneError
+from gatepass.kube.api import MERGE_PATCH, KubeApi
+from gatepass.kube.lease import Lease, LeaseLostError, identity, monotonic
+from tests.kube.conftest import Wire
+
+SECONDS = 3.0
+PATIENCE_SECONDS = 30.0
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+_numbers = count(1)
+
+
+@pytest.fixture
+def name() -> str:
+    """A lease of its own for each test."""
+    return f"test-{next(_numbers)}"
+
+
+def candidate(api: KubeApi, name: str, who: str, seconds: Callable[[], float] = monotonic) -> Lease:
+    return Lease(api, "default", name, who, SECONDS, seconds)
+
+
+@asynccontextmanager
+async def running(lease: Lease) -> AsyncIterator[asyncio.Task[None]]:
+    """While it runs; at the end it is killed, and not released."""
+    task = asyncio.create_task(lease.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def taken(lease: Lease) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await lease.taken.wait()
+
+
+async def lost(task: asyncio.Task[None]) -> str:
+    """What is said when it is lost."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(LeaseLostError) as raised:
+            await task
+    return str(raised.value)
+
+
+async def spec_of(api: KubeApi, name: str) -> dict[str, Any]:
+    """What the lease says; nothing when there is none."""
+    try:
+        return dict((await api.call("GET", f"{LEASES}/{name}"))["spec"])
+    except GoneError:
+        return {}
+
+
+async def write(api: KubeApi, name: str, **spec: Any) -> None:
+    """Somebody else writes to the lease."""
+    await api.call("PATCH", f"{LEASES}/{name}", {"spec": spec}, content_type=MERGE_PATCH)
+
+
+async def renewed(api: KubeApi, name: str, times: int) -> None:
+    """Return when the lease has been renewed so often."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        before = (await spec_of(api, name)).get("renewTime")
+        while times:
+            await asyncio.sleep(0.05)
+            now = (await spec_of(api, name)).get("renewTime")
+            times, before = times - (now != before), now
+
+
+async def test_one_of_two_takes_it_and_keeps_it(api: KubeApi, name: str) -> None:
+    first, second = candidate(api, name, "first"), candidate(api, name, "second")
+    async with running(first):
+        await taken(first)
+        async with running(second):
+            await second.looked.wait()
+            await renewed(api, name, 10)  # for longer than it lasts
+            assert not second.taken.is_set()
+        assert first.outlasts(0.0)
+        assert not first.outlasts(SECONDS)
+        assert not second.outlasts(0.0)
+    spec = await spec_of(api, name)
+    assert (spec["holderIdentity"], spec["leaseDurationSeconds"], spec["leaseTransitions"]) == ("first", SECONDS, 0)
+
+
+async def test_a_release_hands_it_over(api: KubeApi, name: str) -> None:
+    first, second = candidate(api, name, "first"), candidate(api, name, "second")
+    async with running(first):
+        await taken(first)
+    async with running(second):
+        await second.looked.wait()
+        assert not second.taken.is_set()
+        await first.release()
+        assert not first.outlasts(0.0)
+        await taken(second)
+    assert (await spec_of(api, name))["leaseTransitions"] == 1
+
+
+async def test_a_dead_holder_is_followed_when_its_time_is_up(api: KubeApi, name: str) -> None:
+    first, second = candidate(api, name, "first"), candidate(api, name, "second")
+    async with running(first):
+        await taken(first)
+    async with running(second):
+        await second.looked.wait()
+        assert first.outlasts(0.0)
+        await taken(second)
+        assert not first.outlasts(0.0), "the follower began before the other had to stop"
+
+
+async def test_the_same_process_started_again_goes_on_at_once(api: KubeApi, name: str) -> None:
+    before, again = candidate(api, name, "same"), candidate(api, name, "same")
+    async with running(before):
+        await taken(before)
+    async with running(again):
+        await again.looked.wait()
+        assert again.taken.is_set()
+    assert (await spec_of(api, name))["leaseTransitions"] == 0
+
+
+@pytest.mark.parametrize("year", [1999, 2099])
+async def test_the_times_in_the_object_decide_nothing(api: KubeApi, name: str, year: int) -> None:
+    spec = {"holderIdentity": "other", "leaseDurationSeconds": 2, "renewTime": f"{year}-01-01T00:00:00.000000Z"}
+    await api.call("POST", LEASES, {"metadata": {"name": name}, "spec": spec})
+    ours = candidate(api, name, "ours")
+    began = time.monotonic()
+    async with running(ours):
+        await ours.looked.wait()
+        assert not ours.taken.is_set(), "it had not been seen for two seconds"
+        await taken(ours)
+    assert time.monotonic() - began >= 2.0
+
+
+async def test_a_holder_that_renews_is_never_followed(api: KubeApi, name: str) -> None:
+    """Also by one that looks seldom, as when it was paused: what counts is whether it has changed since."""
+    offset = 0.0
+    await api.call("POST", LEASES, {"metadata": {"name": name}, "spec": {"holderIdentity": "other"}})
+    ours = candidate(api, name, "ours", lambda: monotonic() + offset)
+    async with running(ours):
+        await ours.looked.wait()
+        for number in range(4):
+            await write(api, name, leaseDurationSeconds=2, leaseTransitions=number)
+            offset += 100.0
+            await looks(ours)
+            assert not ours.taken.is_set()
+
+
+async def looks(lease: Lease) -> None:
+    """Return when it has looked once more."""
+    lease.looked.clear()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await lease.looked.wait()
+
+
+async def test_taken_away_it_is_lost_at_once(api: KubeApi, name: str) -> None:
+    ours = candidate(api, name, "ours")
+    async with running(ours) as task:
+        await taken(ours)
+        await write(api, name, holderIdentity="thief")
+        assert "thief has it" in await lost(task)
+    assert not ours.outlasts(0.0)
+    await ours.release()
+    assert (await spec_of(api, name))["holderIdentity"] == "thief"
+
+
+async def test_deleted_it_is_made_again(api: KubeApi, name: str) -> None:
+    ours = candidate(api, name, "ours")
+    async with running(ours):
+        await taken(ours)
+        await api.call("DELETE", f"{LEASES}/{name}")
+        await renewed(api, name, 3)
+        assert ours.outlasts(0.0)
+
+
+async def test_touched_by_others_it_is_kept(api: KubeApi, name: str) -> None:
+    ours = candidate(api, name, "ours")
+    async with running(ours) as task:
+        await taken(ours)
+        body = {"metadata": {"labels": {"seen": "true"}}}
+        await api.call("PATCH", f"{LEASES}/{name}", body, content_type=MERGE_PATCH)
+        await renewed(api, name, 3)
+        assert not task.done()
+    assert (await api.call("GET", f"{LEASES}/{name}"))["metadata"]["labels"] == {"seen": "true"}
+
+
+async def test_without_answers_it_is_given_up_before_others_may_have_it(
+    api: KubeApi, wire: tuple[Wire, KubeApi], name: str
+) -> None:
+    line, through = wire
+    ours, other = candidate(through, name, "ours"), candidate(api, name, "other")
+    async with running(ours) as task:
+        await taken(ours)
+        async with running(other):
+            await other.looked.wait()
+            line.silent = True
+            assert "could not be renewed in time" in await lost(task)
+            assert not ours.outlasts(0.0)
+            assert not other.taken.is_set()
+            await taken(other)
+
+
+async def test_a_lost_answer_is_no_lost_lease(api: KubeApi, wire: tuple[Wire, KubeApi], name: str) -> None:
+    line, through = wire
+    ours = candidate(through, name, "ours")
+    async with running(ours) as task:
+        await taken(ours)
+        line.silent = True
+        await renewed(api, name, 1)
+        line.silent = False
+        await line.cut()
+        await renewed(api, name, 2)
+        assert not task.done()
+        assert ours.outlasts(0.0)
+
+
+async def test_whoever_was_paused_writes_nothing_and_says_so(api: KubeApi, name: str) -> None:
+    offset = 0.0
+    ours = candidate(api, name, "ours", lambda: monotonic() + offset)
+    async with running(ours) as task:
+        await taken(ours)
+        offset = SECONDS
+        assert not ours.outlasts(0.0), "before it could notice"
+        before = await spec_of(api, name)
+        assert "could not be renewed in time" in await lost(task)
+    assert await spec_of(api, name) == before
+
+
+async def test_a_refusal_is_said_and_tried_again(api: KubeApi, name: str) -> None:
+    nowhere = Lease(api, "no-such-namespace", name, "ours", SECONDS)
+    async with running(nowhere):
+        await nowhere.looked.wait()
+        assert not nowhere.taken.is_set()
+    await nowhere.release()
+
+
+async def test_what_another_has_by_now_is_not_released(api: KubeApi, name: str) -> None:
+    first, second = candidate(api, name, "first"), candidate(api, name, "second")
+    async with running(first):
+        await taken(first)
+    await write(api, name, holderIdentity="second")
+    async with running(second):
+        await taken(second)
+        assert first.outlasts(0.0), "it does not know yet"
+        await first.release()
+        assert (await spec_of(api, name))["holderIdentity"] == "second"
+
+
+def test_an_identity_is_the_next_ones_too_and_nobody_elses() -> None:
+    ours = identity("127.0.0.1", 8080)
+    assert ours == identity("127.0.0.1", 8080)
+    assert len({ours, identity("127.0.0.1", 8081), identity("0.0.0.0", 8080)}) == 3
+    assert identity("127.0.0.1", 0) != identity("127.0.0.1", 0)
