@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from gatepass.core.rules import OWNER
 from gatepass.core.types.common import parse_duration
 
 
@@ -29,7 +30,7 @@ class Settings(BaseSettings):
     install_id: Annotated[
         str | None,
         Field(
-            pattern=r"^[A-Za-z0-9._/-]{1,200}$",
+            pattern=OWNER,
             description="Marks the rules of this installation. Absent: uid of kube-system + namespace/release.",
         ),
     ] = None

@@ -107,6 +107,13 @@ class Provider(Protocol):
         """Every inbound rule, whoever made it."""
         ...
 
+    async def find(self, access: Access, owner: str | None) -> Sequence[tuple[Target, ObservedRule]]:
+        """Every inbound rule of the Region with the owner's tag, in whatever firewall object; for None, of any owner.
+
+        The weight of a rule is not looked up.
+        """
+        ...
+
     async def grant(
         self, access: Access, target: Target, rules: Sequence[NewRule], owner: str
     ) -> Mapping[Rule, GrantOutcome]:
