@@ -20,6 +20,7 @@ class SlowFirewalls(MemoryFirewalls):
         self.blind = False
         self.revoke_refused = False
         self.refused_calls = 0
+        self.slow_find = 0.0
 
     async def identify(self, access: Access) -> str:
         if access.credentials.secret and access.credentials.secret[1] in self.refused:
@@ -29,6 +30,11 @@ class SlowFirewalls(MemoryFirewalls):
     async def observe(self, access: Access, target: Target) -> Sequence[ObservedRule]:
         await asyncio.sleep(self.slow.get(target.id, 0.0))
         return [] if self.blind else await super().observe(access, target)
+
+    async def find(self, access: Access, owner: str | None) -> Sequence[tuple[Target, ObservedRule]]:
+        found = await super().find(access, owner)
+        await asyncio.sleep(self.slow_find)
+        return found
 
     async def grant(
         self, access: Access, target: Target, rules: Sequence[NewRule], owner: str

@@ -7,7 +7,7 @@ from datetime import datetime
 from gatepass.core.conditions import Fact, assert_conditions
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.ports import TargetFacts
-from gatepass.core.rules import ObservedRule, Target
+from gatepass.core.rules import ObservedRule, Target, parse_mark
 from gatepass.core.types.resource import (
     Capacity,
     FamilyCapacity,
@@ -135,16 +135,25 @@ def _capacity(findings: Findings) -> Fact:
 def _conflict(conflicts: Sequence[ObservedRule]) -> list[Fact]:
     if not conflicts:
         return []
-    told = ", ".join(rule.id for rule in conflicts[:_LISTED_IN_MESSAGES])
-    return [
-        Fact(
-            "OwnerConflict",
-            True,
-            "MarkMissing",
-            f"{len(conflicts)} rules carry one of our two marks and not the other, so they are left alone: {told}. "
-            "Remove them by hand, or restore the tag gatepass.dev/owner and the description",
+    strangers = [rule for rule in conflicts if rule.owner is not None and parse_mark(rule.description) is not None]
+    halves = [rule for rule in conflicts if rule not in strangers]
+    told = []
+    if strangers:
+        told.append(
+            f"{len(strangers)} rules carry this installation's id and were not made by it: {_listed(strangers)}. "
+            "Another installation uses the same id, so nothing is revoked here before they are gone: give that "
+            "installation an id of its own (installId)"
         )
-    ]
+    if halves:
+        told.append(
+            f"{len(halves)} rules carry one of our two marks and not the other, so they are left alone: "
+            f"{_listed(halves)}. Remove them by hand, or restore the tag gatepass.dev/owner and the description"
+        )
+    return [Fact("OwnerConflict", True, "SharedInstallId" if strangers else "MarkMissing", "; ".join(told))]
+
+
+def _listed(rules: Sequence[ObservedRule]) -> str:
+    return ", ".join(rule.id for rule in rules[:_LISTED_IN_MESSAGES])
 
 
 def _ready(resource: ProtectedResource, findings: Findings, needed: Sequence[Fact]) -> Fact:

@@ -17,6 +17,7 @@ from gatepass.engine.resource_pass import ResourcePass
 from gatepass.engine.session_pass import SessionPass
 from gatepass.engine.state import Standing, State
 from gatepass.engine.store import Namespace, Store
+from gatepass.engine.sweeper import Sweeper
 from gatepass.engine.verifier import Confinement, Verifier
 from gatepass.engine.views import Views
 
@@ -53,6 +54,7 @@ class Engine:
         views = Views(state, grants)
         self._verifier = Verifier(state, providers, cluster, clock, settings.confinement, self._verified)
         self._reconciler = Reconciler(state, grants, providers, clock, self._reconciled, self._verifier.queue.add)
+        self._sweeper = Sweeper(state, grants, providers, clock, self._reconciler.queue.add)
         self._sessions = SessionPass(
             state,
             grants,
@@ -70,6 +72,7 @@ class Engine:
         async with asyncio.TaskGroup() as tasks:
             for queue in (self._verifier.queue, self._reconciler.queue, self._sessions.queue, self._resources.queue):
                 tasks.create_task(queue.run())
+            tasks.create_task(self._sweeper.queue.run())
             tasks.create_task(self._resync())
 
     async def _resync(self) -> None:
@@ -82,6 +85,7 @@ class Engine:
             [min(soon, self._settings.resync_seconds)], itertools.repeat(self._settings.resync_seconds)
         )
         for pause in pauses:
+            self._sweeper.again()
             for key in list(self.store.resources):
                 self._verifier.queue.add(key)
             for target, known in self._state.targets.items():
@@ -152,6 +156,7 @@ class Engine:
             # Only then: a target whose calls fail is verified again, and must not lose its backoff by that.
             for target in {*(before.everywhere() if before else ()), *(after.everywhere() if after else ())}:
                 self._reconciler.queue.add(target)
+        self._sweeper.verified(key)
         self._touch_users(key)
         self._resources.queue.add(key)
 

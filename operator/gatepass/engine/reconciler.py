@@ -8,7 +8,7 @@ import structlog
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.placement import FAMILIES
-from gatepass.core.plan import Plan, Wanted, make_plan
+from gatepass.core.plan import Plan, Wanted, is_half_marked, make_plan
 from gatepass.core.ports import (
     Access,
     Clock,
@@ -21,7 +21,8 @@ from gatepass.core.ports import (
     Revoked,
     Unknown,
 )
-from gatepass.core.rules import ObservedRule, Rule, Target
+from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
+from gatepass.core.sweep import MARGIN
 from gatepass.core.types.common import Key
 from gatepass.engine.demand import Demands, Wishes
 from gatepass.engine.grants import Grants
@@ -29,6 +30,7 @@ from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
 from gatepass.engine.targets import TargetState
 from gatepass.engine.views import rule_of
+from gatepass.engine.vouching import Vouching
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +50,7 @@ class Reconciler:
         self._state = state
         self._grants = grants
         self._demands = Demands(state, grants)
+        self._vouching = Vouching(state)
         self._providers = providers
         self._clock = clock
         self._report = report
@@ -87,11 +90,15 @@ class Reconciler:
         if not plan.writes:
             known.refusals.clear()  # of calls that nobody needs any more
         again = await self._apply(known, plan, desired, accesses)
+        self._vouching.remember(known, desired)
+        self._mind_strangers(known, plan, accesses)
         if again or known.any_unsettled:
             known.stale = known.stale or known.any_unsettled
             self.queue.retry(target)
         else:
             self.queue.succeeded(target)
+            if self._state.strays.pop(target, None) and not self._state.tenants[target]:
+                self._state.forget_target(target)  # the next sweep finds it again if something is left
         self._report(target, None if read or again or not plan.only_grants else holders)
 
     def _holders(self, target: Target, plan: Plan) -> set[str]:
@@ -105,6 +112,8 @@ class Reconciler:
         """The credentials that have been shown to find the target, each once, those without trouble first."""
         standings = (self._state.standings[key] for key in sorted(self._state.tenants[target]))
         proven = dict.fromkeys(standing.access for standing in standings if standing.proves(target))
+        if not self._state.tenants[target]:
+            return list(self._state.strays.get(target, ()))
         refusals = self._state.target(target).refusals
         return sorted(proven, key=lambda access: access in refusals)
 
@@ -141,9 +150,14 @@ class Reconciler:
 
     def _plan(self, known: TargetState, desired: Wishes) -> Plan:
         ours, gone = self._recorded(known, desired)
-        return make_plan(
+        plan = make_plan(
             (want for want, _ in desired.values()), known.shown(desired), self._state.owner, known=ours, gone=gone
         )
+        strangers = self._vouching.strangers(known, plan, desired, ours, self._clock.now())
+        if not strangers:
+            return plan
+        log.warning("rules with our id that we did not make", target=str(known.target), ids=[s.id for s in strangers])
+        return replace(plan, revokes=(), conflicts=(*plan.conflicts, *strangers))
 
     def _recorded(self, known: TargetState, desired: Iterable[Rule]) -> tuple[set[str], set[str]]:
         """Ids that sessions record as made by us in this target, and those of them that nobody needs any more."""
@@ -165,6 +179,18 @@ class Reconciler:
                     ):
                         gone.add(record.id)
         return ours, gone
+
+    def _mind_strangers(self, known: TargetState, plan: Plan, accesses: list[Access]) -> None:
+        """Tell whoever waits for a revocation why none is made, and look again when a stranger's time is over."""
+        strangers = [rule for rule in plan.conflicts if not is_half_marked(rule, self._state.owner)]
+        if not strangers:
+            return
+        told = f"{strangers[0].id} carries our id and was not made by us, so nothing is revoked in {known.target.id}"
+        for access in accesses:
+            known.refusals.setdefault(access, ProviderError(Failure.RETRY, "OwnerConflict", told))
+        marks = (parse_mark(rule.description) for rule in strangers)
+        over = min(mark.until + MARGIN for mark in marks if mark is not None and mark.until is not None)
+        self.queue.add(known.target, (over - self._clock.now()).total_seconds() + 1.0)
 
     # apply
 

@@ -1,7 +1,7 @@
 """Everything the engine knows; the passes read it, and each part is written by one of them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -95,7 +95,10 @@ class Placements:
 
 @dataclass(slots=True)
 class State:
-    """The state of the engine. Times called `*_at` of type float are seconds of the event loop's clock."""
+    """The state of the engine. Times called `*_at` of type float are seconds of the event loop's clock.
+
+    `strays` are targets with rules of ours that no resource names, with the credentials that reach them.
+    """
 
     store: Store
     owner: str
@@ -104,6 +107,7 @@ class State:
     standings: dict[Key, Standing] = field(default_factory=dict)
     targets: dict[Target, TargetState] = field(default_factory=dict)
     tenants: defaultdict[Target, set[Key]] = field(default_factory=lambda: defaultdict(set))
+    strays: dict[Target, Sequence[Access]] = field(default_factory=dict)
     placements: Placements = field(default_factory=Placements)
     waiting: dict[ClaimKey, str] = field(default_factory=dict)
     admitted: dict[tuple[str, Key], Refusal | None] = field(default_factory=dict)
