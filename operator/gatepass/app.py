@@ -21,6 +21,7 @@ from gatepass.kube.health import Health
 from gatepass.kube.operator import Listing, kube_system_uid, new_client, watch
 from gatepass.manifests import requester_policies
 from gatepass.providers.aws_security_group import AwsSecurityGroups
+from gatepass.providers.aws_switches import AwsSwitches
 from gatepass.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -74,7 +75,7 @@ async def _serve(
 ) -> None:
     owner = settings.install_id or f"{await kube_system_uid(api)}/{settings.namespace}/{settings.release}"
     secrets: Secrets = cluster
-    aws = AwsSecurityGroups(secrets)
+    aws = AwsSecurityGroups(secrets, scheduler=bool(settings.switch_roles))
     engine = Engine(
         EngineSettings(
             owner=owner,
@@ -87,6 +88,7 @@ async def _serve(
         {"aws": aws},
         cluster,
         clock,
+        {"aws": AwsSwitches(aws.clients, settings.switch_roles)},
     )
     clock.corrected = engine.clock_corrected
     listing = Listing(api, engine, settings.watch_namespaces)

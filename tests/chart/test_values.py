@@ -65,6 +65,7 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         "watchNamespaces": ["ci", "web"],
         "resyncSeconds": 1200,
         "credentialsNamespaces": confined,
+        "switchRoles": [f"arn:aws:iam::{account}:role/gatepass-switch" for account in ("111122223333", "444455556666")],
         "defaultTtlAfterEnded": "1h30m",
         "logFormat": "json",
         "logLevel": "debug",
@@ -81,6 +82,7 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
     assert settings.watch_namespaces == ("ci", "web")
     assert settings.resync_seconds == 1200
     assert settings.confinement == {name: tuple(patterns) for name, patterns in confined.items()}
+    assert settings.switch_roles == tuple(values["switchRoles"])
     assert settings.default_ttl_after_ended.total_seconds() == 5400
     assert (settings.log_format, settings.log_level) == ("json", "debug")
     assert settings.health_port == 8081
@@ -101,6 +103,7 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         ({"credentialsNamespaces": ["ci"]}, "credentialsNamespaces"),
         ({"credentialsNamespaces": {"ci": "operator"}}, "credentialsNamespaces"),
         ({"credentialsNamespaces": {"ci": ["admin"]}}, "credentialsNamespaces"),
+        ({"switchRoles": ["gatepass-switch"]}, "switchRoles"),
         ({"defaultTtlAfterEnded": "1d"}, "defaultTtlAfterEnded"),
         ({"defaultTtlAfterEnded": ""}, "defaultTtlAfterEnded"),
         ({"logLevel": "verbose"}, "logLevel"),

@@ -8,12 +8,14 @@ from gatepass.core.rules import Rule
 from gatepass.core.sweep import MARGIN
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
+from gatepass.engine.targets import READS_LAG_SECONDS
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.test_sweeper import force_delete
 from tests.engine.world import OWNER, World
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
+SETTLED = READS_LAG_SECONDS + 20.0
 THEIRS = Rule("198.51.100.1/32", "tcp", 5432, 5432)
 
 
@@ -26,7 +28,7 @@ async def test_nothing_is_revoked_where_somebody_else_uses_our_id(world: World, 
     async with world.running(resync=10):
         resource = world.resource()
         session = world.session()
-        await asyncio.sleep(5)
+        await asyncio.sleep(SETTLED)
         theirs = cloud.put(group, THEIRS, marked(world, 3600), OWNER)
         await asyncio.sleep(20)
         found = {c.type: c for c in world.cluster.get(ProtectedResource, resource.key).status.conditions}
@@ -53,10 +55,11 @@ async def test_nothing_is_revoked_where_somebody_else_uses_our_id(world: World, 
 
 async def test_what_somebody_else_has_left_open_past_its_time_goes(world: World, cloud: SlowFirewalls) -> None:
     group = cloud.create("sg-0aaa")
-    cloud.put(group, THEIRS, marked(world, 60), OWNER)
     async with world.running():
         world.resource()
-        await asyncio.sleep(60 + MARGIN.total_seconds() - 5)
+        await asyncio.sleep(SETTLED)
+        cloud.put(group, THEIRS, marked(world, 1000), OWNER)
+        await asyncio.sleep(1000 - SETTLED + MARGIN.total_seconds() - 5)
         assert len(cloud.rules(group)) == 1
         await asyncio.sleep(10)
         assert cloud.rules(group) == {}
@@ -65,11 +68,67 @@ async def test_what_somebody_else_has_left_open_past_its_time_goes(world: World,
 async def test_a_group_that_only_a_stranger_uses_is_not_swept(world: World, cloud: SlowFirewalls) -> None:
     cloud.create("sg-0aaa")
     other = cloud.create("sg-0bbb")
-    theirs = cloud.put(other, THEIRS, marked(world, 7200), OWNER)
     async with world.running():
         world.resource()
+        await asyncio.sleep(SETTLED)
+        theirs = cloud.put(other, THEIRS, marked(world, 7200), OWNER)
+        static = cloud.put(other, Rule("198.51.100.2/32", "tcp", 22, 22), "gatepass static for=ci/new", OWNER)
         await asyncio.sleep(3600)
-        assert set(cloud.rules(other)) == {theirs}
+        assert set(cloud.rules(other)) == {theirs, static}
+        world.resource("new", groups=("sg-0bbb",))
+        await asyncio.sleep(60)
+        assert set(cloud.rules(other)) == {theirs, static}, "nor when it comes to be named"
+
+
+async def test_what_was_there_before_us_is_ours(world: World, cloud: SlowFirewalls) -> None:
+    """A session was torn out while nobody watched, so that no object tells what was granted."""
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        session = world.session()
+        await asyncio.sleep(5)
+    force_delete(world, session)
+    cloud.blind = True
+    async with world.running():
+        await asyncio.sleep(READS_LAG_SECONDS / 2)
+        cloud.blind = False
+        await asyncio.sleep(READS_LAG_SECONDS)
+        assert cloud.rules(group) == {}
+
+
+async def test_a_grant_that_is_under_way_makes_no_stranger(world: World, cloud: SlowFirewalls) -> None:
+    """The read by the tag shows a rule before its grant is answered."""
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        await asyncio.sleep(READS_LAG_SECONDS + 1.0 + 590)
+        cloud.slow_answer = 30.0
+        session = world.session()
+        await asyncio.sleep(25)
+        assert cloud.calls["find"] == 3
+        assert world.status(session).phase is None
+        await asyncio.sleep(10)
+        assert world.status(session).phase is Phase.ACTIVE
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(5)
+        assert cloud.rules(group) == {}
+
+
+async def test_a_lost_answer_makes_no_stranger(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        await asyncio.sleep(SETTLED)
+        cloud.lose_answers = cloud.blind = True
+        session = world.session()
+        await asyncio.sleep(0.2)
+        assert len(cloud.rules(group)) == 1
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(30)
+        cloud.blind = False
+        await asyncio.sleep(READS_LAG_SECONDS)
+        assert cloud.rules(group) == {}
+        assert world.status(session).phase is Phase.CANCELLED
 
 
 async def test_what_was_never_recorded_is_ours_also_when_it_ended_meanwhile(world: World, cloud: SlowFirewalls) -> None:
@@ -100,7 +159,7 @@ async def test_what_this_process_has_opened_is_ours_although_its_session_went_by
     group = cloud.create("sg-0aaa")
     async with world.running(resync=10):
         world.resource()
-        await asyncio.sleep(5)
+        await asyncio.sleep(SETTLED)
         session = world.session()
         world.cluster.refuse = lambda verb: verb == "status"
         await asyncio.sleep(1)

@@ -24,7 +24,8 @@ class Findings:
     """What the engine knows of one resource.
 
     `capacity` is None until its targets have been read; `users` are the sessions that hold it open or still have
-    rules there; `shortages` what sessions wait for; `drained` are targets off the list that are empty of our rules.
+    rules there; `shortages` what sessions wait for; `drained` are targets off the list that are empty of our rules;
+    `unarmed` is why rules lack a dead man's switch.
     """
 
     account: str | None
@@ -40,6 +41,7 @@ class Findings:
     conflicts: Sequence[ObservedRule]
     trouble: ProviderError | None
     verified_at: datetime
+    unarmed: ProviderError | None = None
 
 
 def resource_status(resource: ProtectedResource, findings: Findings, now: datetime) -> ProtectedResourceStatus:
@@ -88,6 +90,7 @@ def _facts(resource: ProtectedResource, findings: Findings) -> list[Fact]:
         target,
         capacity,
         *_conflict(findings.conflicts),
+        *([Fact("SwitchMissing", True, findings.unarmed.reason, findings.unarmed.message)] if findings.unarmed else ()),
     ]
 
 

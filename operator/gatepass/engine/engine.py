@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from gatepass.core.ports import Clock, Cluster, Provider
+from gatepass.core.ports import Clock, Cluster, Provider, Switches
 from gatepass.core.rules import Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
@@ -18,8 +18,10 @@ from gatepass.engine.session_pass import SessionPass
 from gatepass.engine.state import Standing, State
 from gatepass.engine.store import Namespace, Store
 from gatepass.engine.sweeper import Sweeper
+from gatepass.engine.switches import Switchboard
 from gatepass.engine.verifier import Confinement, Verifier
 from gatepass.engine.views import Views
+from gatepass.engine.vouching import Vouching
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Engine:
         providers: Mapping[str, Provider],
         cluster: Cluster,
         clock: Clock,
+        switches: Mapping[str, Switches] | None = None,
     ) -> None:
         self._settings = settings
         self.store = store
@@ -53,8 +56,12 @@ class Engine:
         grants = Grants(state)
         views = Views(state, grants)
         self._verifier = Verifier(state, providers, cluster, clock, settings.confinement, self._verified)
-        self._reconciler = Reconciler(state, grants, providers, clock, self._reconciled, self._verifier.queue.add)
-        self._sweeper = Sweeper(state, grants, providers, clock, self._reconciler.queue.add)
+        vouching = Vouching(state)
+        self._switchboard = Switchboard(state, switches or {}, clock, self._switched)
+        self._reconciler = Reconciler(
+            state, grants, providers, clock, self._reconciled, self._verifier.queue.add, vouching, self._switchboard
+        )
+        self._sweeper = Sweeper(state, grants, providers, clock, vouching, self._reconciler.queue.add)
         self._sessions = SessionPass(
             state,
             grants,
@@ -73,6 +80,7 @@ class Engine:
             for queue in (self._verifier.queue, self._reconciler.queue, self._sessions.queue, self._resources.queue):
                 tasks.create_task(queue.run())
             tasks.create_task(self._sweeper.queue.run())
+            tasks.create_task(self._switchboard.queue.run())
             tasks.create_task(self._resync())
 
     async def _resync(self) -> None:
@@ -86,6 +94,7 @@ class Engine:
         )
         for pause in pauses:
             self._sweeper.again()
+            self._switchboard.again()
             for key in list(self.store.resources):
                 self._verifier.queue.add(key)
             for target, known in self._state.targets.items():
@@ -168,6 +177,12 @@ class Engine:
                 unmoved = session.status.phase is Phase.ACTIVE and session.uid not in waiting
                 if holders is None or session.uid in holders or not unmoved:
                     self._sessions.queue.add(session.key)
+            self._resources.queue.add(key)
+
+    def _switched(self, target: Target) -> None:
+        """A switch was moved, so that the rule's label may follow; or one is missing, or no longer is."""
+        self._reconciler.queue.add(target)
+        for key in self._state.tenants[target]:
             self._resources.queue.add(key)
 
     def _touch_targets(self, resource: Key) -> None:

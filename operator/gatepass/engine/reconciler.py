@@ -28,6 +28,7 @@ from gatepass.engine.demand import Demands, Wishes
 from gatepass.engine.grants import Grants
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
+from gatepass.engine.switches import Switchboard
 from gatepass.engine.targets import TargetState
 from gatepass.engine.views import rule_of
 from gatepass.engine.vouching import Vouching
@@ -46,11 +47,14 @@ class Reconciler:
         clock: Clock,
         report: Callable[[Target, Collection[str] | None], None],
         reverify: Callable[[Key], None],
+        vouching: Vouching,
+        switchboard: Switchboard,
     ) -> None:
         self._state = state
         self._grants = grants
         self._demands = Demands(state, grants)
-        self._vouching = Vouching(state)
+        self._vouching = vouching
+        self._switchboard = switchboard
         self._providers = providers
         self._clock = clock
         self._report = report
@@ -75,6 +79,7 @@ class Reconciler:
             self.queue.add(other)
         desired = demand.rules
         plan = self._plan(known, desired)
+        plan = self._switchboard.before(known, plan, demand.rules)
         if not demand.decided:
             plan = replace(plan, revokes=())  # somebody may still want them, and comes back here once that is known
         if plan.writes and not known.has_waited:
@@ -90,7 +95,8 @@ class Reconciler:
         if not plan.writes:
             known.refusals.clear()  # of calls that nobody needs any more
         again = await self._apply(known, plan, desired, accesses)
-        self._vouching.remember(known, desired)
+        self._vouching.put(known)
+        self._switchboard.after(known, accesses)
         self._mind_strangers(known, plan, accesses)
         if again or known.any_unsettled:
             known.stale = known.stale or known.any_unsettled
@@ -128,6 +134,7 @@ class Reconciler:
                 known.refusals[access] = error
             else:
                 known.refusals.pop(access, None)
+                self._vouching.read(known, observed, started)
                 known.read(observed, started)
                 if first:
                     self._wake_neighbours(known.target)
@@ -153,7 +160,9 @@ class Reconciler:
         plan = make_plan(
             (want for want, _ in desired.values()), known.shown(desired), self._state.owner, known=ours, gone=gone
         )
-        strangers = self._vouching.strangers(known, plan, desired, ours, self._clock.now())
+        now = self._clock.now()
+        doomed = (known.rules[id_] for id_ in plan.revokes if id_ in known.rules)
+        strangers = [rule for rule in doomed if self._vouching.stranger(known.target, rule, now)]
         if not strangers:
             return plan
         log.warning("rules with our id that we did not make", target=str(known.target), ids=[s.id for s in strangers])
@@ -189,8 +198,8 @@ class Reconciler:
         for access in accesses:
             known.refusals.setdefault(access, ProviderError(Failure.RETRY, "OwnerConflict", told))
         marks = (parse_mark(rule.description) for rule in strangers)
-        over = min(mark.until + MARGIN for mark in marks if mark is not None and mark.until is not None)
-        self.queue.add(known.target, (over - self._clock.now()).total_seconds() + 1.0)
+        for over in (mark.until + MARGIN for mark in marks if mark is not None and mark.until is not None):
+            self.queue.add(known.target, (over - self._clock.now()).total_seconds() + 1.0)
 
     # apply
 

@@ -97,7 +97,8 @@ class Placements:
 class State:
     """The state of the engine. Times called `*_at` of type float are seconds of the event loop's clock.
 
-    `strays` are targets with rules of ours that no resource names, with the credentials that reach them.
+    `strays` are targets with rules of ours that no resource names, with the credentials that reach them. `armed` is,
+    by a rule's id, the time that its dead man's switch is for, and `unarmed` what was the matter, where one is missing.
     """
 
     store: Store
@@ -108,6 +109,8 @@ class State:
     targets: dict[Target, TargetState] = field(default_factory=dict)
     tenants: defaultdict[Target, set[Key]] = field(default_factory=lambda: defaultdict(set))
     strays: dict[Target, Sequence[Access]] = field(default_factory=dict)
+    armed: dict[str, datetime] = field(default_factory=dict)
+    unarmed: dict[Target, ProviderError] = field(default_factory=dict)
     placements: Placements = field(default_factory=Placements)
     waiting: dict[ClaimKey, str] = field(default_factory=dict)
     admitted: dict[tuple[str, Key], Refusal | None] = field(default_factory=dict)

@@ -1,7 +1,8 @@
 """Finds rules of ours in firewall objects that nobody names any more, by their tag, and has them looked at."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 import structlog
 
@@ -13,18 +14,11 @@ from gatepass.core.types.common import Key
 from gatepass.engine.grants import Grants
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import Standing, State
+from gatepass.engine.vouching import Place, Vouching
 
 log = structlog.get_logger(__name__)
 
 _WORKERS: Final = 4
-
-
-class Place(NamedTuple):
-    """Where one read by the tag shows everything."""
-
-    provider: str
-    account: str
-    region: str
 
 
 class Sweeper:
@@ -39,12 +33,14 @@ class Sweeper:
         grants: Grants,
         providers: Mapping[str, Provider],
         clock: Clock,
+        vouching: Vouching,
         reconcile: Callable[[Target], None],
     ) -> None:
         self._state = state
         self._grants = grants
         self._providers = providers
         self._clock = clock
+        self._vouching = vouching
         self._reconcile = reconcile
         self._asked: set[Place] = set()
         self._due: set[Place] = set()
@@ -77,19 +73,26 @@ class Sweeper:
 
     async def _ask(self, place: Place) -> None:
         """Reads that fail are made again at the next resync, and not before: none of this is urgent."""
+        now = self._clock.now()
         for access in self._accesses(place):
+            started = asyncio.get_running_loop().time()
             try:
                 found = await self._providers[place.provider].find(access, self._state.owner)
             except (ProviderError, UnknownOutcomeError) as error:
                 log.warning("cannot look for rules by their tag", place="/".join(place), error=str(error))
                 continue
-            self._unnamed[place] = {
-                target
+            self._vouching.found(place, found, started)
+            unnamed = [
+                (target, rule)
                 for target, rule in found
                 if is_ours(rule, self._state.owner, known=())
                 and target.account == place.account
                 and not self._state.tenants.get(target)
-            }
+            ]
+            strange = {target for target, rule in unnamed if self._vouching.stranger(target, rule, now)}
+            for target in sorted(strange):
+                log.warning("another installation uses our install id there", target=str(target))
+            self._unnamed[place] = {target for target, _ in unnamed} - strange
             return
 
     def _accesses(self, place: Place) -> Sequence[Access]:

@@ -19,6 +19,7 @@ from gatepass.providers.aws_errors import translated
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_scheduler import EventBridgeSchedulerClient
     from mypy_boto3_service_quotas import ServiceQuotasClient
     from mypy_boto3_sts import STSClient
 
@@ -55,21 +56,34 @@ class Clients:
     ec2: "EC2Client"
     sts: "STSClient"
     quotas: "ServiceQuotasClient"
+    scheduler: "EventBridgeSchedulerClient | None"
     keys: _Keys = field(repr=False)
     renew_at: float
     ends_at: float
 
     def close(self) -> None:
         """Close the idle connections; calls under way end as they would."""
-        for client in (self.ec2, self.sts, self.quotas):
-            client.close()
+        for client in (self.ec2, self.sts, self.quotas, self.scheduler):
+            if client is not None:
+                client.close()
 
 
 class AwsClients:
-    """Clients by way in, and a bounded number of threads that use them."""
+    """Clients by way in, and a bounded number of threads that use them.
 
-    def __init__(self, secrets: Secrets, threads: int, monotonic: Callable[[], float] = time.monotonic) -> None:
+    `scheduler` says whether EventBridge Scheduler is called too: each client takes memory and time to make.
+    """
+
+    def __init__(
+        self,
+        secrets: Secrets,
+        threads: int,
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        scheduler: bool = False,
+    ) -> None:
         self._secrets = secrets
+        self._scheduler = scheduler
         self._monotonic = monotonic
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="aws")
         # One session for all credentials: each further one would cost 22 MB for the same service models.
@@ -205,6 +219,7 @@ class AwsClients:
                 ec2=self._session.client("ec2", **given),
                 sts=self._session.client("sts", **given),
                 quotas=self._session.client("service-quotas", **given),
+                scheduler=self._session.client("scheduler", **given) if self._scheduler else None,
                 keys=keys,
                 renew_at=ends_at - _RENEW_BEFORE,
                 ends_at=ends_at,

@@ -55,9 +55,14 @@ class AwsSecurityGroups:
     """
 
     def __init__(
-        self, secrets: Secrets, threads: int = _THREADS, monotonic: Callable[[], float] = time.monotonic
+        self,
+        secrets: Secrets,
+        threads: int = _THREADS,
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        scheduler: bool = False,
     ) -> None:
-        self._clients = AwsClients(secrets, threads, monotonic)
+        self._clients = AwsClients(secrets, threads, monotonic, scheduler=scheduler)
         self._monotonic = monotonic
         self._pacing: defaultdict[tuple[str, str], Pacing] = defaultdict(Pacing)
         self._accounts: dict[Access, str] = {}
@@ -66,6 +71,11 @@ class AwsSecurityGroups:
     def close(self) -> None:
         """End the threads and close the connections."""
         self._clients.close()
+
+    @property
+    def clients(self) -> AwsClients:
+        """What signs in and calls; other services are called through it too."""
+        return self._clients
 
     # reading
 
