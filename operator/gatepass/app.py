@@ -88,7 +88,7 @@ async def _serve(
         {"aws": aws},
         cluster,
         clock,
-        {"aws": AwsSwitches(aws.clients, settings.switch_roles)},
+        {"aws": AwsSwitches(aws.clients, settings.switch_roles)} if settings.switch_roles else {},
     )
     clock.corrected = engine.clock_corrected
     listing = Listing(api, engine, settings.watch_namespaces)

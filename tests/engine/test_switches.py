@@ -103,6 +103,45 @@ async def test_a_longer_time_is_promised_only_when_the_switch_has_moved(
         assert set(switches.held.values()) == {after(hours=5)}
 
 
+async def test_who_joins_a_rule_for_longer_is_promised_the_rest_when_its_switch_has_moved(
+    world: World, cloud: SlowFirewalls, switches: MemorySwitches
+) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        world.session()
+        await asyncio.sleep(5)
+        switches.slow, switches.calls = 20.0, []
+        longer = world.session("longer", duration="5h")
+        await asyncio.sleep(5)
+        assert world.status(longer).phase is Phase.ACTIVE, "it opens at once"
+        assert world.status(longer).expires_at == after(hours=1)
+        await asyncio.sleep(20)
+        assert world.status(longer).expires_at == after(hours=5, seconds=5)
+        assert switches.calls == ["move"]
+        assert len(cloud.rules(group)) == 1
+
+
+async def test_who_is_extended_while_a_switch_is_made(
+    world: World, cloud: SlowFirewalls, switches: MemorySwitches
+) -> None:
+    """Killed then, the next process would take the switch to be for the time of the description."""
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        await asyncio.sleep(5)
+        switches.slow = 20.0
+        session = world.session()
+        await asyncio.sleep(5)
+        world.edit(AccessSession, session.key, duration="5h")
+        await asyncio.sleep(5)
+        (rule,) = cloud.rules(group).values()
+        assert world.at(3600 + 5) in rule.description
+        await asyncio.sleep(60)
+        assert set(switches.held.values()) == {after(hours=5, seconds=5)}
+        assert world.at(5 * 3600 + 5) in cloud.rules(group)[rule.id].description
+
+
 async def test_what_scheduler_refuses_is_told_and_tried_again(
     world: World, cloud: SlowFirewalls, switches: MemorySwitches
 ) -> None:
@@ -198,7 +237,10 @@ async def test_a_switch_is_moved_for_who_was_extended_while_nobody_watched(
         await asyncio.sleep(5)
     world.edit(AccessSession, session.key, duration="5h")
     switches.calls.clear()
+    switches.slow = 10.0
     async with world.running():
+        await asyncio.sleep(15)
+        assert world.status(session).expires_at == after(hours=1), "it was not moved yet"
         await asyncio.sleep(60)
         assert switches.calls == ["list", "move"]
         assert set(switches.held.values()) == {after(hours=5)}

@@ -15,6 +15,7 @@ class Schedules:
 
     def __init__(self, aws: AwsAccount) -> None:
         self._aws = aws
+        self.key = aws.access_key
         self._scheduler = aws.client("scheduler")
         self._ec2 = aws.client("ec2")
 

@@ -9,12 +9,14 @@ import pytest
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.ports import Granted, NewRule
 from gatepass.core.rules import Rule
+from gatepass.providers.aws_iam_policy import iam_policy
 from gatepass.providers.aws_security_group import AwsSecurityGroups
 from gatepass.providers.aws_switches import GRACE, AwsSwitches
 from gatepass.sandbox.cloud import MISLEADING, Cloud
 from gatepass.sandbox.ec2.faults import Fault
 from tests.conftest import AwsAccount
 from tests.providers.schedules import Schedules
+from tests.providers.test_aws_iam_policy import resource
 from tests.providers.worlds import OWNER, AwsWorld, Vault
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -65,7 +67,7 @@ async def test_a_switch_is_moved_by_one_call(aws_world: AwsWorld, switches: AwsS
     await switches.arm(aws_world.access, target, "sgr-0a", NOON, again=False)
     before = len(schedules.calls())
     await switches.arm(aws_world.access, target, "sgr-0a", NOON + HOUR, again=True)
-    assert len(schedules.calls()) == before + 1
+    assert [call["action"] for call in schedules.calls()[before:]] == ["UpdateSchedule"]
     assert schedules.due("gatepass-sgr-0a") == NOON + HOUR + GRACE
     await switches.disarm(aws_world.access, target, "sgr-0a")
     await switches.disarm(aws_world.access, target, "sgr-0a")
@@ -100,6 +102,22 @@ async def test_every_page_is_listed(aws_world: AwsWorld, switches: AwsSwitches) 
     for id_ in ids:
         await switches.arm(aws_world.access, target, id_, NOON, again=False)
     assert await switches.armed(aws_world.access) == ids
+
+
+async def test_the_printed_policy_allows_these_calls_and_no_more(
+    aws_world: AwsWorld, switches: AwsSwitches, schedules: Schedules, aws: AwsAccount
+) -> None:
+    target = aws_world.firewall()
+    await switches.arm(aws_world.access, target, "sgr-0a", NOON, again=False)
+    await switches.arm(aws_world.access, target, "sgr-0a", NOON, again=True)
+    await switches.armed(aws_world.access)
+    await switches.disarm(aws_world.access, target, "sgr-0a")
+    role = f"arn:aws:iam::{aws.account}:role/gatepass-switch"
+    policy = iam_policy([resource(target.id)], switch_roles=[role])
+    allowed = {action for statement in policy["Statement"] for action in statement["Action"]}
+    called = {f"scheduler:{call['action']}" for call in schedules.calls()}
+    assert called == {action for action in allowed if action.startswith("scheduler:")}
+    assert "iam:PassRole" in allowed
 
 
 async def test_refusals_are_told(aws_world: AwsWorld, switches: AwsSwitches, aws: AwsAccount) -> None:

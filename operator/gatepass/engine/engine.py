@@ -57,7 +57,7 @@ class Engine:
         views = Views(state, grants)
         self._verifier = Verifier(state, providers, cluster, clock, settings.confinement, self._verified)
         vouching = Vouching(state)
-        self._switchboard = Switchboard(state, switches or {}, clock, self._switched)
+        self._switchboard = Switchboard(state, grants, switches or {}, clock, self._switched)
         self._reconciler = Reconciler(
             state, grants, providers, clock, self._reconciled, self._verifier.queue.add, vouching, self._switchboard
         )
@@ -71,6 +71,7 @@ class Engine:
             settings.default_ttl,
             unverified=settings.admission_unverified,
             touch=self._reconciler.queue.add,
+            promised=self._switchboard.promised,
         )
         self._resources = ResourcePass(state, views, cluster, clock)
 

@@ -17,7 +17,6 @@ from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phas
 from gatepass.engine.grants import Grants, requester_of, was_granted
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
-from gatepass.engine.switches import lags
 from gatepass.engine.views import FINAL, Views
 
 log = structlog.get_logger(__name__)
@@ -46,6 +45,7 @@ class SessionPass:
         *,
         unverified: bool,
         touch: Callable[[Target], None],
+        promised: Callable[[AccessSession, datetime, datetime], datetime],
     ) -> None:
         self._state = state
         self._grants = grants
@@ -55,6 +55,7 @@ class SessionPass:
         self._default_ttl = default_ttl
         self._unverified = unverified
         self._touch = touch
+        self._promised = promised
         self._shape: dict[str, object] = {}
         self._told_place: dict[str, datetime] = {}
         self.queue: Queue[Key] = Queue("session", self.run, workers=48)
@@ -149,8 +150,7 @@ class SessionPass:
     async def _report(self, session: AccessSession, end: End | None, now: datetime) -> AccessSession:
         views = self._views.of_session(session, end, now)
         deadline, _ = self._grants.deadline(session)
-        if session.status.expires_at is not None and lags(self._state, self._grants, session, now):
-            deadline = min(deadline, session.status.expires_at)  # its switch comes first
+        deadline = self._promised(session, deadline, now)
         told = self._told_place.get(session.uid)
         refresh = told is None or (now - told).total_seconds() >= PLACE_EVERY_SECONDS
         status = session_status(session, views, end, deadline, requester_of(session), now, refresh_places=refresh)

@@ -6,7 +6,7 @@ be for the description's time or later, although a listing of switches tells no 
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -19,7 +19,7 @@ from gatepass.core.ports import Access, Clock, Switches
 from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.core.types.session import AccessSession
 from gatepass.engine.demand import Wishes
-from gatepass.engine.grants import Grants
+from gatepass.engine.grants import Grants, was_granted
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
 from gatepass.engine.targets import TargetState
@@ -37,9 +37,15 @@ class Switchboard:
     """
 
     def __init__(
-        self, state: State, switches: Mapping[str, Switches], clock: Clock, moved: Callable[[Target], None]
+        self,
+        state: State,
+        grants: Grants,
+        switches: Mapping[str, Switches],
+        clock: Clock,
+        moved: Callable[[Target], None],
     ) -> None:
         self._state = state
+        self._grants = grants
         self._switches = switches
         self._clock = clock
         self._moved = moved
@@ -49,6 +55,7 @@ class Switchboard:
         self._listed: dict[tuple[str, Access], Collection[str]] = {}
         self._turns: defaultdict[tuple[str, Access], asyncio.Lock] = defaultdict(asyncio.Lock)
         self._unlisted: set[Target] = set()
+        self._doubtful: set[str] = set()
         self.queue: Queue[Target] = Queue("switch", self.run, workers=_WORKERS)
 
     def again(self) -> None:
@@ -64,7 +71,10 @@ class Switchboard:
         if not self._covers(known.target):
             return plan
         self._wanted[known.target] = {rule: want.until for rule, (want, _) in wishes.items()}
-        ahead = {id_ for id_ in plan.relabels if self._behind(known.target, known.rules[id_])}
+        if known.target not in self._accesses:
+            self._suppose(known)
+        armed = plan.relabels.keys() & self._state.armed.keys()
+        ahead = {id_ for id_ in armed if self._behind(known.target, known.rules[id_])}
         return replace(plan, relabels={id_: text for id_, text in plan.relabels.items() if id_ not in ahead})
 
     def after(self, known: TargetState, accesses: Sequence[Access]) -> None:
@@ -109,6 +119,14 @@ class Switchboard:
 
     # what there is
 
+    def _suppose(self, known: TargetState) -> None:
+        """Before it is known which rules have a switch: each, for the time in its description."""
+        for id_, rule in known.rules.items():
+            mark = parse_mark(rule.description)
+            if is_ours(rule, self._state.owner, known=()) and mark is not None and mark.until is not None:
+                self._state.armed.setdefault(id_, mark.until)
+                self._mine.setdefault(known.target, set()).add(id_)
+
     async def _take_stock(self, known: TargetState, access: Access) -> None:
         """After a start or a resync: which of the rules have a switch?"""
         target = known.target
@@ -119,13 +137,8 @@ class Switchboard:
             if key not in self._listed:
                 self._listed[key] = await self._switches[target.provider].armed(access)
             listed = self._listed[key]
-        for id_, rule in known.rules.items():
-            mark = parse_mark(rule.description)
-            if id_ not in listed:
-                self._state.armed.pop(id_, None)
-            elif mark is not None and mark.until is not None:
-                self._state.armed.setdefault(id_, mark.until)
-                self._mine.setdefault(target, set()).add(id_)
+        for id_ in known.rules.keys() - listed:
+            self._state.armed.pop(id_, None)
         self._unlisted.discard(target)
 
     # what is to be done
@@ -138,7 +151,9 @@ class Switchboard:
     def _behind(self, target: Target, rule: ObservedRule) -> bool:
         until = self._until(target, rule)
         armed = self._state.armed.get(rule.id)
-        return until is not None and until > self._clock.now() and (armed is None or armed < until)
+        if until is None or until <= self._clock.now():
+            return False
+        return armed is None or armed < until or rule.id in self._doubtful
 
     def _until(self, target: Target, rule: ObservedRule) -> datetime | None:
         if rule.rule is None or not is_ours(rule, self._state.owner, known=()):
@@ -161,6 +176,7 @@ class Switchboard:
         if self._obsolete(known, id_):
             await switches.disarm(access, target, id_)
             self._state.armed.pop(id_, None)
+            self._doubtful.discard(id_)
             mine.discard(id_)
             return False
         until = self._until(target, known.rules[id_])
@@ -168,30 +184,48 @@ class Switchboard:
             return False
         again = id_ in self._state.armed
         mine.add(id_)
+        self._state.armed.setdefault(id_, until)  # from now on it may be there, and nothing later is promised
         try:
             await switches.arm(access, target, id_, until, again=again)
+        except ProviderError:
+            if not again:
+                del self._state.armed[id_]
+            raise
         except UnknownOutcomeError:
-            # It may be there for this time, so that no later time may be promised before it is known to be moved.
-            self._state.armed.setdefault(id_, datetime.min.replace(tzinfo=until.tzinfo))
+            self._doubtful.add(id_)
             raise
         self._state.armed[id_] = until
+        self._doubtful.discard(id_)
         return again
 
     def _covers(self, target: Target) -> bool:
         switches = self._switches.get(target.provider)
         return switches is not None and switches.covers(target)
 
+    # what may be told
 
-def lags(state: State, grants: Grants, session: AccessSession, now: datetime) -> bool:
-    """Is a switch of one of the session's rules still for an earlier time than the session now has?"""
-    if not state.armed:
-        return False
-    for entry in session.status.resources:
-        resource = state.store.resources.get(entry.key)
-        claim = grants.claim(session, resource, now) if resource is not None else None
-        if claim is None or claim.until is None:
-            continue
-        until = claim.until.replace(microsecond=0)
-        if any(not record.foreign and state.armed.get(record.id, until) < until for record in entry.rules):
-            return True
-    return False
+    def promised(self, session: AccessSession, deadline: datetime, now: datetime) -> datetime:
+        """The end that may be told: the deadline, or what a switch is for that has still to move, if no more was."""
+        if not self._switches:
+            return deadline
+        told = session.status.expires_at
+        behind = [until for until in self._armed_for(session, told, now) if until < deadline]
+        return min(deadline, max(min(behind), told or min(behind))) if behind else deadline
+
+    def _armed_for(self, session: AccessSession, told: datetime | None, now: datetime) -> Iterator[datetime]:
+        """The times of switches that are too early for the session; what it was told, where they are not known yet."""
+        for key in session.resource_keys():
+            standing = self._state.standings.get(key)
+            targets = standing.everywhere() if standing is not None else []
+            unknown = standing is None or any(self._covers(t) and t not in self._accesses for t in targets)
+            if unknown and told is not None and was_granted(session.resource_status(key)):
+                yield told
+            resource = self._state.store.resources.get(key)
+            claim = self._grants.claim(session, resource, now) if resource is not None else None
+            if claim is None or claim.until is None:
+                continue
+            for rule, target in self._state.placements.of(claim.key).items():
+                held = self._state.target(target).holding().get(rule)
+                armed = None if held is None else self._state.armed.get(held.id)
+                if armed is not None and armed < claim.until.replace(microsecond=0):
+                    yield armed
