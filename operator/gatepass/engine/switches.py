@@ -23,6 +23,7 @@ from gatepass.engine.grants import Grants, was_granted
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
 from gatepass.engine.targets import TargetState
+from gatepass.engine.vouching import Place, place_of
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +32,7 @@ _NO_ANSWER: Final = ProviderError(Failure.RETRY, "NoAnswer", "EventBridge Schedu
 
 
 class Switchboard:
-    """One call for each rule that was opened, moved or closed, and one listing per way in and resync.
+    """One call for each rule that was opened, moved or closed, and one listing per account, Region and resync.
 
     Nothing waits for it but the promise of a longer time; what fails is tried again with backoff, and told.
     """
@@ -52,8 +53,8 @@ class Switchboard:
         self._wanted: dict[Target, Mapping[Rule, datetime | None]] = {}
         self._accesses: dict[Target, Sequence[Access]] = {}
         self._mine: dict[Target, set[str]] = {}
-        self._listed: dict[tuple[str, Access], Collection[str]] = {}
-        self._turns: defaultdict[tuple[str, Access], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._listed: dict[Place, Collection[str]] = {}
+        self._turns: defaultdict[Place, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._unlisted: set[Target] = set()
         self._doubtful: set[str] = set()
         self.queue: Queue[Target] = Queue("switch", self.run, workers=_WORKERS)
@@ -62,8 +63,10 @@ class Switchboard:
         """A resync: look for switches that are missing."""
         self._listed.clear()
         for gone in self._wanted.keys() - self._state.targets.keys():
-            for kept in (self._wanted, self._accesses, self._mine):
-                kept.pop(gone, None)
+            for id_ in self._mine.pop(gone, ()):
+                self._state.armed.pop(id_, None)
+            self._wanted.pop(gone)
+            self._accesses.pop(gone, None)
         self._unlisted = set(self._wanted)  # every target goes through a pass now
 
     def before(self, known: TargetState, plan: Plan, wishes: Wishes) -> Plan:
@@ -132,11 +135,11 @@ class Switchboard:
         target = known.target
         if target not in self._unlisted:
             return
-        key = (target.provider, access)
-        async with self._turns[key]:
-            if key not in self._listed:
-                self._listed[key] = await self._switches[target.provider].armed(access)
-            listed = self._listed[key]
+        place = place_of(target)
+        async with self._turns[place]:
+            if place not in self._listed:
+                self._listed[place] = await self._switches[target.provider].armed(access)
+            listed = self._listed[place]
         for id_ in known.rules.keys() - listed:
             self._state.armed.pop(id_, None)
         self._unlisted.discard(target)
@@ -189,7 +192,7 @@ class Switchboard:
             await switches.arm(access, target, id_, until, again=again)
         except ProviderError:
             if not again:
-                del self._state.armed[id_]
+                self._state.armed.pop(id_, None)
             raise
         except UnknownOutcomeError:
             self._doubtful.add(id_)
