@@ -73,7 +73,7 @@ class Engine:
             touch=self._reconciler.queue.add,
             promised=self._switchboard.promised,
         )
-        self._resources = ResourcePass(state, views, cluster, clock)
+        self._resources = ResourcePass(state, views, cluster, clock, self.resource_seen)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -96,6 +96,7 @@ class Engine:
         for pause in pauses:
             self._sweeper.again()
             self._switchboard.again()
+            self._state.parked.clear()
             for key in list(self.store.resources):
                 self._verifier.queue.add(key)
             for target, known in self._state.targets.items():
@@ -135,6 +136,7 @@ class Engine:
             self._forget_resource(before)
             before = None
         if before is None or _decides(before) != _decides(resource):
+            self._state.unpark(resource.uid)
             self._verifier.queue.add(resource.key)
             self._touch_targets(resource.key)
             self._touch_users(resource.key)
@@ -164,6 +166,8 @@ class Engine:
         after = self._state.standings.get(key)
         if before is None or after is None or not before.says_the_same_as(after):
             # Only then: a target whose calls fail is verified again, and must not lose its backoff by that.
+            if (resource := self.store.resources.get(key)) is not None:
+                self._state.unpark(resource.uid)
             for target in {*(before.everywhere() if before else ()), *(after.everywhere() if after else ())}:
                 self._reconciler.queue.add(target)
         self._sweeper.verified(key)
