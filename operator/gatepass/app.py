@@ -27,6 +27,7 @@ from gatepass.metrics import Metrics
 from gatepass.metrics.server import MetricsServer
 from gatepass.providers.aws_clients import CALL_SECONDS
 from gatepass.providers.aws_security_group import AwsSecurityGroups
+from gatepass.providers.aws_switches import AwsSwitches
 from gatepass.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -89,7 +90,7 @@ async def _serve(
     keeping = asyncio.create_task(lease.run())
     events = Events(api, component="gatepass")
     cluster = KubeCluster(api, events, clock, requester_policies(settings.release), lease.outlasts)
-    aws = AwsSecurityGroups(cluster, told=metrics.aws.told, fence=lease.outlasts)
+    aws = AwsSecurityGroups(cluster, told=metrics.aws.told, fence=lease.outlasts, scheduler=bool(settings.switch_roles))
     metrics.leading = lease.taken.is_set
     owner = settings.install_id or f"{await kube_system_uid(api)}/{settings.namespace}/{settings.release}"
     _take_signals(stop)
@@ -107,6 +108,7 @@ async def _serve(
         {"aws": aws},
         cluster,
         clock,
+        {"aws": AwsSwitches(aws.clients, settings.switch_roles)} if settings.switch_roles else {},
     )
     clock.corrected = engine.clock_corrected
     cluster.session_written = metrics.follow(engine.insight, clock.now)

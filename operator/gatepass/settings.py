@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from gatepass.core.rules import OWNER
 from gatepass.core.types.common import parse_duration
+from gatepass.core.types.resource import ROLE_ARN
 
 
 def _split(value: object) -> object:
@@ -15,6 +17,7 @@ def _split(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Roles = Annotated[tuple[Annotated[str, Field(pattern=ROLE_ARN)], ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -29,7 +32,7 @@ class Settings(BaseSettings):
     install_id: Annotated[
         str | None,
         Field(
-            pattern=r"^[A-Za-z0-9._/-]{1,200}$",
+            pattern=OWNER,
             description="Marks the rules of this installation. Absent: uid of kube-system + namespace/release.",
         ),
     ] = None
@@ -53,6 +56,13 @@ class Settings(BaseSettings):
             "role ARNs. Absent: the release's own namespace may use everything."
         ),
     ] = None
+    switch_roles: Annotated[
+        Roles,
+        Field(
+            description="ARNs of roles, one for each AWS account, with which EventBridge Scheduler closes rules that "
+            "the operator does not close. Empty: no dead man's switch."
+        ),
+    ] = ()
     default_ttl_after_ended: Annotated[
         timedelta, BeforeValidator(parse_duration), Field(description="How long ended sessions are kept.")
     ] = timedelta(hours=24)

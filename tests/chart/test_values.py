@@ -66,6 +66,7 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         "resyncSeconds": 1200,
         "leaseSeconds": 30,
         "credentialsNamespaces": confined,
+        "switchRoles": [f"arn:aws:iam::{account}:role/gatepass-switch" for account in ("111122223333", "444455556666")],
         "defaultTtlAfterEnded": "1h30m",
         "logFormat": "json",
         "logLevel": "debug",
@@ -84,6 +85,7 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
     assert settings.resync_seconds == 1200
     assert settings.lease_seconds == 30
     assert settings.confinement == {name: tuple(patterns) for name, patterns in confined.items()}
+    assert settings.switch_roles == tuple(values["switchRoles"])
     assert settings.default_ttl_after_ended.total_seconds() == 5400
     assert (settings.log_format, settings.log_level) == ("json", "debug")
     assert (settings.health_port, settings.metrics_port) == (8081, 9091)
@@ -106,6 +108,7 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         ({"credentialsNamespaces": ["ci"]}, "credentialsNamespaces"),
         ({"credentialsNamespaces": {"ci": "operator"}}, "credentialsNamespaces"),
         ({"credentialsNamespaces": {"ci": ["admin"]}}, "credentialsNamespaces"),
+        ({"switchRoles": ["gatepass-switch"]}, "switchRoles"),
         ({"defaultTtlAfterEnded": "1d"}, "defaultTtlAfterEnded"),
         ({"defaultTtlAfterEnded": ""}, "defaultTtlAfterEnded"),
         ({"logLevel": "verbose"}, "logLevel"),

@@ -78,6 +78,14 @@ def test_the_account_is_in_the_arns(files: tuple[str, str]) -> None:
     assert "arn:aws:ec2:eu-central-1:111122223333:security-group/sg-0aaa" in printed
 
 
+def test_dead_mans_switches_need_more(files: tuple[str, str]) -> None:
+    role = "arn:aws:iam::111122223333:role/gatepass-switch"
+    status, printed, _ = run("-f", files[0], "--switch-role", role)
+    assert status == 0
+    assert "iam:PassRole" in printed
+    assert "iam:PassRole" not in run("-f", files[0])[1]
+
+
 @pytest.mark.parametrize(
     ("words", "stdin", "said"),
     [
@@ -86,6 +94,7 @@ def test_the_account_is_in_the_arns(files: tuple[str, str]) -> None:
         (["-f", "-"], DB.replace("eu-central-1", "Frankfurt"), "spec.aws.region"),
         (["-f", "-"], "a: [", "-: "),
         (["-f", "no/such/file.yaml"], "", "no/such/file.yaml"),
+        (["-f", "-", "--switch-role", "switch"], DB, "--switch-role must be the ARN of a role, got switch"),
         (["-f", "-", "--account", "1234"], DB, "--account must be 12 digits, got 1234"),
     ],
 )

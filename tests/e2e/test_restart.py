@@ -98,6 +98,21 @@ def test_down_while_a_session_and_its_resource_are_torn_out(tenant: Tenant, prod
     tenant.until_condition(RESOURCE, "db", "Ready")
 
 
+def test_down_while_a_resource_is_torn_out(tenant: Tenant, product: Product, group: Group, other_group: Group) -> None:
+    """Nobody names the group any more: it is found by the tag, with the credentials of another resource."""
+    tenant.resource(other_group.id, name="other")
+    tenant.resource(group.id, staticCIDRs=[{"cidr": "198.51.100.0/28"}])
+    (theirs,) = group.add("198.51.100.9/32")
+    tenant.until_phase(tenant.session(), "Active")
+    product.kill()
+    tenant.patch(RESOURCE, "db", metadata={"finalizers": None})
+    tenant.delete(RESOURCE, "db")
+    assert not tenant.exists(RESOURCE, "db")
+    product.start()
+    wait_for(lambda: group.rules() == [theirs], "the rules that nobody needs go")
+    assert tenant.until_phase("it-1", "Cancelled")["status"]["endedReason"] == "PolicyWithdrawn"
+
+
 def test_down_while_a_session_is_made(tenant: Tenant, product: Product, group: Group) -> None:
     tenant.resource(group.id)
     product.kill()

@@ -1,9 +1,10 @@
 """Firewalls in memory that misbehave on request."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 
-from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.ports import Access, GrantOutcome, NewRule, RevokeOutcome, Unknown
 from gatepass.core.rules import ObservedRule, Rule, Target
 from gatepass.providers.memory import MemoryFirewalls
@@ -20,6 +21,8 @@ class SlowFirewalls(MemoryFirewalls):
         self.blind = False
         self.revoke_refused = False
         self.refused_calls = 0
+        self.slow_find = 0.0
+        self.slow_answer = 0.0
 
     async def identify(self, access: Access) -> str:
         if access.credentials.secret and access.credentials.secret[1] in self.refused:
@@ -30,10 +33,16 @@ class SlowFirewalls(MemoryFirewalls):
         await asyncio.sleep(self.slow.get(target.id, 0.0))
         return [] if self.blind else await super().observe(access, target)
 
+    async def find(self, access: Access, owner: str | None) -> Sequence[tuple[Target, ObservedRule]]:
+        found = [] if self.blind else await super().find(access, owner)
+        await asyncio.sleep(self.slow_find)
+        return found
+
     async def grant(
         self, access: Access, target: Target, rules: Sequence[NewRule], owner: str
     ) -> Mapping[Rule, GrantOutcome]:
         outcomes = await super().grant(access, target, rules, owner)
+        await asyncio.sleep(self.slow_answer)
         return dict.fromkeys(outcomes, Unknown()) if self.lose_answers else outcomes
 
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
@@ -41,3 +50,37 @@ class SlowFirewalls(MemoryFirewalls):
             self.refused_calls += 1
             raise ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "the call was refused")
         return await super().revoke(access, target, ids)
+
+
+class MemorySwitches:
+    """Dead man's switches in memory: what each is for, and how often each method was called."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, datetime] = {}
+        self.calls: list[str] = []
+        self.slow = 0.0
+        self.refused = False
+        self.lose_answers = False
+
+    async def _called(self, what: str) -> None:
+        self.calls.append(what)
+        await asyncio.sleep(self.slow)
+        if self.refused:
+            raise ProviderError(Failure.FORBIDDEN, "AccessDeniedException", f"scheduler refuses to {what}")
+
+    def covers(self, target: Target) -> bool:
+        return target.region == "eu-central-1"
+
+    async def armed(self, access: Access) -> Collection[str]:
+        await self._called("list")
+        return set(self.held)
+
+    async def arm(self, access: Access, target: Target, id_: str, until: datetime, *, again: bool) -> None:
+        await self._called("move" if again else "arm")
+        self.held[id_] = until
+        if self.lose_answers:
+            raise UnknownOutcomeError("scheduler: the answer was lost")
+
+    async def disarm(self, access: Access, target: Target, id_: str) -> None:
+        await self._called("disarm")
+        self.held.pop(id_, None)

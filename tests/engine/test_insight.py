@@ -181,7 +181,7 @@ async def test_drift_that_was_put_right_is_counted(world: World, cloud: SlowFire
         assert engine.insight.snapshot().repaired == {"put_back": 1}
         assert [rule.rule for rule in cloud.rules(group).values()] == [RULE]
 
-        cloud.put(group, OTHERS, f"gatepass until={world.at(9000)} for=ci/staging-db", OWNER)
+        cloud.put(group, OTHERS, f"gatepass until={world.at(-3600)} for=ci/staging-db", OWNER)
         await asyncio.sleep(60)
         assert engine.insight.snapshot().repaired == {"put_back": 1, "removed": 1}
         assert [rule.rule for rule in cloud.rules(group).values()] == [RULE]

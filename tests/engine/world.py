@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gatepass.core.ports import ClusterError, ConflictError, GoneError
+from gatepass.core.ports import ClusterError, ConflictError, GoneError, Switches
 from gatepass.core.types.common import FINALIZER, REQUESTED_BY, Custom, Key, format_time
 from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester
@@ -150,6 +150,7 @@ class World:
     def __init__(self, firewalls: MemoryFirewalls) -> None:
         self.cluster = InMemoryCluster()
         self.firewalls = firewalls
+        self.switches: Mapping[str, Switches] = {}
         self.confinement: Mapping[str, tuple[str, ...]] = {"*": ("operator", "*")}
 
     @contextlib.asynccontextmanager
@@ -174,7 +175,8 @@ class World:
             "admission_unverified": False,
             **settings,
         }
-        engine = Engine(EngineSettings(**given), Store(), {"aws": self.firewalls}, self.cluster, LoopClock())
+        firewalls = {"aws": self.firewalls}
+        engine = Engine(EngineSettings(**given), Store(), firewalls, self.cluster, LoopClock(), self.switches)
         for stored in list(self.cluster.objects.values()):
             show(engine, stored)
         self.cluster.watchers.append(engine)

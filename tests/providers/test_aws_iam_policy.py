@@ -108,6 +108,22 @@ def test_no_tag_but_ours_can_be_put_and_none_on_what_is_no_rule() -> None:
     assert repaired["Null"]["ec2:CreateAction"] == "true", "tags on create are for the other statement to allow"
 
 
+def test_switches_have_their_own_names_and_their_role_goes_to_scheduler_only() -> None:
+    role = "arn:aws:iam::444455556666:role/gatepass-switch"
+    some = [resource("sg-0a", status={"account": "444455556666"}), resource("sg-0b", region="eu-west-1")]
+    found = statements(iam_policy(some, switch_roles=[role]))
+    assert found["KeepDeadMansSwitches"]["Resource"] == [
+        f"arn:aws:scheduler:{region}:444455556666:schedule/default/gatepass-*"
+        for region in ("eu-central-1", "eu-west-1")
+    ]
+    assert found["GiveDeadMansSwitchesTheirRole"]["Resource"] == [role]
+    assert found["GiveDeadMansSwitchesTheirRole"]["Condition"] == {
+        "StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}
+    }
+    elsewhere = [resource("sg-0a", status={"account": "111122223333"})]
+    assert iam_policy(elsewhere, switch_roles=[role]) == iam_policy(elsewhere), "the role is of another account"
+
+
 def test_every_statement_is_named_and_nothing_is_left_open() -> None:
     policy = iam_policy([resource("sg-0a", credentials={"roleARN": ROLE})])
     assert policy["Version"] == "2012-10-17"

@@ -170,3 +170,17 @@ async def test_a_lost_tag_is_put_back(world: World) -> None:
 
 async def test_a_target_that_nobody_wrote_to_need_not_wait(world: World) -> None:
     assert world.provider.delay(world.firewall()) == 0
+
+
+async def test_finds_by_tag_in_every_firewall_of_the_region(world: World) -> None:
+    ours = {}
+    for rule in (V4, V6):
+        target = world.firewall()
+        await world.provider.grant(world.access, target, new(rule), OWNER)
+        world.put(target, Rule("198.51.100.1/32", "tcp", 22, 22), "gatepass static for=ci/db office")
+        ours[target] = rule
+    await world.provider.grant(world.access, world.firewall(), new(V4), "another/gatepass")
+    found = await world.provider.find(world.access, OWNER)
+    assert {target: seen.rule for target, seen in found} == ours
+    assert {seen.owner for _, seen in found} == {OWNER}
+    assert {seen.owner for _, seen in await world.provider.find(world.access, None)} == {OWNER, "another/gatepass"}

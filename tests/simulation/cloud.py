@@ -107,15 +107,30 @@ class Cloud:
         """Every rule; while reads lag, each as it was some time ago."""
 
         def look() -> list[ObservedRule]:
-            now = at_once(self.truth.observe(access, target))
-            if not self._weather.modes["lag"]:
-                return list(now)
-            moment = asyncio.get_running_loop().time()
-            chance = self._weather.chance
-            lagging = [past.at(moment - chance.uniform(0, LAG_SECONDS)) for past in self._past[target].values()]
-            return [rule for rule in lagging if rule is not None]
+            return self._seen(target, at_once(self.truth.observe(access, target)))
 
         return await self._read("observe", access, look)
+
+    def _seen(self, target: Target, now: Sequence[ObservedRule]) -> list[ObservedRule]:
+        if not self._weather.modes["lag"]:
+            return list(now)
+        moment = asyncio.get_running_loop().time()
+        chance = self._weather.chance
+        lagging = [past.at(moment - chance.uniform(0, LAG_SECONDS)) for past in self._past[target].values()]
+        return [rule for rule in lagging if rule is not None]
+
+    async def find(self, access: Access, owner: str | None) -> Sequence[tuple[Target, ObservedRule]]:
+        """Every rule with the owner's tag; it lags as any other read."""
+
+        def look() -> list[tuple[Target, ObservedRule]]:
+            return [
+                (target, rule)
+                for target in self._targets.values()
+                for rule in self._seen(target, list(self.truth.rules(target).values()))
+                if rule.owner is not None and owner in (None, rule.owner)
+            ]
+
+        return await self._read("find", access, look)
 
     async def grant(
         self, access: Access, target: Target, rules: Sequence[NewRule], owner: str

@@ -106,6 +106,8 @@ subjects:
 - name: GATEPASS_CREDENTIALS_NAMESPACES
   value: {{ toJson . | quote }}
 {{- end }}
+- name: GATEPASS_SWITCH_ROLES
+  value: {{ join "," .Values.switchRoles | quote }}
 - name: GATEPASS_DEFAULT_TTL_AFTER_ENDED
   value: {{ .Values.defaultTtlAfterEnded | quote }}
 - name: GATEPASS_LOG_FORMAT

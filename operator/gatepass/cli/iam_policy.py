@@ -23,6 +23,10 @@ def iam_policy(
     account: Annotated[
         str, typer.Option(help="Whose the groups are: 12 digits.", show_default="what Gatepass found out, else any")
     ] = "*",
+    switch_role: Annotated[
+        list[str] | None,
+        typer.Option(help="A role of the installation's switchRoles, one for an account; may be repeated."),
+    ] = None,
 ) -> None:
     """Print the least IAM policy for the ProtectedResources of a cluster, or of files.
 
@@ -32,14 +36,17 @@ def iam_policy(
     import json
     import re
 
+    from gatepass.core.types.resource import ROLE_ARN
     from gatepass.providers.aws_iam_policy import iam_policy as policy
 
     if not re.fullmatch(r"\*|[0-9]{12}", account):
         _fail(f"--account must be 12 digits, got {account}")
+    if wrong := next((role for role in switch_role or () if not re.fullmatch(ROLE_ARN, role)), None):
+        _fail(f"--switch-role must be the ARN of a role, got {wrong}")
     resources = list(_in_files(file)) if file else _in_cluster(kubeconfig)
     if not resources:
         _fail("there are no ProtectedResources")
-    print(json.dumps(policy(resources, account), indent=2))
+    print(json.dumps(policy(resources, account, switch_role or ()), indent=2))
 
 
 def _in_files(files: "Iterable[Path]") -> "Iterator[ProtectedResource]":

@@ -1,6 +1,6 @@
 """The narrow seams to the outside world. Tests and simulations put other adapters behind them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -111,6 +111,13 @@ class Provider(Protocol):
         """Every inbound rule, whoever made it."""
         ...
 
+    async def find(self, access: Access, owner: str | None) -> Sequence[tuple[Target, ObservedRule]]:
+        """Every inbound rule of the Region with the owner's tag, in whatever firewall object; for None, of any owner.
+
+        The weight of a rule is not looked up.
+        """
+        ...
+
     async def grant(
         self, access: Access, target: Target, rules: Sequence[NewRule], owner: str
     ) -> Mapping[Rule, GrantOutcome]:
@@ -137,6 +144,30 @@ class Provider(Protocol):
 
     def patience(self, target: Target) -> float:
         """Seconds in which nothing more to take along has come, after which such a wait may end early."""
+        ...
+
+
+class Switches(Protocol):
+    """Dead man's switches: each closes one rule by itself, unless it has been moved or taken away before.
+
+    Kept by the cloud, so that a rule closes although cluster and operator are gone. Every method raises
+    ProviderError or UnknownOutcomeError.
+    """
+
+    def covers(self, target: Target) -> bool:
+        """Has the installation named a role that closes rules in the target's account?"""
+        ...
+
+    async def armed(self, access: Access) -> Collection[str]:
+        """The ids of all rules of the Region that have a switch."""
+        ...
+
+    async def arm(self, access: Access, target: Target, id_: str, until: datetime, *, again: bool) -> None:
+        """Close the rule some minutes after `until`; `again` when it has a switch, which is moved."""
+        ...
+
+    async def disarm(self, access: Access, target: Target, id_: str) -> None:
+        """Take the switch away; one that is gone already counts as taken."""
         ...
 
 

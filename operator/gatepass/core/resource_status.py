@@ -7,7 +7,7 @@ from datetime import datetime
 from gatepass.core.conditions import Fact, assert_conditions
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.ports import TargetFacts
-from gatepass.core.rules import ObservedRule, Target
+from gatepass.core.rules import ObservedRule, Target, parse_mark
 from gatepass.core.types.common import counted
 from gatepass.core.types.resource import (
     Capacity,
@@ -25,7 +25,8 @@ class Findings:
     """What the engine knows of one resource.
 
     `capacity` is None until its targets have been read; `users` are the sessions that hold it open or still have
-    rules there; `shortages` what sessions wait for; `drained` are targets off the list that are empty of our rules.
+    rules there; `shortages` what sessions wait for; `drained` are targets off the list that are empty of our rules;
+    `unarmed` is why rules lack a dead man's switch.
     """
 
     account: str | None
@@ -41,6 +42,7 @@ class Findings:
     conflicts: Sequence[ObservedRule]
     trouble: ProviderError | None
     verified_at: datetime
+    unarmed: ProviderError | None = None
 
 
 def resource_status(resource: ProtectedResource, findings: Findings, now: datetime) -> ProtectedResourceStatus:
@@ -89,6 +91,7 @@ def _facts(resource: ProtectedResource, findings: Findings) -> list[Fact]:
         target,
         capacity,
         *_conflict(findings.conflicts),
+        *([Fact("SwitchMissing", True, findings.unarmed.reason, findings.unarmed.message)] if findings.unarmed else ()),
     ]
 
 
@@ -136,16 +139,25 @@ def _capacity(findings: Findings) -> Fact:
 def _conflict(conflicts: Sequence[ObservedRule]) -> list[Fact]:
     if not conflicts:
         return []
-    told = ", ".join(rule.id for rule in conflicts[:_LISTED_IN_MESSAGES])
-    return [
-        Fact(
-            "OwnerConflict",
-            True,
-            "MarkMissing",
-            f"left alone, with one of our two marks and not the other: {counted(len(conflicts), 'rule')}: {told}. "
-            "Remove by hand, or restore the tag gatepass.dev/owner and the description",
+    strangers = [rule for rule in conflicts if rule.owner is not None and parse_mark(rule.description) is not None]
+    halves = [rule for rule in conflicts if rule not in strangers]
+    told = []
+    if strangers:
+        told.append(
+            f"with this installation's id and not made by it: {counted(len(strangers), 'rule')}: {_listed(strangers)}. "
+            "Another installation uses the same id, so nothing is revoked here before they are gone: give that "
+            "installation an id of its own (installId)"
         )
-    ]
+    if halves:
+        told.append(
+            f"left alone, with one of our two marks and not the other: {counted(len(halves), 'rule')}: "
+            f"{_listed(halves)}. Remove by hand, or restore the tag gatepass.dev/owner and the description"
+        )
+    return [Fact("OwnerConflict", True, "SharedInstallId" if strangers else "MarkMissing", "; ".join(told))]
+
+
+def _listed(rules: Sequence[ObservedRule]) -> str:
+    return ", ".join(rule.id for rule in rules[:_LISTED_IN_MESSAGES])
 
 
 def _ready(resource: ProtectedResource, findings: Findings, needed: Sequence[Fact]) -> Fact:

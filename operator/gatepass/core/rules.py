@@ -89,6 +89,9 @@ class Mark:
         return f"{head} for={self.resource} {self.note}".strip()[:_LONGEST].rstrip()
 
 
+OWNER: Final = r"^[A-Za-z0-9._/-]{1,200}$"
+"""What an install id may be, and so the value of the owner's tag; none of it is a wildcard in a filter."""
+
 # EC2 takes 255 of these characters; the narrowest set that we know of is the safe one for every firewall.
 _LONGEST: Final = 255
 _FOREIGN_TO_DESCRIPTIONS = re.compile(r"[^a-zA-Z0-9 ._\-:/()#,@\[\]+=&;{}!$*]")

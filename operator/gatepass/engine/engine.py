@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gatepass.core.ports import Clock, Cluster, Provider
+from gatepass.core.ports import Clock, Cluster, Provider, Switches
 from gatepass.core.rules import Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
@@ -18,8 +18,11 @@ from gatepass.engine.resource_pass import ResourcePass
 from gatepass.engine.session_pass import SessionPass
 from gatepass.engine.state import Standing, State
 from gatepass.engine.store import Namespace, Store
+from gatepass.engine.sweeper import Sweeper
+from gatepass.engine.switches import Switchboard
 from gatepass.engine.verifier import Confinement, Verifier
 from gatepass.engine.views import Views
+from gatepass.engine.vouching import Vouching
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class Engine:
         providers: Mapping[str, Provider],
         cluster: Cluster,
         clock: Clock,
+        switches: Mapping[str, Switches] | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -62,7 +66,12 @@ class Engine:
         grants = Grants(state)
         views = Views(state, grants)
         self._verifier = Verifier(state, providers, cluster, clock, settings.confinement, self._verified)
-        self._reconciler = Reconciler(state, grants, providers, clock, self._reconciled, self._verifier.queue.add)
+        vouching = Vouching(state)
+        self._switchboard = Switchboard(state, grants, switches or {}, clock, self._switched)
+        self._reconciler = Reconciler(
+            state, grants, providers, clock, self._reconciled, self._verifier.queue.add, vouching, self._switchboard
+        )
+        self._sweeper = Sweeper(state, grants, providers, clock, vouching, self._reconciler.queue.add)
         self._sessions = SessionPass(
             state,
             grants,
@@ -72,6 +81,7 @@ class Engine:
             settings.default_ttl,
             unverified=settings.admission_unverified,
             touch=self._reconciler.queue.add,
+            promised=self._switchboard.promised,
         )
         self._resources = ResourcePass(state, views, cluster, clock, self.resource_seen)
         queues = self._verifier.queue, self._reconciler.queue, self._sessions.queue, self._resources.queue
@@ -83,6 +93,8 @@ class Engine:
         async with asyncio.TaskGroup() as tasks:
             for queue in (self._verifier.queue, self._reconciler.queue, self._sessions.queue, self._resources.queue):
                 tasks.create_task(queue.run())
+            tasks.create_task(self._sweeper.queue.run())
+            tasks.create_task(self._switchboard.queue.run())
             tasks.create_task(self._resync())
 
     async def _resync(self) -> None:
@@ -96,6 +108,8 @@ class Engine:
         first = [after - before for before, after in itertools.pairwise(looks)]
         longest = self._settings.resync_seconds
         for pause in itertools.chain((min(each, longest) for each in first), itertools.repeat(longest)):
+            self._sweeper.again()
+            self._switchboard.again()
             self._state.parked.clear()
             for key in list(self.store.resources):
                 self._verifier.queue.add(key)
@@ -170,6 +184,7 @@ class Engine:
                 self._state.unpark(resource.uid)
             for target in {*(before.everywhere() if before else ()), *(after.everywhere() if after else ())}:
                 self._reconciler.queue.add(target)
+        self._sweeper.verified(key)
         self._touch_users(key)
         self._resources.queue.add(key)
 
@@ -181,6 +196,12 @@ class Engine:
                 unmoved = session.status.phase is Phase.ACTIVE and session.uid not in waiting
                 if holders is None or session.uid in holders or not unmoved:
                     self._sessions.queue.add(session.key)
+            self._resources.queue.add(key)
+
+    def _switched(self, target: Target) -> None:
+        """A switch was moved, so that the rule's label may follow; or one is missing, or no longer is."""
+        self._reconciler.queue.add(target)
+        for key in self._state.tenants[target]:
             self._resources.queue.add(key)
 
     def _touch_targets(self, resource: Key) -> None:

@@ -11,7 +11,7 @@ import structlog
 from gatepass.core.desired import ClaimKey
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.placement import FAMILIES
-from gatepass.core.plan import Plan, Wanted, make_plan
+from gatepass.core.plan import Plan, Wanted, is_half_marked, make_plan
 from gatepass.core.ports import (
     Access,
     Clock,
@@ -25,14 +25,17 @@ from gatepass.core.ports import (
     Unknown,
 )
 from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
+from gatepass.core.sweep import MARGIN
 from gatepass.core.types.common import Key
 from gatepass.engine.demand import Demand, Demands, Wishes
 from gatepass.engine.drift import repairs
 from gatepass.engine.grants import Grants
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
+from gatepass.engine.switches import Switchboard
 from gatepass.engine.targets import TargetState
 from gatepass.engine.views import rule_of
+from gatepass.engine.vouching import Vouching
 
 log = structlog.get_logger(__name__)
 
@@ -51,10 +54,14 @@ class Reconciler:
         clock: Clock,
         report: Callable[[Target, Collection[str] | None], None],
         reverify: Callable[[Key], None],
+        vouching: Vouching,
+        switchboard: Switchboard,
     ) -> None:
         self._state = state
         self._grants = grants
         self._demands = Demands(state, grants)
+        self._vouching = vouching
+        self._switchboard = switchboard
         self._providers = providers
         self._clock = clock
         self._report = report
@@ -84,6 +91,7 @@ class Reconciler:
             self.queue.add(other)
         desired = demand.rules
         plan = self._plan(known, desired)
+        plan = self._switchboard.before(known, plan, demand.rules)
         if not demand.decided:
             plan = replace(plan, revokes=())  # somebody may still want them, and comes back here once that is known
         if plan.writes and not plan.revokes and not known.has_waited:
@@ -105,19 +113,22 @@ class Reconciler:
         again = await self._apply(known, plan, demand, accesses)
         if before is not None:
             self._state.repaired += repairs(before, plan, known.rules)
+        self._vouching.put(known)
+        self._switchboard.after(known, accesses)
+        self._mind_strangers(known, plan, accesses)
         if again or known.any_unsettled:
             known.stale = known.stale or known.any_unsettled
             self.queue.retry(target)
         else:
             self.queue.succeeded(target)
+            if self._state.strays.pop(target, None) and not self._state.tenants[target]:
+                self._state.forget_target(target)  # the next sweep finds it again if something is left
         self._report(target, None if read or again or not plan.only_grants else holders)
 
     def _await_foreign_ends(self, known: TargetState, desired: Iterable[Rule], now: float) -> None:
         """Look again when another installation's rule that stands for one of ours should be gone, to put our own."""
-        held = (known.holding().get(rule) for rule in desired)
-        marks = (parse_mark(rule.description) for rule in held if rule and rule.owner != self._state.owner)
         present = self._clock.now()
-        ends = (mark.until for mark in marks if mark is not None and mark.until is not None)
+        ends = known.ends_of_others(desired, self._state.owner)
         left = [(end - present).total_seconds() + FOREIGN_END_SECONDS for end in ends]
         ahead = min((seconds for seconds in left if seconds > 0), default=None)
         known.look_again_at = float("inf") if ahead is None else now + ahead
@@ -135,6 +146,8 @@ class Reconciler:
         """The credentials that have been shown to find the target, each once, those without trouble first."""
         standings = (self._state.standings[key] for key in sorted(self._state.tenants[target]))
         proven = dict.fromkeys(standing.access for standing in standings if standing.proves(target))
+        if not self._state.tenants[target]:
+            return list(self._state.strays.get(target, ()))
         refusals = self._state.target(target).refusals
         return sorted(proven, key=lambda access: access in refusals)
 
@@ -149,6 +162,7 @@ class Reconciler:
                 known.refusals[access] = error
             else:
                 known.refusals.pop(access, None)
+                self._vouching.read(known, observed, started)
                 known.read(observed, started)
                 if started < self._state.reads_settle_at:
                     known.suppose(self._recorded(known.target))
@@ -172,12 +186,19 @@ class Reconciler:
     # plan
 
     def _plan(self, known: TargetState, desired: Wishes) -> Plan:
-        return make_plan(
+        plan = make_plan(
             (want for want, _ in desired.values()),
             known.shown(desired),
             self._state.owner,
             known={rule.id for rule in self._recorded(known.target)},
         )
+        now = self._clock.now()
+        doomed = (known.rules[id_] for id_ in plan.revokes if id_ in known.rules)
+        strangers = [rule for rule in doomed if self._vouching.stranger(known.target, rule, now)]
+        if not strangers:
+            return plan
+        log.warning("rules with our id that we did not make", target=str(known.target), ids=[s.id for s in strangers])
+        return replace(plan, revokes=(), conflicts=(*plan.conflicts, *strangers))
 
     def _recorded(self, target: Target) -> Iterator[ObservedRule]:
         """The rules that sessions record as made by us in this target."""
@@ -187,6 +208,18 @@ class Reconciler:
                 for record in entry.rules if entry else ():
                     if not record.foreign and record.target == target.id and record.removed_at is None:
                         yield _observed(rule_of(record), record.id, "", self._state.owner)
+
+    def _mind_strangers(self, known: TargetState, plan: Plan, accesses: list[Access]) -> None:
+        """Tell whoever waits for a revocation why none is made, and look again when a stranger's time is over."""
+        strangers = [rule for rule in plan.conflicts if not is_half_marked(rule, self._state.owner)]
+        if not strangers:
+            return
+        told = f"{strangers[0].id} carries our id and was not made by us, so nothing is revoked in {known.target.id}"
+        for access in accesses:
+            known.refusals.setdefault(access, ProviderError(Failure.RETRY, "OwnerConflict", told))
+        marks = (parse_mark(rule.description) for rule in strangers)
+        for over in (mark.until + MARGIN for mark in marks if mark is not None and mark.until is not None):
+            self.queue.add(known.target, (over - self._clock.now()).total_seconds() + 1.0)
 
     # apply
 

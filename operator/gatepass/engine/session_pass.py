@@ -46,6 +46,7 @@ class SessionPass:
         *,
         unverified: bool,
         touch: Callable[[Target], None],
+        promised: Callable[[AccessSession, datetime, datetime], datetime],
     ) -> None:
         self._state = state
         self._grants = grants
@@ -55,6 +56,7 @@ class SessionPass:
         self._default_ttl = default_ttl
         self._unverified = unverified
         self._touch = touch
+        self._promised = promised
         self._shape: dict[str, object] = {}
         self._told_place: dict[str, datetime] = {}
         self.queue: Queue[Key] = Queue("session", self.run, workers=48)
@@ -151,6 +153,7 @@ class SessionPass:
     async def _report(self, session: AccessSession, end: End | None, now: datetime) -> AccessSession:
         views = self._views.of_session(session, end, now)
         deadline, _ = self._grants.deadline(session)
+        deadline = self._promised(session, deadline, now)
         told = self._told_place.get(session.uid)
         refresh = told is None or (now - told).total_seconds() >= PLACE_EVERY_SECONDS
         status = session_status(session, views, end, deadline, requester_of(session), now, refresh_places=refresh)

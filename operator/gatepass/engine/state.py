@@ -1,7 +1,7 @@
 """Everything the engine knows; the passes read it, and each part is written by one of them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -118,6 +118,8 @@ class State:
     """The state of the engine. Times called `*_at` of type float are seconds of the event loop's clock.
 
     `cutoff` ends every session that was created before it, as its time being up does.
+    `strays` are targets with rules of ours that no resource names, with the credentials that reach them. `armed` is,
+    by a rule's id, the time that its dead man's switch is for, and `unarmed` what was the matter, where one is missing.
     """
 
     store: Store
@@ -128,6 +130,9 @@ class State:
     standings: dict[Key, Standing] = field(default_factory=dict)
     targets: dict[Target, TargetState] = field(default_factory=dict)
     tenants: defaultdict[Target, set[Key]] = field(default_factory=lambda: defaultdict(set))
+    strays: dict[Target, Sequence[Access]] = field(default_factory=dict)
+    armed: dict[str, datetime] = field(default_factory=dict)
+    unarmed: dict[Target, ProviderError] = field(default_factory=dict)
     placements: Placements = field(default_factory=Placements)
     waiting: dict[ClaimKey, Wait] = field(default_factory=dict)
     parked: dict[ClaimKey, Parked] = field(default_factory=dict)

@@ -2,12 +2,13 @@
 
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from gatepass.core.errors import ProviderError
 from gatepass.core.placement import FAMILIES, Room
 from gatepass.core.ports import Access
-from gatepass.core.rules import ObservedRule, Rule, Target
+from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 
 READS_LAG_SECONDS: Final = 120.0
 """How long after a write a read may still miss it: EC2 is eventually consistent, and gives no bound of its own."""
@@ -177,6 +178,12 @@ class TargetState:
         if self._holding is None:
             self._holding = {rule.rule: rule for rule in self.rules.values() if rule.rule is not None}
         return self._holding
+
+    def ends_of_others(self, wanted: Iterable[Rule], owner: str) -> list[datetime]:
+        """When the rules of other installations end, by their own word, that stand where we want one."""
+        held = (self.holding().get(rule) for rule in wanted)
+        marks = (parse_mark(rule.description) for rule in held if rule is not None and rule.owner != owner)
+        return [mark.until for mark in marks if mark is not None and mark.until is not None]
 
     def room(self, coming: Iterable[Rule]) -> Room:
         """Room for more, when `coming` are on their way."""

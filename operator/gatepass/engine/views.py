@@ -197,6 +197,7 @@ class Views:
             conflicts=[conflict for state in known for conflict in state.conflicts],
             trouble=next((error for error in troubles if error is not None), None),
             verified_at=standing.verified_at,
+            unarmed=next((e for t in standing.everywhere() if (e := self._state.unarmed.get(t))), None),
         )
 
     def _uses(self, session: AccessSession, resource: ProtectedResource) -> bool:

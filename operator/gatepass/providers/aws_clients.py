@@ -21,6 +21,7 @@ from gatepass.providers.aws_errors import THROTTLED, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_scheduler import EventBridgeSchedulerClient
     from mypy_boto3_service_quotas import ServiceQuotasClient
     from mypy_boto3_sts import STSClient
 
@@ -63,18 +64,23 @@ class Clients:
     ec2: "EC2Client"
     sts: "STSClient"
     quotas: "ServiceQuotasClient"
+    scheduler: "EventBridgeSchedulerClient | None"
     keys: _Keys = field(repr=False)
     renew_at: float
     ends_at: float
 
     def close(self) -> None:
         """Close the idle connections; calls under way end as they would."""
-        for client in (self.ec2, self.sts, self.quotas):
-            client.close()
+        for client in (self.ec2, self.sts, self.quotas, self.scheduler):
+            if client is not None:
+                client.close()
 
 
 class AwsClients:
-    """Clients by way in, and a bounded number of threads that use them. No write to EC2 passes the fence."""
+    """Clients by way in, and a bounded number of threads that use them. No write passes the fence.
+
+    `scheduler` says whether EventBridge Scheduler is called too: each client takes memory and time to make.
+    """
 
     def __init__(
         self,
@@ -83,9 +89,12 @@ class AwsClients:
         fence: Fence,
         monotonic: Callable[[], float] = time.monotonic,
         told: Told = lambda _action, _outcome, _seconds: None,
+        *,
+        scheduler: bool = False,
     ) -> None:
         self._secrets = secrets
         self._fence = fence
+        self._scheduler = scheduler
         self._monotonic = monotonic
         self._told = told
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="aws")
@@ -243,10 +252,14 @@ class AwsClients:
         with self._making:
             ec2 = self._session.client("ec2", **given)
             ec2.meta.events.register("before-send.ec2", self._check)
+            scheduler = self._session.client("scheduler", **given) if self._scheduler else None
+            if scheduler is not None:
+                scheduler.meta.events.register("before-send.scheduler", self._check)
             return Clients(
                 ec2=ec2,
                 sts=self._session.client("sts", **given),
                 quotas=self._session.client("service-quotas", **given),
+                scheduler=scheduler,
                 keys=keys,
                 renew_at=ends_at - _RENEW_BEFORE,
                 ends_at=ends_at,
@@ -255,9 +268,9 @@ class AwsClients:
     def _check(self, event_name: str, **_: Any) -> None:
         """The last moment before a signed request goes out: threads, tokens and credentials are waited for before."""
         action = event_name.rpartition(".")[2]
-        if not action.startswith("Describe") and not self._fence(CALL_SECONDS):
+        if not action.startswith(("Describe", "List")) and not self._fence(CALL_SECONDS):
             raise ProviderError(
-                Failure.RETRY, "NotLeading", f"ec2:{action}: another replica may lead before the call has ended"
+                Failure.RETRY, "NotLeading", f"{action}: another replica may lead before the call has ended"
             )
 
 

@@ -3,7 +3,8 @@
 Sources, all of AWS: the Service Authorization Reference of Amazon EC2 (Authorize needs the group, and with
 TagSpecifications also security-group-rule; Revoke and UpdateSecurityGroupRuleDescriptions need the group only; Describe
 knows no resources), "Grant permission to tag Amazon EC2 resources during creation" in the EC2 user guide
-(ec2:CreateAction), "Multivalued context keys" in the IAM user guide (why ForAllValues goes with Null).
+(ec2:CreateAction), "Multivalued context keys" in the IAM user guide (why ForAllValues goes with Null), and the Service
+Authorization Reference of EventBridge Scheduler with "Set up the execution role" in its user guide (iam:PassRole).
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.providers.aws_rules import OWNER_TAG
+from gatepass.providers.aws_switches import PREFIX
 
 _PARTITIONS: Final = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso-": "aws-iso", "us-isob-": "aws-iso-b"}
 _READS: Final = ["ec2:DescribeManagedPrefixLists", "ec2:DescribeSecurityGroupRules", "ec2:DescribeSecurityGroups"]
@@ -19,16 +21,23 @@ _WRITES: Final = [
     "ec2:RevokeSecurityGroupIngress",
     "ec2:UpdateSecurityGroupRuleDescriptionsIngress",
 ]
+_SCHEDULES: Final = ["scheduler:CreateSchedule", "scheduler:DeleteSchedule", "scheduler:UpdateSchedule"]
 # True of a request without any tag too, so that the second condition has to ask for one.
 _ONLY_OUR_TAG: Final = {"ForAllValues:StringEquals": {"aws:TagKeys": [OWNER_TAG]}, "Null": {"aws:TagKeys": "false"}}
 
 
-def iam_policy(resources: Iterable[ProtectedResource], account: str = "*") -> dict[str, Any]:
+def iam_policy(
+    resources: Iterable[ProtectedResource], account: str = "*", switch_roles: Iterable[str] = ()
+) -> dict[str, Any]:
     """The policy document for these resources; the same ones in any order give the same document.
 
     `account` is whose the groups are; by default what status says of it, else any. A resource with a role has its
-    groups in the role's account. Groups that are still being drained count.
+    groups in the role's account. Groups that are still being drained count. `switch_roles` are the roles that dead
+    man's switches use, one for an account.
     """
+    switches = {arn.split(":")[4]: arn for arn in switch_roles}
+    scheduled: set[str] = set()
+    handed: set[str] = set()
     groups: set[str] = set()
     rules: set[str] = set()
     roles: set[str] = set()
@@ -42,11 +51,18 @@ def iam_policy(resources: Iterable[ProtectedResource], account: str = "*") -> di
         groups |= {f"{prefix}:security-group/{id_}" for id_ in ids}
         rules.add(f"{prefix}:security-group-rule/*")
         regions.add(firewall.region)
+        for there, arn in switches.items():
+            if owner in (there, "*"):
+                scheduled.add(
+                    f"arn:{_partition(firewall.region)}:scheduler:{firewall.region}:{there}:schedule/default/{PREFIX}*"
+                )
+                handed.add(arn)
         roles |= {role} if role else set()
     return {
         "Version": "2012-10-17",
         "Statement": [
             *(_on_groups(groups, rules, regions) if groups else ()),
+            *(_on_switches(scheduled, handed, regions) if handed else ()),
             *([_allow("SignInWithTheRolesThatResourcesName", ["sts:AssumeRole"], roles)] if roles else ()),
         ],
     }
@@ -71,6 +87,24 @@ def _on_groups(groups: set[str], rules: set[str], regions: set[str]) -> list[dic
         ),
         _allow("SeeRulesAndWhatTheyWeigh", _READS, {"*"}, here),
         _allow("AskHowManyRulesAGroupTakes", ["servicequotas:GetServiceQuota"], {"*"}, here),
+    ]
+
+
+def _on_switches(scheduled: set[str], handed: set[str], regions: set[str]) -> list[dict[str, Any]]:
+    return [
+        _allow("KeepDeadMansSwitches", _SCHEDULES, scheduled),
+        _allow(
+            "SeeDeadMansSwitches",
+            ["scheduler:ListSchedules"],
+            {"*"},
+            {"StringEquals": {"aws:RequestedRegion": sorted(regions)}},
+        ),
+        _allow(
+            "GiveDeadMansSwitchesTheirRole",
+            ["iam:PassRole"],
+            handed,
+            {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}},
+        ),
     ]
 
 

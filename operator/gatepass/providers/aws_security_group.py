@@ -63,8 +63,10 @@ class AwsSecurityGroups:
         monotonic: Callable[[], float] = time.monotonic,
         told: Told = lambda _action, _outcome, _seconds: None,
         fence: Fence = lambda _seconds: True,
+        *,
+        scheduler: bool = False,
     ) -> None:
-        self._clients = AwsClients(secrets, threads, fence, monotonic, told)
+        self._clients = AwsClients(secrets, threads, fence, monotonic, told, scheduler=scheduler)
         self._monotonic = monotonic
         self._pacing: defaultdict[tuple[str, str], Pacing] = defaultdict(Pacing)
         self._accounts: dict[Access, str] = {}
@@ -81,6 +83,11 @@ class AwsSecurityGroups:
     def close(self) -> None:
         """End the threads and close the connections."""
         self._clients.close()
+
+    @property
+    def clients(self) -> AwsClients:
+        """What signs in and calls; other services are called through it too."""
+        return self._clients
 
     # reading
 
@@ -138,20 +145,37 @@ class AwsSecurityGroups:
 
         A group that does not exist has no rules: EC2's answer to a filter does not tell the two apart.
         """
+        found = await self._rules(access, "group-id", target.id)
+        entries = await self._entries(access, {rule["PrefixListId"] for rule in found if rule.get("PrefixListId")})
+        return [observed(rule, entries) for rule in found]
+
+    async def find(self, access: Access, owner: str | None) -> Sequence[tuple[Target, ObservedRule]]:
+        """Every inbound rule of the Region with the owner's tag, in whatever group; for None, of any owner."""
+        found = await self._rules(access, f"tag:{OWNER_TAG}", "*" if owner is None else owner)
+        return [
+            (Target(access.provider, rule["GroupOwnerId"], access.region, rule["GroupId"]), observed(rule, {}))
+            for rule in found
+        ]
+
+    async def regions(self, access: Access) -> Sequence[str]:
+        """The Regions that are enabled for the account."""
+        answer = await self._read(access, "DescribeRegions", lambda aws: aws.ec2.describe_regions())
+        return sorted(region["RegionName"] for region in answer["Regions"])
+
+    async def _rules(self, access: Access, name: str, value: str) -> "list[SecurityGroupRuleTypeDef]":
+        """The inbound rules that pass a filter, page by page."""
         found: list[SecurityGroupRuleTypeDef] = []
         following: dict[str, Any] = {}
         while True:
             page = await self._read(
                 access,
                 "DescribeSecurityGroupRules",
-                partial(_page_of_rules, group=target.id, following=following),
+                partial(_page_of_rules, name=name, value=value, following=following),
             )
             found += [rule for rule in page["SecurityGroupRules"] if not rule.get("IsEgress")]
             if not page.get("NextToken"):
-                break
+                return found
             following = {"NextToken": page["NextToken"]}
-        entries = await self._entries(access, {rule["PrefixListId"] for rule in found if rule.get("PrefixListId")})
-        return [observed(rule, entries) for rule in found]
 
     async def _entries(self, access: Access, lists: set[str]) -> dict[str, int]:
         if not lists:
@@ -301,9 +325,11 @@ class AwsSecurityGroups:
             raise
 
 
-def _page_of_rules(aws: Clients, *, group: str, following: dict[str, Any]) -> "DescribeSecurityGroupRulesResultTypeDef":
+def _page_of_rules(
+    aws: Clients, *, name: str, value: str, following: dict[str, Any]
+) -> "DescribeSecurityGroupRulesResultTypeDef":
     return aws.ec2.describe_security_group_rules(
-        Filters=[{"Name": "group-id", "Values": [group]}], MaxResults=_PER_PAGE, **following
+        Filters=[{"Name": name, "Values": [value]}], MaxResults=_PER_PAGE, **following
     )
 
 

@@ -96,6 +96,18 @@ class MemoryFirewalls:
         self.calls["observe"] += 1
         return list(self._reach(access, target).rules.values())
 
+    async def find(self, access: Access, owner: str | None) -> Sequence[tuple[Target, ObservedRule]]:
+        """Every rule with the owner's tag."""
+        self.calls["find"] += 1
+        account = self.accounts.get(access, self._default_account)
+        return [
+            (Target("aws", account, access.region, id_), rule)
+            for (whose, region, id_), firewall in self._firewalls.items()
+            if (whose, region) == (account, access.region)
+            for rule in firewall.rules.values()
+            if rule.owner is not None and owner in (None, rule.owner)
+        ]
+
     async def grant(
         self, access: Access, target: Target, rules: Sequence[NewRule], owner: str
     ) -> Mapping[Rule, GrantOutcome]:

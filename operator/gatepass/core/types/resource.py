@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field
 
@@ -19,6 +19,8 @@ from gatepass.core.types.common import (
 )
 
 _UNCHANGING = "has(self.{f}) == has(oldSelf.{f}) && (!has(self.{f}) || self.{f} == oldSelf.{f})"
+
+ROLE_ARN: Final = r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$"
 
 
 class SecretReference(Model):
@@ -49,7 +51,7 @@ class AwsCredentials(Model):
         Field(
             alias="roleARN",
             max_length=2048,
-            pattern=r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$",
+            pattern=ROLE_ARN,
             description="An IAM role to assume; its trust policy should ask for the external id that status shows.",
         ),
     ] = None

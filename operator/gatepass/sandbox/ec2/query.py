@@ -55,6 +55,16 @@ def parse_call(authorization: str, target: str, content_type: str, body: bytes) 
     return Call(service, region, access_key, "", {})
 
 
+_REST: Mapping[str, str] = {"POST": "CreateSchedule", "PUT": "UpdateSchedule", "DELETE": "DeleteSchedule"}
+
+
+def rest_action(service: str, method: str, path: str) -> str:
+    """The action of a call to Scheduler, whose protocol has it in the method and the path; empty for any other."""
+    if service != "scheduler":
+        return ""
+    return _REST.get(method, "ListSchedules" if path == "/schedules" else "GetSchedule")
+
+
 def _json_params(body: bytes) -> Mapping[str, Any]:
     try:
         params = json.loads(body)

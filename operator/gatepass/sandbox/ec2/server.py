@@ -16,6 +16,7 @@ import signal
 import socket
 import struct
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +29,7 @@ from gatepass.sandbox.ec2.emulator import ConnectionCut, Emulator
 from gatepass.sandbox.ec2.faults import Fault
 from gatepass.sandbox.ec2.identity import Credential, Role
 from gatepass.sandbox.ec2.motoapp import HttpRequest
-from gatepass.sandbox.ec2.query import parse_call
+from gatepass.sandbox.ec2.query import parse_call, rest_action
 
 DEFAULT_ACCOUNT = "123456789012"
 _T = TypeVar("_T")
@@ -72,6 +73,8 @@ class Server:
             request.headers.get("Content-Type", ""),
             body,
         )
+        if not call.action:
+            call = replace(call, action=rest_action(call.service, request.method, request.path))
         entry: dict[str, Any] = {}
         asked = HttpRequest(request.method, request.path, request.query_string, headers, body)
         try:

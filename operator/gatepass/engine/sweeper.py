@@ -1,0 +1,133 @@
+"""Finds rules of ours in firewall objects that nobody names any more, by their tag, and has them looked at."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
+from gatepass.core.plan import is_ours
+from gatepass.core.ports import Access, Clock, Provider
+from gatepass.core.rules import Target
+from gatepass.core.types.common import Key
+from gatepass.engine.grants import Grants
+from gatepass.engine.queue import Queue
+from gatepass.engine.state import Standing, State
+from gatepass.engine.vouching import Place, Vouching
+
+log = structlog.get_logger(__name__)
+
+_WORKERS: Final = 4
+
+
+class Sweeper:
+    """Asks each account and Region that a verified resource leads to, once after each resync.
+
+    It revokes nothing: a target that it finds goes through an ordinary pass, in which nobody wants anything.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        grants: Grants,
+        providers: Mapping[str, Provider],
+        clock: Clock,
+        vouching: Vouching,
+        reconcile: Callable[[Target], None],
+    ) -> None:
+        self._state = state
+        self._grants = grants
+        self._providers = providers
+        self._clock = clock
+        self._vouching = vouching
+        self._reconcile = reconcile
+        self._asked: set[Place] = set()
+        self._due: set[Place] = set()
+        self._unnamed: dict[Place, set[Target]] = {}
+        self.queue: Queue[Place] = Queue("sweep", self.run, workers=_WORKERS)
+
+    def again(self) -> None:
+        """A resync: every place is asked once more, as soon as a resource there has been verified."""
+        self._asked.clear()
+
+    def verified(self, key: Key) -> None:
+        """A resource was verified."""
+        place = _place(self._state.standings.get(key))
+        if place is not None and place not in self._asked:
+            self._asked.add(place)
+            self._due.add(place)
+            self.queue.add(place)
+
+    async def run(self, place: Place) -> None:
+        """Ask if that is due; then hand over what is decided, and come back for what is not."""
+        if place in self._due:
+            self._due.discard(place)
+            await self._ask(place)
+        unnamed = self._unnamed.get(place, set())
+        for target in sorted(unnamed):
+            if not self._may_be_named(target):
+                unnamed.discard(target)
+                self._hand_over(target, self._accesses(place))
+        (self.queue.retry if unnamed else self.queue.succeeded)(place)
+
+    async def _ask(self, place: Place) -> None:
+        """Reads that fail are made again at the next resync, and not before: none of this is urgent."""
+        now = self._clock.now()
+        for access in self._accesses(place):
+            started = asyncio.get_running_loop().time()
+            try:
+                found = await self._providers[place.provider].find(access, self._state.owner)
+            except (ProviderError, UnknownOutcomeError) as error:
+                log.warning("cannot look for rules by their tag", place="/".join(place), error=str(error))
+                continue
+            self._vouching.found(place, found, started)
+            unnamed = [
+                (target, rule)
+                for target, rule in found
+                if is_ours(rule, self._state.owner, known=())
+                and target.account == place.account
+                and not self._state.tenants.get(target)
+            ]
+            strange = {target for target, rule in unnamed if self._vouching.stranger(target, rule, now)}
+            for target in sorted(strange):
+                log.warning("another installation uses our install id there", target=str(target))
+            self._unnamed[place] = {target for target, _ in unnamed} - strange
+            return
+
+    def _accesses(self, place: Place) -> Sequence[Access]:
+        standings = (self._state.standings[key] for key in sorted(self._state.standings))
+        return list(dict.fromkeys(standing.access for standing in standings if _place(standing) == place))
+
+    def _hand_over(self, target: Target, accesses: Sequence[Access]) -> None:
+        if accesses and not self._state.tenants.get(target):
+            log.warning("rules of ours where no ProtectedResource names the target", target=str(target))
+            self._state.strays[target] = accesses
+            self._state.target(target).stale = True
+            self._reconcile(target)
+
+    def _may_be_named(self, target: Target) -> bool:
+        """Has somebody not been heard yet who may want rules there, or may a live session still count on one?"""
+        for resource in self._state.store.resources_naming(target.id):
+            standing = self._state.standings.get(resource.key)
+            if resource.spec.aws.region == target.region and (standing is None or _unheard(standing)):
+                return True
+        now = self._clock.now()
+        return any(
+            record.target == target.id and record.removed_at is None and not record.foreign
+            for session in self._state.store.sessions.values()
+            for entry in session.status.resources
+            for record in entry.rules
+            if not self._grants.closed(session, now)
+        )
+
+
+def _place(standing: Standing | None) -> Place | None:
+    if standing is None or standing.account is None or standing.refusal is not None:
+        return None
+    return Place(standing.access.provider, standing.account, standing.access.region)
+
+
+def _unheard(standing: Standing) -> bool:
+    """Who cannot be asked now may belong to any account; who was refused for good has been heard."""
+    return standing.account is None and standing.refusal is not None and standing.refusal.failure is Failure.RETRY

@@ -1,0 +1,169 @@
+"""Two installations share an install id by mistake: neither revokes where the other works."""
+
+import asyncio
+
+import pytest
+
+from gatepass.core.rules import Rule
+from gatepass.core.sweep import MARGIN
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import AccessSession, Phase
+from gatepass.engine.targets import READS_LAG_SECONDS
+from tests.engine.firewalls import SlowFirewalls
+from tests.engine.test_sweeper import force_delete
+from tests.engine.world import OWNER, World
+
+pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
+
+SETTLED = READS_LAG_SECONDS + 20.0
+THEIRS = Rule("198.51.100.1/32", "tcp", 5432, 5432)
+
+
+def marked(world: World, seconds: float) -> str:
+    return f"gatepass until={world.at(seconds)} for=ci/staging-db"
+
+
+async def test_nothing_is_revoked_where_somebody_else_uses_our_id(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=10):
+        resource = world.resource()
+        session = world.session()
+        await asyncio.sleep(SETTLED)
+        theirs = cloud.put(group, THEIRS, marked(world, 3600), OWNER)
+        await asyncio.sleep(20)
+        found = {c.type: c for c in world.cluster.get(ProtectedResource, resource.key).status.conditions}
+        assert found["OwnerConflict"].reason == "SharedInstallId"
+        assert theirs in found["OwnerConflict"].message
+        assert (found["Ready"].status, found["Ready"].reason) == ("False", "OwnerConflict")
+
+        world.edit(AccessSession, session.key, stop=True)
+        other = world.session("opens", cidrs=("203.0.113.9/32",))
+        await asyncio.sleep(30)
+        assert len(cloud.rules(group)) == 3
+        assert world.status(other).phase is Phase.ACTIVE, "opening goes on"
+        assert world.status(session).phase is Phase.EXPIRING
+        assert theirs in str(world.status(session).resources[0].message)
+
+        del cloud.rules(group)[theirs]
+        await asyncio.sleep(200)
+        assert [rule.rule.cidr for rule in cloud.rules(group).values() if rule.rule] == ["203.0.113.9/32"]
+        assert world.status(session).phase is Phase.CANCELLED
+        found = {c.type: c for c in world.cluster.get(ProtectedResource, resource.key).status.conditions}
+        assert "OwnerConflict" not in found
+        assert found["Ready"].status == "True"
+
+
+async def test_what_somebody_else_has_left_open_past_its_time_goes(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        await asyncio.sleep(SETTLED)
+        cloud.put(group, THEIRS, marked(world, 1000), OWNER)
+        await asyncio.sleep(1000 - SETTLED + MARGIN.total_seconds() - 5)
+        assert len(cloud.rules(group)) == 1
+        await asyncio.sleep(10)
+        assert cloud.rules(group) == {}
+
+
+async def test_a_group_that_only_a_stranger_uses_is_not_swept(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa")
+    other = cloud.create("sg-0bbb")
+    async with world.running():
+        world.resource()
+        await asyncio.sleep(SETTLED)
+        theirs = cloud.put(other, THEIRS, marked(world, 7200), OWNER)
+        static = cloud.put(other, Rule("198.51.100.2/32", "tcp", 22, 22), "gatepass static for=ci/new", OWNER)
+        await asyncio.sleep(3600)
+        assert set(cloud.rules(other)) == {theirs, static}
+        world.resource("new", groups=("sg-0bbb",))
+        await asyncio.sleep(60)
+        assert set(cloud.rules(other)) == {theirs, static}, "nor when it comes to be named"
+
+
+async def test_what_was_there_before_us_is_ours(world: World, cloud: SlowFirewalls) -> None:
+    """A session was torn out while nobody watched, so that no object tells what was granted."""
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        session = world.session()
+        await asyncio.sleep(5)
+    force_delete(world, session)
+    cloud.blind = True
+    async with world.running():
+        await asyncio.sleep(READS_LAG_SECONDS / 2)
+        cloud.blind = False
+        await asyncio.sleep(READS_LAG_SECONDS)
+        assert cloud.rules(group) == {}
+
+
+async def test_a_grant_that_is_under_way_makes_no_stranger(world: World, cloud: SlowFirewalls) -> None:
+    """The read by the tag shows a rule before its grant is answered."""
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        await asyncio.sleep(READS_LAG_SECONDS + 1.0 + 590)
+        cloud.slow_answer = 30.0
+        session = world.session()
+        await asyncio.sleep(25)
+        assert cloud.calls["find"] == 3
+        assert world.status(session).phase is None
+        await asyncio.sleep(10)
+        assert world.status(session).phase is Phase.ACTIVE
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(5)
+        assert cloud.rules(group) == {}
+
+
+async def test_a_lost_answer_makes_no_stranger(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        await asyncio.sleep(SETTLED)
+        cloud.lose_answers = cloud.blind = True
+        session = world.session()
+        await asyncio.sleep(0.2)
+        assert len(cloud.rules(group)) == 1
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(30)
+        cloud.blind = False
+        await asyncio.sleep(READS_LAG_SECONDS)
+        assert cloud.rules(group) == {}
+        assert world.status(session).phase is Phase.CANCELLED
+
+
+async def test_what_was_never_recorded_is_ours_also_when_it_ended_meanwhile(world: World, cloud: SlowFirewalls) -> None:
+    """SIGKILL between the grant and the status, and stopped or gone over before the next life."""
+    group = cloud.create("sg-0aaa")
+    world.cluster.refuse = lambda verb: verb == "status"
+    async with world.running():
+        world.resource(staticCIDRs=[{"cidr": "198.51.100.0/28"}])
+        stopped, deleted = world.session("stopped"), world.session("deleted", cidrs=("203.0.113.8/32",))
+        overdue = world.session("overdue", cidrs=("203.0.113.9/32",), duration="1m")
+        await asyncio.sleep(5)
+        assert len(cloud.rules(group)) == 4
+    world.cluster.refuse = lambda _verb: False
+    world.edit(AccessSession, stopped.key, stop=True)
+    world.edit(ProtectedResource, world.cluster.get(AccessSession, stopped.key).resource_keys()[0], staticCIDRs=[])
+    world.cluster.delete(AccessSession, deleted.key)
+    await asyncio.sleep(60)
+    async with world.running():
+        await asyncio.sleep(30)
+        assert cloud.rules(group) == {}
+        await asyncio.sleep(200)
+        assert world.status(overdue).phase is Phase.EXPIRED
+
+
+async def test_what_this_process_has_opened_is_ours_although_its_session_went_by_force(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=10):
+        world.resource()
+        await asyncio.sleep(SETTLED)
+        session = world.session()
+        world.cluster.refuse = lambda verb: verb == "status"
+        await asyncio.sleep(1)
+        assert len(cloud.rules(group)) == 1
+        force_delete(world, session)
+        await asyncio.sleep(5)
+        assert cloud.rules(group) == {}
