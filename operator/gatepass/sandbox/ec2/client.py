@@ -49,9 +49,9 @@ class Ec2Control:
         found: dict[str, list[dict[str, Any]] | None] = answer["groups"]
         return found
 
-    def set_faults(self, *faults: Fault) -> None:
-        """Put these in force instead of all others; none clears them."""
-        self._request("PUT", "faults", [fault.model_dump(exclude_defaults=True) for fault in faults])
+    def set_faults(self, *faults: Fault, seed: int = 0) -> None:
+        """Put these in force instead of all others; none clears them. The same seed strikes the same calls again."""
+        self._request("PUT", f"faults?seed={seed}", [fault.model_dump(exclude_defaults=True) for fault in faults])
 
     def faults(self) -> list[dict[str, Any]]:
         """The faults in force, with `matched` and `struck` counts."""
