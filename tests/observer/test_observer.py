@@ -11,7 +11,8 @@ from gatepass.sandbox.cloud import ACCOUNT, REGION
 from gatepass.sandbox.environment import Sandbox
 from gatepass.sandbox.kubeapi import KubeApi
 from tests.conftest import AwsAccount
-from tests.observer.observer import Breach, Observer
+from tests.observer.judge import Breach
+from tests.observer.observer import Observer
 from tests.observer.promise import duration, is_ours
 
 OWNER = "test-install/observer"
@@ -35,6 +36,7 @@ class Stage:
         self._create("ProtectedResource", "protectedresources", "db", {"aws": aws, "ports": [{"port": 5432}]})
         spec = {"resources": [{"name": "db"}], "source": {"cidrs": [ADDRESS]}}
         self._create("AccessSession", "accesssessions", "it-1", spec)
+        observer.catch_up()
 
     def _create(self, kind: str, plural: str, name: str, spec: dict[str, Any]) -> None:
         item = {"apiVersion": "gatepass.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
@@ -86,8 +88,7 @@ class Stage:
 @pytest.fixture
 def stage(sandbox: Sandbox) -> Iterator[Stage]:
     account = AwsAccount(sandbox.endpoint_url, sandbox.ec2, account=ACCOUNT)
-    api = sandbox.control_plane.api()
-    observer = Observer(api, sandbox.ec2, OWNER, ready=lambda: True, resync_seconds=1.0)
+    observer = Observer(sandbox, OWNER, resync_seconds=1.0, trusting=False)
     with observer, sandbox.control_plane.api() as admin, contextlib.closing(account):
         stage = Stage(sandbox, account, observer, admin)
         yield stage

@@ -33,6 +33,11 @@ class Ec2Control:
         entries: list[dict[str, Any]] = self._request("GET", f"log?since={since}")["entries"]
         return entries
 
+    def follow(self, since: int) -> tuple[list[dict[str, Any]], int, list[dict[str, Any]]]:
+        """The calls after number `since`, the number of the last one, and those that are not answered yet."""
+        told = self._request("GET", f"log?since={since}")
+        return told["entries"], int(told["last"]), told["under_way"]
+
     def last(self) -> int:
         """The number of the last call, for `log(since=...)`."""
         return int(self._request("GET", "log?since=999999999999")["last"])

@@ -96,8 +96,10 @@ class Emulator:
             answer = error_answer(call.service, error)
         if answer is not None:
             entry.update(status=answer.status, code=answer.code)
-        late = (each.seconds for each in struck if each.fault.kind == "latency" and each.fault.when == "after")
-        return Outcome(answer, sum(late), lambda: self._others(struck, "after", call, caller))
+        held = (strike for strike in struck if strike.fault.kind == "latency" and strike.fault.when == "after")
+        late = sum(strike.seconds for strike in held)
+        entry["late_ms"] = round(late * 1000, 2) or None
+        return Outcome(answer, late, lambda: self._others(struck, "after", call, caller))
 
     def _others(self, struck: Sequence[Strike], when: str, call: Call, caller: Caller) -> None:
         """What other tools do to the groups that a call names, just before its effect or just after it."""

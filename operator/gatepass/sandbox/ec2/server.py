@@ -3,7 +3,7 @@
 AWS's calls are POSTs to `/`. Below `/_gatepass/`, past all throttles and faults:
 
     GET  ready                                  204 when calls are answered
-    GET  log?since=SEQ                          {"entries": [...], "last": SEQ}
+    GET  log?since=SEQ                          {"entries": [...], "last": SEQ, "under_way": [...]}
     GET  rules?account=&region=&group=&group=   {"groups": {"sg-..": [...]}}, the truth; null where there is no group
     GET  faults, PUT faults?seed=               a list of faults; PUT replaces all, drawn from the seed
     PUT  credentials/KEY                        {"account": ..} or {"refused": true}
@@ -43,6 +43,7 @@ class Server:
     def __init__(self, emulator: Emulator, log: CallLog) -> None:
         self._emulator = emulator
         self._log = log
+        self._under_way: list[dict[str, Any]] = []
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -74,12 +75,16 @@ class Server:
         )
         entry: dict[str, Any] = {}
         asked = HttpRequest(request.method, request.path, request.query_string, headers, body)
+        self._under_way.append(entry)
         try:
-            outcome = await self._emulator.answer(call, asked, entry)
+            try:
+                outcome = await self._emulator.answer(call, asked, entry)
+            finally:
+                self._log.add(arrived, time.perf_counter() - started, entry)
+            outcome.edits()
+            await asyncio.sleep(outcome.delay)
         finally:
-            self._log.add(arrived, time.perf_counter() - started, entry)
-        outcome.edits()
-        await asyncio.sleep(outcome.delay)
+            self._under_way.remove(entry)
         if (answer := outcome.answer) is None:
             _cut(request)
             return web.Response()  # goes nowhere: the connection is closed
@@ -90,7 +95,8 @@ class Server:
 
     async def _get_log(self, request: web.Request) -> web.Response:
         entries, last = self._log.since(int(request.query.get("since", "0")))
-        return web.json_response({"entries": entries, "last": last})
+        under_way = [{"group": entry.get("group"), "action": entry.get("action")} for entry in self._under_way]
+        return web.json_response({"entries": entries, "last": last, "under_way": under_way})
 
     async def _get_rules(self, request: web.Request) -> web.Response:
         account = request.query.get("account", DEFAULT_ACCOUNT)
