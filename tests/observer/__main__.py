@@ -17,13 +17,14 @@ from typing import Any
 
 from gatepass.sandbox.ec2.client import Ec2Control
 from gatepass.sandbox.kubeapi import KubeApi, KubeApiError
-from tests.observer.book import Item
+from tests.observer.book import Holder, Item
 from tests.observer.finals import summary
 from tests.observer.judge import Judge
 from tests.observer.streams import PATHS, Asker, Heard, Listings, Permitted, Readiness, Ready, Seen, Watch
 
 _PAUSE_SECONDS = 0.04
 _AGAIN_SECONDS = 2.0
+_KEPT_SECONDS = 32.0
 _LISTING_SECONDS = 0.5
 _PATIENCE_SECONDS = 30.0
 
@@ -59,6 +60,7 @@ class Observation:
         self._seq = self._ec2.last()
         self._told: set[tuple[str, object]] = set()
         self._statuses: list[Item] = []
+        self._permitted: dict[Holder, float] = {}
         self.gone = 0
         now = time.time()
         self.judge.able(now, able=self._ready)
@@ -86,9 +88,8 @@ class Observation:
             self._catch_up_once()
         if now - self._last_asked > _AGAIN_SECONDS:
             self._last_asked = now
-            for holder in self.judge.book.refused:
-                if (session := self.judge.book.sessions.get(holder.uid)) is not None:
-                    self._asker.ask(holder, session)
+            for holder in self.judge.book.undecided():
+                self._asker.ask(holder, self.judge.book.sessions[holder.uid])
 
     def command(self, name: str, **given: Any) -> Any:
         """Do what the tests say; see `Observer`."""
@@ -170,7 +171,11 @@ class Observation:
                 self._ready = ready
                 self.judge.able(at, able=ready and self._reachable)
             case Permitted(holder, permitted):
-                self.judge.book.permit(holder, now, permitted=permitted)
+                # What was allowed until half a minute ago may be done: so long is an answer kept, as documented.
+                if permitted:
+                    self._permitted[holder] = now
+                if permitted or now > self._permitted.get(holder, 0.0) + _KEPT_SECONDS:
+                    self.judge.book.permit(holder, now, permitted=permitted)
             case _:
                 self.gone += 1
                 self.judge.needs_listing = True

@@ -32,6 +32,7 @@ class Book:
     _of: dict[str, set[Holder]] = field(default_factory=dict)
     _users: dict[str, set[str]] = field(default_factory=dict)
     _left_at: dict[Place, float] = field(default_factory=dict)
+    _ended_at: dict[Holder, float] = field(default_factory=dict)
 
     def see(self, kind: str, item: Item, now: float) -> None:
         """An object is there, or has changed."""
@@ -82,10 +83,23 @@ class Book:
         """Who may not use what they name."""
         return self._may_not
 
+    def undecided(self) -> list[Holder]:
+        """Who has not been told that it is open, so that whether they may `use` it still counts."""
+        live = (holder for holder, claim in self.claims.items() if not claim.told and holder.uid in self.sessions)
+        return [*live, *(holder for holder in self._may_not if holder.uid in self.sessions)]
+
     def ceased(self, place: Place) -> float:
         """Until when somebody is entitled to the place: in the past when nobody is any more, NEVER for nobody ever."""
         until = max((claim.until for claim in self._at.get(place, {}).values()), default=NEVER)
         return max(until, self._left_at.get(place, NEVER))
+
+    def left_at(self, place: Place) -> float:
+        """When the last of those who are no longer entitled to the place left it, NEVER for nobody."""
+        return self._left_at.get(place, NEVER)
+
+    def ended_at(self, holder: Holder, claim: Claim) -> float:
+        """When a claim that once was ended, or will."""
+        return self.claims[holder].until if holder in self.claims else self._ended_at.get(holder, claim.until)
 
     def at(self, place: Place) -> Mapping[Holder, Claim]:
         """The claims on a place."""
@@ -94,6 +108,10 @@ class Book:
     def holders(self, session: Item) -> list[Holder]:
         """A session with each resource that it names."""
         return [Holder(session["metadata"]["uid"], name) for name in names_of(session)]
+
+    def live(self, now: float) -> list[tuple[Holder, Claim]]:
+        """The claims of sessions that have not ended."""
+        return [(holder, claim) for holder, claim in self.claims.items() if now < claim.until < float("inf")]
 
     def told(self, now: float) -> Iterator[tuple[Holder, Claim]]:
         """The claims of live sessions that have been told that they are open."""
@@ -122,6 +140,7 @@ class Book:
     def _put(self, uid: str, claims: Mapping[Holder, Claim], now: float) -> None:
         for holder in self._of.pop(uid, set()):
             before = self.claims.pop(holder)
+            self._ended_at[holder] = min(now, before.until)
             for place in before.places:
                 there = self._at[place]
                 del there[holder]

@@ -53,6 +53,7 @@ def summary(judge: Judge, now: float) -> dict[str, Any]:
         "breaches": len(judge.breaches),
         "foreign_rules_touched": sum(kind == "touched a foreign rule" for kind, _ in judge.breaches),
         "rules_left": [f"{rule.id} in {rule.group}: {rule.door}" for rule in judge.left(now)],
+        "live": [f"{holder.resource} is wanted by {claim.holder}" for holder, claim in judge.book.live(now)],
         "wrong_phases": list(wrong_phases(judge, now)),
         "closed": len(counted),
         "lateness": {name: percentile(counted, share) for name, share in _SHARES.items()},

@@ -12,9 +12,11 @@ from typing import Any
 
 from tests.observer.book import NEVER, Book, Holder, Item
 from tests.observer.ledger import OTHERS, Happening, Ledger, Rule
-from tests.observer.promise import Door, Place, name_of
+from tests.observer.promise import Claim, Door, Place, cause, name_of
 
 LATENESS_SECONDS = 2.0
+HEARING_SECONDS = 0.5
+"""So long after a call the watches have told of what led to it, as a rule."""
 _ROUNDING_SECONDS = 0.05
 
 
@@ -44,12 +46,13 @@ class Gap:
 
 @dataclass
 class Closing:
-    """A rule of ours that was revoked, `late` seconds after its time or made for nobody; to be confirmed."""
+    """A rule of ours that was revoked then; whether in time shows when the end that it is about has been heard of."""
 
     rule: Rule
     at: float
-    late: float
     noticed: float
+    ceased: float
+    claims: dict[Holder, Claim]
 
 
 @dataclass
@@ -85,6 +88,7 @@ class Judge:
     _recorded: set[str] = field(default_factory=set)
     _taken: dict[Place, float] = field(default_factory=dict)
     _ends: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _new_ends: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.owner)
@@ -132,8 +136,10 @@ class Judge:
             if by_others and happening.rule.place is not None:
                 self._taken[happening.rule.place] = happening.at
             self._begin_gaps(happening, now, excused=by_others)
-            if happening.rule.ours and not by_others:
-                self._look_at_closing(happening, now)
+            if happening.rule.ours and happening.rule.place and not by_others:
+                place = happening.rule.place
+                gone, claims = self.book.left_at(place), dict(self.book.at(place))
+                self._closings.append(Closing(happening.rule, happening.at, now, gone, claims))
 
     # judgement
 
@@ -142,16 +148,8 @@ class Judge:
         self.needs_listing = False
         self._look_for_open_doors(now, listed)
         self._look_for_gaps(now, listed)
-        waiting = []
-        for closing in self._closings:
-            if listed <= closing.noticed:
-                waiting.append(closing)
-            elif self._nobody(closing.rule):
-                self._note_nobody(closing.rule, closing.at)
-            elif self.book.ceased(closing.rule.place) <= closing.at - closing.late:
-                self._note_late(closing.rule, closing.at, closing.late)
-        self._closings = waiting
-        self.needs_listing = self.needs_listing or bool(waiting)
+        self._look_at_new_ends(now, listed)
+        self._closings = [closing for closing in self._closings if not self._judged(closing, now, listed)]
 
     def left(self, now: float) -> list[Rule]:
         """The rules of ours that are there and for which nobody is entitled."""
@@ -198,18 +196,26 @@ class Judge:
     def _note_late(self, rule: Rule, now: float, late: float) -> None:
         self._note("left open", rule.id, f"{rule.id} in {rule.group}: {rule.door}", now - late, late)
 
-    def _look_at_closing(self, happening: Happening, now: float) -> None:
-        rule = happening.rule
-        if rule.place is None or rule.group in self._blind:
-            return
-        ceased = self.book.ceased(rule.place)
-        if ceased > happening.at:
-            return
-        late = self._late(rule.group, ceased, happening.at)
-        if not self._nobody(rule):
-            self.lateness.append(Lateness(happening.at - ceased, late))
-        if self._nobody(rule) or late > self._allowed(rule):
-            self._closings.append(Closing(rule, happening.at, late, now))
+    def _judged(self, closing: Closing, now: float, listed: float) -> bool:
+        """Was a closing in time? False when that cannot be told yet."""
+        rule, at = closing.rule, closing.at
+        if now < closing.noticed + HEARING_SECONDS and listed <= closing.noticed:
+            return False
+        ends = (self.book.ended_at(holder, claim) for holder, claim in closing.claims.items())
+        ceased = max(closing.ceased, *ends, NEVER)
+        if rule.group in self._blind or ceased > at + HEARING_SECONDS:
+            return True  # nobody's end: whether somebody still had to have it is a question of gaps
+        late = self._late(rule.group, ceased, at)
+        if (self._nobody(rule) or late > self._allowed(rule)) and listed <= closing.noticed:
+            self.needs_listing = True
+            return False
+        if self._nobody(rule):
+            self._note_nobody(rule, at)
+            return True
+        self.lateness.append(Lateness(max(0.0, at - ceased), max(0.0, late)))
+        if late > self._allowed(rule):
+            self._note_late(rule, at, late)
+        return True
 
     def _late(self, group: str, ceased: float, now: float) -> float:
         """Seconds since it should have been closed, counted from when the operator was back and EC2 answered."""
@@ -300,7 +306,23 @@ class Judge:
             what = f"{name_of(session)}: {before} became {end}"
             self._note("an end was taken back", uid, what, now)
         if "endedAt" in status:
+            if before is None:
+                self._new_ends[uid] = now
             self._ends[uid] = end
+
+    def _look_at_new_ends(self, now: float, listed: float) -> None:
+        """An end must have its cause; whether policy is one cannot be told before everything is known."""
+        for uid, noticed in list(self._new_ends.items()):
+            session = self.book.sessions.get(uid)
+            if session is None or cause(session, self.book.resources, self.book.namespaces):
+                del self._new_ends[uid]
+            elif listed > noticed:
+                del self._new_ends[uid]
+                status = session["status"]
+                told = f"{name_of(session)}: {status['endedReason']} at {status['endedAt']}"
+                self._note("ended without cause", uid, told, now)
+            else:
+                self.needs_listing = True
 
     def _note(self, kind: str, key: object, what: str, since: float, seconds: float = 0.0) -> None:
         breach = self.breaches.setdefault((kind, key), Breach(kind, what, since))

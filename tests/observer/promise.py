@@ -196,6 +196,27 @@ def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     return True
 
 
+def cause(
+    session: Mapping[str, Any],
+    resources: Mapping[str, Mapping[str, Any]],
+    namespaces: Mapping[str, Mapping[str, Any]],
+) -> bool:
+    """Whether a session that has ended had a reason to: the one that its status gives, by its spec and the clock."""
+    status, named = session["status"], [resources[name] for name in names_of(session) if name in resources]
+    match status["endedReason"]:
+        case "Expired" | "NotAfter":
+            until = max((_open_until(session, resource) for resource in named), default=moment(status["endedAt"]))
+            return moment(status["endedAt"]) >= until.replace(microsecond=0)
+        case "Manual":
+            return bool(session["spec"].get("stop", False))
+        case "Deleted":
+            return "deletionTimestamp" in session["metadata"]
+        case "PolicyWithdrawn":
+            live = {**session, "status": {name: value for name, value in status.items() if name != "endedAt"}}
+            return all(session_claim(live, resource, namespaces) is None for resource in named)
+    return True
+
+
 def _touches(network: _Network, ranges: Iterable[_Network]) -> bool:
     return any(network.version == other.version and network.overlaps(other) for other in ranges)
 

@@ -24,6 +24,7 @@ _WATCH_SECONDS = 120
 _AGAIN_SECONDS = 0.2
 _READY_SECONDS = 0.05
 _GONE = 410
+_KEPT_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -140,13 +141,13 @@ class Readiness(threading.Thread):
 
 
 class Asker(threading.Thread):
-    """Asks the API server whether who created a session may `use` what it names; a no is asked again."""
+    """Asks the API server whether who created a session may `use` what it names."""
 
     def __init__(self, api: KubeApi, heard: Heard) -> None:
         super().__init__(name="use", daemon=True)
         self._api, self._heard = api, heard
         self._questions: queue.SimpleQueue[tuple[Holder, Item]] = queue.SimpleQueue()
-        self._yes: set[tuple[str, str]] = set()
+        self._yes: dict[tuple[str, str], float] = {}
 
     def ask(self, holder: Holder, session: Item) -> None:
         """The answer will be heard."""
@@ -161,7 +162,7 @@ class Asker(threading.Thread):
 
     def _may(self, session: Item, resource: str) -> bool:
         stamp = session["metadata"].get("annotations", {}).get("gatepass.dev/requested-by", "")
-        if (stamp, resource) in self._yes:
+        if time.monotonic() < self._yes.get((stamp, resource), 0.0) + _KEPT_SECONDS:
             return True
         try:
             requester = json.loads(stamp)
@@ -184,6 +185,6 @@ class Asker(threading.Thread):
         review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
         answer = self._api.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
         if answer["status"].get("allowed", False):
-            self._yes.add((stamp, resource))
+            self._yes[stamp, resource] = time.monotonic()
             return True
         return False
