@@ -96,7 +96,7 @@ class Churn(threading.Thread):
             except KubeApiError as error:
                 if self._done_already(deed, error):
                     return
-                if error.status not in _PASSING or time.monotonic() > deadline:
+                if not _passes(error) or time.monotonic() > deadline:
                     self.failures.append(f"{deed.what} {deed.session}: {error}")
                     return
             except (OSError, http.client.HTTPException) as error:
@@ -133,3 +133,8 @@ class Churn(threading.Thread):
         if deed.what == "delete" and error.status == HTTPStatus.NOT_FOUND:
             return "accesssessions.gatepass.dev" in str(error)
         return deed.what == "edit" and error.status == HTTPStatus.UNPROCESSABLE_ENTITY and "ended" in str(error)
+
+
+def _passes(error: KubeApiError) -> bool:
+    """Is it a refusal of an API server that is still starting? It has not compiled its policies then."""
+    return error.status in _PASSING or "failed to configure" in str(error)

@@ -1,7 +1,6 @@
 """What happens to the machinery meanwhile: kills, restarts and partitions, all drawn from a seed."""
 
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -30,17 +29,15 @@ def drawn(lot: random.Random, counts: Mapping[str, int], seconds: float) -> list
     )
 
 
-class Nemesis(threading.Thread):
-    """Strikes in its time, one blow after the other, until all are struck or it is over."""
+class Nemesis:
+    """Strikes in its time, one blow after the other; in a thread that stays, as processes end with who started them."""
 
     def __init__(self, stage: Stage, blows: list[Blow], over: Callable[[], bool]) -> None:
-        super().__init__(name="nemesis", daemon=True)
         self._stage, self._blows, self._over = stage, blows, over
         self.struck: Counter[str] = Counter()
-        self.error: Exception | None = None
 
     def run(self) -> None:
-        """Leaves everything whole and the operator running."""
+        """All of them, or until it is over; leaves everything whole and the operator running."""
         began = time.monotonic()
         ways: Mapping[str, Callable[[random.Random], None]] = {
             "kill": self._kill,
@@ -49,15 +46,12 @@ class Nemesis(threading.Thread):
             "no-api-server": self._partition_from_the_api_server,
             "no-ec2": self._partition_from_ec2,
         }
-        try:
-            for blow in self._blows:
-                time.sleep(max(0.0, began + blow.at - time.monotonic()))
-                if self._over():
-                    return
-                ways[blow.what](random.Random(blow.lot))
-                self.struck[blow.what] += 1
-        except Exception as error:  # told by whoever joins the thread
-            self.error = error
+        for blow in self._blows:
+            time.sleep(max(0.0, began + blow.at - time.monotonic()))
+            if self._over():
+                return
+            ways[blow.what](random.Random(blow.lot))
+            self.struck[blow.what] += 1
 
     def _kill(self, lot: random.Random) -> None:
         self._stage.operator.kill()

@@ -74,19 +74,19 @@ def play(stage: Stage, wanted: Round) -> Outcome:
             return time.monotonic() > latest
 
         tenants, blow = churn.Churn(api, namespace, deeds, over), nemesis.Nemesis(stage, blows, over)
-        for thread in (tenants, blow):
-            thread.start()
-        for thread in (tenants, blow):
-            thread.join()
-        if blow.error is not None:
-            raise blow.error
+        tenants.start()
+        blow.run()
+        tenants.join()
         stage.sandbox.ec2.set_faults()
         faults = [*tenants.failures, *_settled(stage)]
     summary = stage.observer.summary()
     breaches = stage.observer.take_breaches()
     faults += [str(breach) for breach in breaches]
     for session in stage.observer.take_statuses():
-        assert_session_conditions(AccessSessionStatus.model_validate(session["status"]))
+        try:
+            assert_session_conditions(AccessSessionStatus.model_validate(session["status"]))
+        except AssertionError as error:
+            faults.append(f"{session['metadata']['name']} contradicts itself: {error}")
     for group, rules in stage.sandbox.ec2.rules(*groups).items():
         if (
             rules is not None

@@ -70,6 +70,14 @@ class Stage:
         self.operator.start()
         self.operator.wait_ready(self.sandbox.operator_ready, READY_SECONDS)
 
+    def restore(self) -> None:
+        """Make everything whole after a round that was broken off."""
+        self.sandbox.ec2.set_faults()
+        self.kube.mend()
+        self.ec2.mend()
+        if self.operator.pid is None:
+            self.start()
+
     @contextmanager
     def unreachable(self) -> Iterator[None]:
         """While the body runs the operator cannot do its work, and lateness does not count."""

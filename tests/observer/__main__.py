@@ -61,6 +61,7 @@ class Observation:
         self._told: set[tuple[str, object]] = set()
         self._statuses: list[Item] = []
         self._permitted: dict[Holder, float] = {}
+        self._failure = ""
         self.gone = 0
         now = time.time()
         self.judge.able(now, able=self._ready)
@@ -128,7 +129,7 @@ class Observation:
         for _ in range(2):  # what the first look suspects the second one confirms
             while not self._catch_up_once():
                 if time.monotonic() > deadline:
-                    raise TimeoutError("the observer cannot list the objects")
+                    raise TimeoutError(f"the observer cannot list the objects: {self._failure}")
                 time.sleep(_PAUSE_SECONDS)
 
     def _catch_up_once(self) -> bool:
@@ -142,7 +143,8 @@ class Observation:
         began = time.time()
         try:
             found = {kind: self._listings.read(kind) for kind in PATHS}
-        except (OSError, KubeApiError):
+        except (OSError, KubeApiError) as error:
+            self._failure = str(error)
             return False
         for kind, (items, version) in found.items():
             book = self.judge.book
