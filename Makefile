@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench crds
+.PHONY: help setup demo test chaos check bench crds
 
 PYTHON ?= python3
 UV := .venv/bin/uv
@@ -19,6 +19,9 @@ demo: setup ## The main job, narrated, on a real API server and an EC2 emulator.
 
 test: setup ## Every test, on real parts.
 	.venv/bin/pytest
+
+chaos: setup ## The promise under fire, at length: CHAOS="--seed 7 --profiles lag" for one round again.
+	.venv/bin/python -m tests.chaos $(CHAOS)
 
 check: setup ## Format, lint, types, import layers, generated files.
 	.venv/bin/ruff format --check

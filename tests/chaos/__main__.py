@@ -9,7 +9,7 @@ from pathlib import Path
 from gatepass.sandbox.ec2.profiles import PROFILES
 from gatepass.sandbox.environment import Sandbox
 from tests.chaos.nemesis import WAYS
-from tests.chaos.report import table
+from tests.chaos.report import line, table
 from tests.chaos.run import Outcome, Round, play
 from tests.chaos.stage import Stage
 
@@ -45,8 +45,9 @@ def main() -> int:
             try:
                 outcomes.append(play(stage, each))
             except Exception as error:  # the other rounds are worth their time all the same
-                outcomes.append(Outcome(each, 0, {}, 0.0, [], {}, [f"broken off: {error!r}"]))
+                outcomes.append(Outcome(each, 0, {}, 0.0, 0.0, [], {}, [f"broken off: {error!r}"]))
                 stage.restore()
+            _say(f"  {line(outcomes[-1])}")
             for fault in outcomes[-1].faults:
                 _say(f"  {fault}")
         summary = stage.observer.summary()

@@ -62,7 +62,7 @@ class Nemesis:
             self._stage.operator.kill()
             self.struck["kill"] += 1
         self._stage.start()
-        time.sleep(lot.uniform(0.0, 3.0))
+        time.sleep(lot.uniform(0.0, _KILL_PAUSE_SECONDS))
 
     def _restart_api_server(self, lot: random.Random) -> None:
         with self._stage.unreachable():

@@ -15,24 +15,29 @@ class Report:
     figures: dict[str, Any]
 
 
+def line(outcome: Outcome) -> str:
+    """One round."""
+    blows = ", ".join(f"{count} {what}" for what, count in outcome.struck.items())
+    times = f"{outcome.seconds:9.0f}{outcome.settled:9.0f}"
+    return f"{outcome.round.profile:12}{outcome.created:9}{times}{len(outcome.faults):8}  {blows}"
+
+
 def table(outcomes: Sequence[Outcome], summary: dict[str, Any]) -> Report:
     """Put the report together; `summary` is the observer's at the end of everything."""
-    lines = [f"{'profile':12}{'sessions':>9}{'seconds':>9}{'faults':>8}  blows"]
+    lines = [f"{'profile':12}{'sessions':>9}{'seconds':>9}{'settled':>9}{'faults':>8}  blows"]
+    lines += [line(outcome) for outcome in outcomes]
     blows: dict[str, int] = {}
     for outcome in outcomes:
         for what, count in outcome.struck.items():
             blows[what] = blows.get(what, 0) + count
-        told = ", ".join(f"{count} {what}" for what, count in outcome.struck.items())
-        lines.append(
-            f"{outcome.round.profile:12}{outcome.created:9}{outcome.seconds:9.0f}{len(outcome.faults):8}  {told}"
-        )
     figures = {
         "seed": outcomes[0].round.seed if outcomes else "",
         "sessions": sum(outcome.created for outcome in outcomes),
         "blows": blows,
         "breaches": [str(breach) for outcome in outcomes for breach in outcome.breaches],
         "faults": [fault for outcome in outcomes for fault in outcome.faults],
-        **{name: summary[name] for name in ("foreign_rules_touched", "rules_left", "wrong_phases", "closed")},
+        "wrong_phases": [told for outcome in outcomes for told in outcome.summary.get("wrong_phases", ())],
+        **{name: summary[name] for name in ("foreign_rules_touched", "rules_left", "closed")},
         "lateness": summary["lateness"],
         "lateness_by_clock": summary["lateness_by_clock"],
         "watches_gone": summary["watches_gone"],

@@ -10,13 +10,15 @@ from typing import Any
 from gatepass.core.types.session import AccessSessionStatus
 from gatepass.sandbox.ec2.faults import Fault
 from gatepass.sandbox.ec2.profiles import profile
+from gatepass.sandbox.kubeapi import KubeApi
 from tests.chaos import churn, nemesis
 from tests.chaos.stage import FOREIGN, Stage
+from tests.e2e.tenant import API, RESOURCE, SESSION
 from tests.observer.judge import Breach
 from tests.shape.conditions import assert_session_conditions
 
 LAG_SECONDS = 60.0
-SETTLE_SECONDS = 150.0
+SETTLE_SECONDS = 300.0
 _ROUND_SECONDS_PER_SESSION = 3.0
 
 
@@ -32,17 +34,22 @@ class Round:
 
     def __str__(self) -> str:
         blows = " ".join(f"--{what} {count}" for what, count in self.blows.items())
-        return f"--seed {self.seed} --profiles {self.profile} --sessions {self.sessions} {blows}"
+        pace = f"--sessions {self.sessions} --per-second {self.per_second:g}"
+        return f"--seed {self.seed} --profiles {self.profile} {pace} {blows}"
 
 
 @dataclass
 class Outcome:
-    """What came of it. `faults` says everything that is wrong, one line each."""
+    """What came of it. `faults` says everything that is wrong, one line each.
+
+    After the last deed and blow it took `settled` seconds until every session was over.
+    """
 
     round: Round
     created: int
     struck: Mapping[str, int]
     seconds: float
+    settled: float
     breaches: list[Breach]
     summary: dict[str, Any]
     faults: list[str]
@@ -78,8 +85,13 @@ def play(stage: Stage, wanted: Round) -> Outcome:
         blow.run()
         tenants.join()
         stage.sandbox.ec2.set_faults()
-        faults = [*tenants.failures, *_settled(stage)]
-    summary = stage.observer.summary()
+        late = ["the script was not done in time"] if over() else []
+        ended = time.monotonic()
+        faults = [*tenants.failures, *late, *_settled(stage)]
+        settled = time.monotonic() - ended
+        summary = stage.observer.summary()
+    with stage.sandbox.control_plane.api() as api:  # the other one has been idle for too long
+        faults += _cleared(api, namespace)
     breaches = stage.observer.take_breaches()
     faults += [str(breach) for breach in breaches]
     for session in stage.observer.take_statuses():
@@ -94,9 +106,21 @@ def play(stage: Stage, wanted: Round) -> Outcome:
             and FOREIGN not in {each["cidrIpv4"] for each in rules}
         ):
             faults.append(f"the foreign rule of {group} is gone")
-    if over():
-        faults.append("it was not done in time")
-    return Outcome(wanted, tenants.created, blow.struck, time.monotonic() - began, breaches, summary, faults)
+    seconds = time.monotonic() - began
+    return Outcome(wanted, tenants.created, blow.struck, seconds, settled, breaches, summary, faults)
+
+
+def _cleared(api: KubeApi, namespace: str) -> list[str]:
+    """Delete the round's objects, so that the next one begins with none; what does not go."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    paths = [f"{API}/namespaces/{namespace}/{plural}" for plural in (SESSION, RESOURCE)]
+    for path in paths:
+        api.request("DELETE", path)
+    while left := [each["metadata"]["name"] for path in paths for each in api.request("GET", path)["items"]]:
+        if time.monotonic() > deadline:
+            return [f"not deleted: {', '.join(left)}"]
+        time.sleep(0.2)
+    return []
 
 
 def _aimed(faults: Sequence[Fault], victim: str) -> list[Fault]:
