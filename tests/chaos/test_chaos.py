@@ -18,7 +18,7 @@ BLOWS = {"kill": 2, "api-server": 1, "etcd": 0, "no-api-server": 1, "no-ec2": 1}
 
 
 def test_the_promise_holds_under_fire(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
-    wanted = Round(seed=SEED, sessions=24, per_second=3.0, blows=BLOWS)
+    wanted = Round(seed=SEED, sessions=24, per_second=3.0, blows=BLOWS, patient=False)
     with capsys.disabled():
         sys.stdout.write(f"\nchaos: python -m tests.chaos {wanted}\n")
     with Stage(sandbox) as stage:

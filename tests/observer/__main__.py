@@ -105,6 +105,7 @@ class Observation:
                 self.judge.blind(given["group"], now, blind=given["blind"])
             case "reachable":
                 self._reachable = given["reachable"]
+                self.judge.reaches(now, reaches=self._reachable)
                 self.judge.able(now, able=self._ready and self._reachable)
             case "read_lag":
                 self.judge.read_lag_seconds = given["seconds"]

@@ -82,6 +82,7 @@ class Judge:
     _blind: set[str] = field(default_factory=set)
     _sees_since: dict[str, float] = field(default_factory=dict)
     _able: list[tuple[float, bool]] = field(default_factory=lambda: [(NEVER, False)])
+    _reaches: list[tuple[float, bool]] = field(default_factory=lambda: [(NEVER, True)])
     _suspects: dict[str, float] = field(default_factory=dict)
     _gaps: dict[tuple[Holder, Door], Gap] = field(default_factory=dict)
     _closings: list[Closing] = field(default_factory=list)
@@ -99,6 +100,11 @@ class Judge:
         """Whether the operator runs and reaches both the API server and EC2: lateness counts only while it does."""
         if self._able[-1][1] != able:
             self._able.append((now, able))
+
+    def reaches(self, now: float, *, reaches: bool) -> None:
+        """Whether the operator can hear of what happens: what it cannot know is no reason to blame it for opening."""
+        if self._reaches[-1][1] != reaches:
+            self._reaches.append((now, reaches))
 
     def touching(self, ids: set[str]) -> None:
         """Somebody else is about to change or remove these rules."""
@@ -179,9 +185,10 @@ class Judge:
         self._suspects = suspects
 
     def _nobody(self, rule: Rule) -> bool:
-        """Was the rule made for nobody: was the last who was entitled long gone when it was asked for?"""
+        """Was the rule made for nobody: was the last who was entitled known to be long gone when it was asked for?"""
         assert rule.place is not None
-        return self.book.ceased(rule.place) < rule.asked_at - LATENESS_SECONDS
+        since, reaches = _at(self._reaches, rule.asked_at)
+        return reaches and max(self.book.ceased(rule.place), since) < rule.asked_at - LATENESS_SECONDS
 
     def _note_nobody(self, rule: Rule, now: float) -> None:
         refused = [
@@ -219,7 +226,7 @@ class Judge:
 
     def _late(self, group: str, ceased: float, now: float) -> float:
         """Seconds since it should have been closed, counted from when the operator was back and EC2 answered."""
-        since, able = self._able[bisect_right(self._able, now, key=lambda entry: entry[0]) - 1]
+        since, able = _at(self._able, now)
         if not able:
             return 0.0
         return now - max(ceased, since, self.ledger.answers_since(group), self._sees_since.get(group, NEVER))
@@ -327,3 +334,8 @@ class Judge:
     def _note(self, kind: str, key: object, what: str, since: float, seconds: float = 0.0) -> None:
         breach = self.breaches.setdefault((kind, key), Breach(kind, what, since))
         breach.seconds = max(breach.seconds, seconds)
+
+
+def _at(history: list[tuple[float, bool]], moment: float) -> tuple[float, bool]:
+    """What held at a moment, and since when."""
+    return history[bisect_right(history, moment, key=lambda entry: entry[0]) - 1]
