@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -101,10 +101,17 @@ class Stage:
 
     def served(self) -> None:
         """Return when the API server serves our kinds: after it has started that takes a moment."""
+        self._wait(_lists, "the API server does not serve AccessSessions")
+
+    def admits(self) -> None:
+        """Return when admission lets sessions in again: its policies take up to half a minute after a start."""
+        self._wait(_admits, "the API server admits no AccessSessions")
+
+    def _wait(self, ask: Callable[[KubeApi], bool], otherwise: str) -> None:
         deadline = time.monotonic() + READY_SECONDS
         with self.sandbox.control_plane.api() as api:
-            while not _lists(api):
-                assert time.monotonic() < deadline, "the API server does not serve AccessSessions"
+            while not ask(api):
+                assert time.monotonic() < deadline, otherwise
                 time.sleep(0.1)
 
     def tenant(self, name: str, resources: dict[str, list[str]]) -> KubeApi:
@@ -139,5 +146,15 @@ def _lists(api: KubeApi) -> bool:
             raise
         return False
     except OSError:
+        return False
+    return True
+
+
+def _admits(api: KubeApi) -> bool:
+    spec = {"resources": [{"name": "probe"}], "source": {"cidrs": ["203.0.113.7/32"]}}
+    item = {"apiVersion": "gatepass.dev/v1alpha1", "kind": "AccessSession", "metadata": {"name": "probe"}, "spec": spec}
+    try:
+        api.request("POST", "/apis/gatepass.dev/v1alpha1/namespaces/default/accesssessions?dryRun=All", item)
+    except (KubeApiError, OSError):
         return False
     return True
