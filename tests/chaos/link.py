@@ -67,6 +67,7 @@ class Link:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0.1)  # the transports that were aborted close in the next turns of the loop
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -76,17 +77,18 @@ class Link:
         if self._refusing:
             _reset(writer)
             return
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            await self._whole.wait()
-            there_reader, there = await asyncio.open_connection("127.0.0.1", self._target)
-            ends = {writer, there}
-            self._writers |= ends
-            try:
+        ends = {writer}
+        try:
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await self._whole.wait()
+                there_reader, there = await asyncio.open_connection("127.0.0.1", self._target)
+                ends.add(there)
+                self._writers |= ends
                 await asyncio.gather(self._pump(reader, there), self._pump(there_reader, writer))
-            finally:
-                self._writers -= ends
-                for end in ends:
-                    end.transport.abort()
+        finally:
+            self._writers -= ends
+            for end in ends:
+                end.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK):

@@ -2,7 +2,6 @@
 
 import os
 import random
-import secrets
 import sys
 
 import pytest
@@ -13,7 +12,8 @@ from tests.chaos.report import table
 from tests.chaos.run import Round, play
 from tests.chaos.stage import Stage
 
-SEED = os.environ.get("GATEPASS_CHAOS_SEED") or str(secrets.randbelow(2**32))
+SEED = os.environ.get("GATEPASS_CHAOS_SEED", "1")
+"""Always the same script here; `make chaos` draws new ones."""
 BLOWS = {"kill": 2, "api-server": 1, "etcd": 0, "no-api-server": 1, "no-ec2": 1}
 
 
