@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test simulate check bench crds
+.PHONY: help setup demo test simulate chaos check bench crds
 
 PYTHON ?= python3
 UV := .venv/bin/uv
@@ -24,6 +24,9 @@ SEEDS ?= 2000
 
 simulate: setup ## The engine under SEEDS simulated runs full of faults (2000), each replayable by its number.
 	PYTHONPATH=.:operator .venv/bin/python -m tests.simulation --seeds $(SEEDS)
+
+chaos: setup ## The promise under fire, at length: CHAOS="--seed 7 --profiles lag" for one round again.
+	.venv/bin/python -m tests.chaos $(CHAOS)
 
 check: setup ## Format, lint, types, import layers, generated files.
 	.venv/bin/ruff format --check

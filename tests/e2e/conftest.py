@@ -40,7 +40,7 @@ def owner(sandbox: Sandbox) -> str:
 @pytest.fixture(scope="package")
 def observer(sandbox: Sandbox, product: Product, owner: str) -> Iterator[Observer]:
     """One observer for all e2e tests."""
-    with Observer(sandbox.control_plane.api(), sandbox.ec2, owner, product.ready, RESYNC_SECONDS) as observer:
+    with Observer(sandbox, owner, RESYNC_SECONDS) as observer:
         yield observer
 
 
@@ -48,12 +48,12 @@ def observer(sandbox: Sandbox, product: Product, owner: str) -> Iterator[Observe
 def _promise_kept(observer: Observer, sandbox: Sandbox) -> Iterator[None]:
     """Fails every test during which the promise was broken, or a status contradicted itself."""
     observer.catch_up()
-    observer.statuses.clear()
+    observer.take_statuses()
     yield
     sandbox.ec2.set_faults()
     breaches = observer.take_breaches()
     assert not breaches, "the promise was broken:\n" + "\n".join(f"  {breach}" for breach in breaches)
-    for session in list(observer.statuses.values()):
+    for session in observer.take_statuses():
         assert_session_conditions(AccessSessionStatus.model_validate(session["status"]))
 
 

@@ -13,8 +13,7 @@ def test_an_operator_that_hangs(tenant: Tenant, product: Product, group: Group, 
     (rule,) = group.rules()
     product.freeze()
     # Another observer, which takes the operator for healthy: the one of all tests does not count its downtime.
-    api = sandbox.control_plane.api()
-    with Observer(api, sandbox.ec2, owner, ready=lambda: True, resync_seconds=RESYNC_SECONDS) as strict:
+    with Observer(sandbox, owner, RESYNC_SECONDS, trusting=False) as strict:
         (breach,) = wait_for(strict.take_breaches, "a breach")
     assert breach.kind == "left open"
     assert rule["securityGroupRuleId"] in breach.what

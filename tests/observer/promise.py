@@ -1,4 +1,4 @@
-"""What is granted, from first principles: the objects as the API server has them, and the clock. Pure.
+"""What is granted, from first principles: the objects as the API server has them. Pure.
 
 Written from the documentation of the fields alone; it shares no code with the product, so that both do not share
 a mistake.
@@ -7,13 +7,16 @@ a mistake.
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
-_PRIVATE = [ipaddress.ip_network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")]
-_PRIVATE6 = ipaddress.ip_network("fc00::/7")
+_PRIVATE_TEXT = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+_NOWHERE_TEXT = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/32", "fe80::/10", "ff00::/8")
+_PRIVATE = tuple(ipaddress.ip_network(text) for text in _PRIVATE_TEXT)
+_NOWHERE = tuple(ipaddress.ip_network(text) for text in _NOWHERE_TEXT)
 _OUR_DESCRIPTION = re.compile(r"gatepass (until=|static )")
 
 
@@ -73,94 +76,149 @@ def groups_of(resource: Mapping[str, Any]) -> set[str]:
     return {*resource["spec"]["aws"]["securityGroups"], *drained}
 
 
-class Promised(NamedTuple):
-    """A session has been told that this door is open, in one of these groups."""
+class Place(NamedTuple):
+    """A door in one group."""
 
-    session: str
-    uid: str
+    group: str
     door: Door
-    groups: frozenset[str]
 
 
 @dataclass(frozen=True)
-class Objects:
-    """The objects at one moment, as JSON."""
+class Claim:
+    """Somebody is entitled to these doors, each in one of these groups, until then (seconds since 1970).
 
-    sessions: list[dict[str, Any]] = field(default_factory=list)
-    resources: list[dict[str, Any]] = field(default_factory=list)
-    namespaces: dict[str, dict[str, Any]] = field(default_factory=dict)
+    `told`: a session whose status says that they are open.
+    """
 
-    def granted(self, now: datetime) -> dict[tuple[str, Door], str]:
-        """Every (group, door) that somebody is entitled to, and one of those who are."""
-        found: dict[tuple[str, Door], str] = {}
-        for resource in self.resources:
-            spec, metadata = resource["spec"], resource["metadata"]
-            if "deletionTimestamp" in metadata:
-                continue
-            for door in _doors(spec["ports"], (each["cidr"] for each in spec.get("staticCIDRs", ()))):
-                found.update(dict.fromkeys(((group, door) for group in groups_of(resource)), f"{_name(resource)}"))
-        for session, resource in self._entitled(now):
-            for door in _doors(resource["spec"]["ports"], session["spec"]["source"]["cidrs"]):
-                found.update(dict.fromkeys(((group, door) for group in groups_of(resource)), _name(session)))
-        return found
+    holder: str
+    resource: str
+    doors: frozenset[Door]
+    groups: frozenset[str]
+    until: float
+    told: bool = False
 
-    def promised(self, now: datetime) -> set[Promised]:
-        """Every door that a live session has been told is open."""
-        found = set()
-        for session, resource in self._entitled(now):
-            entry = _entry(session, resource)
-            if entry is None or entry["state"] != "Applied":
-                continue
-            groups = frozenset(groups_of(resource))
-            for door in _doors(resource["spec"]["ports"], session["spec"]["source"]["cidrs"]):
-                found.add(Promised(_name(session), session["metadata"]["uid"], door, groups))
-        return found
+    @property
+    def places(self) -> Iterator[Place]:
+        """Where a rule of the claim may be."""
+        return (Place(group, door) for group in self.groups for door in self.doors)
 
-    def _entitled(self, now: datetime) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        by_name = {_name(resource): resource for resource in self.resources}
-        for session in self.sessions:
-            here = session["metadata"]["namespace"]
-            for reference in session["spec"]["resources"]:
-                resource = by_name.get(f"{reference.get('namespace', here)}/{reference['name']}")
-                if resource is not None and self._is_entitled(session, resource, now):
-                    yield session, resource
 
-    def _is_entitled(self, session: Mapping[str, Any], resource: Mapping[str, Any], now: datetime) -> bool:
-        metadata, status = session["metadata"], session.get("status", {})
-        entry = _entry(session, resource)
-        return (
-            "deletionTimestamp" not in metadata
-            and not session["spec"].get("stop", False)
-            and "endedAt" not in status
-            and now < _open_until(session, resource)
-            and (entry is None or entry.get("uid", resource["metadata"]["uid"]) == resource["metadata"]["uid"])
-            and self._allowed(session, resource)
-        )
+def name_of(item: Mapping[str, Any]) -> str:
+    """Namespace and name."""
+    return f"{item['metadata']['namespace']}/{item['metadata']['name']}"
 
-    def _allowed(self, session: Mapping[str, Any], resource: Mapping[str, Any]) -> bool:
-        policy = resource["spec"].get("policy", {})
-        here, there = session["metadata"]["namespace"], resource["metadata"]["namespace"]
-        allowed = policy.get("allowedNamespaces", {})
-        labels = self.namespaces.get(here, {}).get("metadata", {}).get("labels", {})
-        wanted = allowed.get("selector", {}).get("matchLabels", {})
-        match allowed.get("from", "Same"):
-            case "Same" if here != there:
-                return False
-            case "Selector" if not wanted.items() <= labels.items():
-                return False
-        if "deletionTimestamp" in self.namespaces.get(there, {}).get("metadata", {}):
+
+def names_of(session: Mapping[str, Any]) -> list[str]:
+    """The resources that a session names."""
+    here = session["metadata"]["namespace"]
+    return [f"{each.get('namespace', here)}/{each['name']}" for each in session["spec"]["resources"]]
+
+
+def static_claim(resource: Mapping[str, Any]) -> Claim | None:
+    """What a resource itself wants open."""
+    cidrs = [each["cidr"] for each in resource["spec"].get("staticCIDRs", ())]
+    if not cidrs or "deletionTimestamp" in resource["metadata"]:
+        return None
+    doors = frozenset(_doors(resource["spec"]["ports"], cidrs))
+    return Claim(name_of(resource), name_of(resource), doors, frozenset(groups_of(resource)), float("inf"))
+
+
+def session_claim(
+    session: Mapping[str, Any], resource: Mapping[str, Any], namespaces: Mapping[str, Mapping[str, Any]]
+) -> Claim | None:
+    """What a session is entitled to of a resource, whether its requester may use it left aside; None for nothing."""
+    status, entry = session.get("status", {}), _entry(session, resource)
+    granted = entry is not None and bool(entry.get("rules"))
+    replaced = entry is not None and entry.get("uid", resource["metadata"]["uid"]) != resource["metadata"]["uid"]
+    over = "deletionTimestamp" in session["metadata"] or session["spec"].get("stop", False) or "endedAt" in status
+    if (
+        over
+        or replaced
+        or not _allowed(session, resource, namespaces)
+        or not (granted or _may_begin(session, resource))
+    ):
+        return None
+    return Claim(
+        name_of(session),
+        name_of(resource),
+        frozenset(_doors(resource["spec"]["ports"], session["spec"]["source"]["cidrs"])),
+        frozenset(groups_of(resource)),
+        _open_until(session, resource).timestamp(),
+        told=entry is not None and entry["state"] == "Applied",
+    )
+
+
+def _allowed(
+    session: Mapping[str, Any], resource: Mapping[str, Any], namespaces: Mapping[str, Mapping[str, Any]]
+) -> bool:
+    """The bounds that bind as long as a session lives."""
+    policy = resource["spec"].get("policy", {})
+    here, there = session["metadata"]["namespace"], resource["metadata"]["namespace"]
+    allowed = policy.get("allowedNamespaces", {})
+    match allowed.get("from", "Same"):
+        case "Same" if here != there:
             return False
-        shortest = {4: 32, 6: 128, **{int(name[-1]): size for name, size in policy.get("minPrefixLength", {}).items()}}
-        networks = [ipaddress.ip_network(cidr) for cidr in session["spec"]["source"]["cidrs"]]
-        return all(network.prefixlen >= shortest[network.version] for network in networks) and (
-            policy.get("allowPrivateAddresses", False) or not any(map(_is_private, networks))
-        )
+        case "Selector":
+            labels = namespaces.get(here, {}).get("metadata", {}).get("labels", {})
+            if not selects(allowed.get("selector", {}), labels):
+                return False
+    if "deletionTimestamp" in namespaces.get(there, {}).get("metadata", {}):
+        return False
+    shortest = {4: 32, 6: 128, **{int(name[-1]): size for name, size in policy.get("minPrefixLength", {}).items()}}
+    never = _NOWHERE if policy.get("allowPrivateAddresses", False) else (*_NOWHERE, *_PRIVATE)
+    networks = [ipaddress.ip_network(cidr) for cidr in session["spec"]["source"]["cidrs"]]
+    return all(network.prefixlen >= shortest[network.version] and not _touches(network, never) for network in networks)
 
 
-def _is_private(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
-    if isinstance(network, ipaddress.IPv6Network):
-        return network.overlaps(_PRIVATE6)
-    return any(network.overlaps(private) for private in _PRIVATE)
+def _may_begin(session: Mapping[str, Any], resource: Mapping[str, Any]) -> bool:
+    """The bounds that bind new sessions only."""
+    policy = resource["spec"].get("policy", {})
+    longest = duration(policy.get("maxDuration", "24h"))
+    reasoned = not policy.get("requireReason", False) or bool(session["spec"].get("reason", "").strip())
+    short = duration(session["spec"].get("duration", "1h")) <= longest
+    return reasoned and short and "deletionTimestamp" not in resource["metadata"]
+
+
+def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Does a label selector of Kubernetes match?"""
+    if any(labels.get(key) != value for key, value in selector.get("matchLabels", {}).items()):
+        return False
+    for each in selector.get("matchExpressions", ()):
+        value, values = labels.get(each["key"]), each.get("values", ())
+        holds = {
+            "In": value in values,
+            "NotIn": value not in values,
+            "Exists": value is not None,
+            "DoesNotExist": value is None,
+        }
+        if not holds[each["operator"]]:
+            return False
+    return True
+
+
+def cause(
+    session: Mapping[str, Any],
+    resources: Mapping[str, Mapping[str, Any]],
+    namespaces: Mapping[str, Mapping[str, Any]],
+) -> bool:
+    """Whether a session that has ended had a reason to: the one that its status gives, by its spec and the clock."""
+    status, named = session["status"], [resources[name] for name in names_of(session) if name in resources]
+    match status["endedReason"]:
+        case "Expired" | "NotAfter":
+            until = max((_open_until(session, resource) for resource in named), default=moment(status["endedAt"]))
+            return moment(status["endedAt"]) >= until.replace(microsecond=0)
+        case "Manual":
+            return bool(session["spec"].get("stop", False))
+        case "Deleted":
+            return "deletionTimestamp" in session["metadata"]
+        case "PolicyWithdrawn":
+            live = {**session, "status": {name: value for name, value in status.items() if name != "endedAt"}}
+            return all(session_claim(live, resource, namespaces) is None for resource in named)
+    return True
+
+
+def _touches(network: _Network, ranges: Iterable[_Network]) -> bool:
+    return any(network.version == other.version and network.overlaps(other) for other in ranges)
 
 
 def _open_until(session: Mapping[str, Any], resource: Mapping[str, Any]) -> datetime:
@@ -175,7 +233,3 @@ def _entry(session: Mapping[str, Any], resource: Mapping[str, Any]) -> dict[str,
     where = (resource["metadata"]["namespace"], resource["metadata"]["name"])
     entries = session.get("status", {}).get("resources", ())
     return next((entry for entry in entries if (entry["namespace"], entry["name"]) == where), None)
-
-
-def _name(item: Mapping[str, Any]) -> str:
-    return f"{item['metadata']['namespace']}/{item['metadata']['name']}"

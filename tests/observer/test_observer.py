@@ -11,8 +11,9 @@ from gatepass.sandbox.cloud import ACCOUNT, REGION
 from gatepass.sandbox.environment import Sandbox
 from gatepass.sandbox.kubeapi import KubeApi
 from tests.conftest import AwsAccount
-from tests.observer.observer import Breach, Observer
-from tests.observer.promise import duration, is_ours
+from tests.observer.judge import Breach
+from tests.observer.observer import Observer
+from tests.observer.promise import duration, is_ours, selects, session_claim
 
 OWNER = "test-install/observer"
 ADDRESS = "203.0.113.7/32"
@@ -35,6 +36,7 @@ class Stage:
         self._create("ProtectedResource", "protectedresources", "db", {"aws": aws, "ports": [{"port": 5432}]})
         spec = {"resources": [{"name": "db"}], "source": {"cidrs": [ADDRESS]}}
         self._create("AccessSession", "accesssessions", "it-1", spec)
+        observer.catch_up()
 
     def _create(self, kind: str, plural: str, name: str, spec: dict[str, Any]) -> None:
         item = {"apiVersion": "gatepass.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
@@ -54,11 +56,16 @@ class Stage:
         """Write the session's status."""
         self.gatepass.request("PATCH", f"{self.session}/status", {"status": status}, MERGE)
 
-    def put(self, *, ours: bool = True) -> str:
+    def end(self) -> None:
+        """Stop the session, and latch that."""
+        self.admin.request("PATCH", self.session, {"spec": {"stop": True}}, MERGE)
+        self.write({"endedAt": "2026-01-01T00:00:00Z", "endedReason": "Manual"})
+
+    def put(self, *, ours: bool = True, cidr: str = ADDRESS) -> str:
         """Put the rule, with our marks or without."""
         text = f"gatepass until=2030-01-01T00:00:00Z for={self.namespace}/db" if ours else "made by others"
         tags = [{"ResourceType": "security-group-rule", "Tags": [{"Key": "gatepass.dev/owner", "Value": OWNER}]}]
-        ranges = [{"CidrIp": ADDRESS, "Description": text}]
+        ranges = [{"CidrIp": cidr, "Description": text}]
         answer = self.ec2.authorize_security_group_ingress(
             GroupId=self.group,
             IpPermissions=[{"IpProtocol": "tcp", "FromPort": 5432, "ToPort": 5432, "IpRanges": ranges}],
@@ -86,8 +93,7 @@ class Stage:
 @pytest.fixture
 def stage(sandbox: Sandbox) -> Iterator[Stage]:
     account = AwsAccount(sandbox.endpoint_url, sandbox.ec2, account=ACCOUNT)
-    api = sandbox.control_plane.api()
-    observer = Observer(api, sandbox.ec2, OWNER, ready=lambda: True, resync_seconds=1.0)
+    observer = Observer(sandbox, OWNER, resync_seconds=1.0, trusting=False)
     with observer, sandbox.control_plane.api() as admin, contextlib.closing(account):
         stage = Stage(sandbox, account, observer, admin)
         yield stage
@@ -107,7 +113,7 @@ def test_nothing_is_reported_where_the_promise_is_kept(stage: Stage) -> None:
     stage.put()
     stage.promise()
     stage.observer.catch_up()
-    stage.write({"endedAt": "2026-01-01T00:00:00Z", "endedReason": "Manual"})
+    stage.end()
     assert stage.breaches() == []
 
 
@@ -132,7 +138,7 @@ def test_a_rule_that_the_test_removes_may_be_away_for_one_resync(stage: Stage) -
 
 
 def test_a_rule_of_an_ended_session_is_reported(stage: Stage) -> None:
-    stage.write({"endedAt": "2026-01-01T00:00:00Z", "endedReason": "Manual"})
+    stage.end()
     rule = stage.put()
     breach = wait_for_breach(stage)
     assert breach.kind == "left open"
@@ -160,8 +166,33 @@ def test_a_foreign_rule_that_changes_is_reported(stage: Stage) -> None:
     assert stage.breaches() == []
 
 
+def test_a_door_that_closes_for_a_moment_is_reported(stage: Stage) -> None:
+    rule = stage.put()
+    stage.promise()
+    assert stage.breaches() == []
+    stage.take(rule)
+    stage.put()
+    breach = wait_for_breach(stage)
+    assert breach.kind == "closed too early"
+    assert 0 < breach.seconds < 1
+
+
+def test_a_rule_that_nobody_asked_for_is_reported(stage: Stage) -> None:
+    rule = stage.put(cidr="203.0.113.8/32")
+    breach = wait_for_breach(stage)
+    assert breach.kind == "opened for nobody"
+    assert f"{rule} in {stage.group}: 203.0.113.8/32" in breach.what
+
+
+def test_an_end_that_nobody_wanted_is_reported(stage: Stage) -> None:
+    stage.write({"endedAt": "2026-01-01T00:00:00Z", "endedReason": "Expired"})
+    breach = wait_for_breach(stage)
+    assert breach.kind == "ended without cause"
+    assert breach.what == f"{stage.namespace}/it-1: Expired at 2026-01-01T00:00:00Z"
+
+
 def test_an_end_that_is_taken_back_is_reported(stage: Stage) -> None:
-    stage.write({"endedAt": "2026-01-01T00:00:00Z", "endedReason": "Manual"})
+    stage.end()
     assert stage.breaches() == []
     stage.write({"endedAt": None, "endedReason": None})
     assert wait_for_breach(stage).kind == "an end was taken back"
@@ -178,3 +209,59 @@ def test_marks() -> None:
     assert not is_ours(marked, "another-install")
     assert not is_ours({**marked, "tagSet": []}, OWNER)
     assert not is_ours({**marked, "description": "gatepass-like"}, OWNER)
+
+
+LABELS = {"team": "data", "env": "prod"}
+
+
+@pytest.mark.parametrize(
+    ("operator", "key", "values", "matches"),
+    [
+        ("In", "team", ["data", "web"], True),
+        ("In", "team", ["web"], False),
+        ("In", "zone", ["web"], False),
+        ("NotIn", "team", ["web"], True),
+        ("NotIn", "team", ["data"], False),
+        ("NotIn", "zone", ["data"], True),
+        ("Exists", "env", [], True),
+        ("Exists", "zone", [], False),
+        ("DoesNotExist", "zone", [], True),
+        ("DoesNotExist", "env", [], False),
+    ],
+)
+def test_selectors(operator: str, key: str, values: list[str], matches: bool) -> None:
+    wanted = [{"key": key, "operator": operator, "values": values}]
+    assert selects({"matchExpressions": wanted}, LABELS) is matches
+    assert selects({"matchLabels": {"team": "data"}, "matchExpressions": wanted}, LABELS) is matches
+    assert not selects({"matchLabels": {"team": "web"}, "matchExpressions": wanted}, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("policy", "spec", "entitled"),
+    [
+        ({}, {}, True),
+        ({"minPrefixLength": {"ipv4": 24}}, {"source": {"cidrs": ["203.0.113.0/24"]}}, True),
+        ({"minPrefixLength": {"ipv4": 25}}, {"source": {"cidrs": ["203.0.113.0/24"]}}, False),
+        ({}, {"source": {"cidrs": ["10.0.0.1/32"]}}, False),
+        ({"allowPrivateAddresses": True}, {"source": {"cidrs": ["10.0.0.1/32"]}}, True),
+        ({"allowPrivateAddresses": True}, {"source": {"cidrs": ["127.0.0.1/32"]}}, False),
+        ({"maxDuration": "30m"}, {"duration": "31m"}, False),
+        ({"requireReason": True}, {"reason": " "}, False),
+        ({"requireReason": True}, {"reason": "tests"}, True),
+        ({"allowedNamespaces": {"from": "Same"}}, {}, True),
+        ({"allowedNamespaces": {"from": "Selector", "selector": {"matchLabels": {"env": "prod"}}}}, {}, True),
+        ({"allowedNamespaces": {"from": "Selector", "selector": {"matchLabels": {"env": "test"}}}}, {}, False),
+        ({}, {"stop": True}, False),
+    ],
+)
+def test_bounds(policy: dict[str, Any], spec: dict[str, Any], entitled: bool) -> None:
+    namespaces = {"ci": {"metadata": {"name": "ci", "labels": LABELS}}}
+    made = {"namespace": "ci", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    aws = {"region": REGION, "securityGroups": ["sg-1"]}
+    resource = {
+        "metadata": {**made, "name": "db"},
+        "spec": {"aws": aws, "ports": [{"port": 5432}], "policy": policy},
+    }
+    whole = {"resources": [{"name": "db"}], "source": {"cidrs": [ADDRESS]}, "duration": "10m", **spec}
+    session = {"metadata": {**made, "name": "it-1"}, "spec": whole}
+    assert (session_claim(session, resource, namespaces) is not None) is entitled

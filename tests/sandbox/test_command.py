@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from gatepass.sandbox.cloud import ACCOUNT
+from gatepass.sandbox.ec2.profiles import PROFILES
 from tests.sandbox.test_processes import wait_until_gone
 
 RUN = [sys.executable, "-m", "gatepass", "sandbox", "run", "--no-operator", "--"]
@@ -118,14 +119,19 @@ def test_a_killed_sandbox_leaves_no_process() -> None:
 
 
 def test_a_command_that_does_not_exist_and_an_unknown_profile_are_said_plainly() -> None:
-    missing = subprocess.run([*RUN, "no-such-program"], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    faults = ["--ec2-faults", "slow,lag", "--ec2-seed", "5"]
+    missing = subprocess.run(
+        [*RUN[:-1], *faults, "--", "no-such-program"], capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
     assert missing.returncode == 1
+    assert f"gatepass sandbox: {' '.join(faults)}\n" in missing.stderr, "what it takes to have the same run again"
     assert "gatepass sandbox: no-such-program: No such file or directory" in missing.stderr
     unknown = subprocess.run(
         [*RUN[:-1], "--ec2-faults", "gremlins", "--", "true"], capture_output=True, text=True, timeout=PATIENCE_SECONDS
     )
     assert unknown.returncode == 1
-    assert "choose from none, slow, errors, resets, lag" in unknown.stderr
+    assert "there is no profile of EC2 faults 'gremlins'" in unknown.stderr
+    assert all(f"\n  {name} " in unknown.stderr for name in PROFILES), "each is told, with what it does"
 
 
 def test_up_prints_what_a_shell_needs_and_stays_until_ctrl_c() -> None:

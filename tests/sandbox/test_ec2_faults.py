@@ -5,7 +5,7 @@ from botocore.config import Config
 from botocore.exceptions import ConnectionClosedError, HTTPClientError, ReadTimeoutError
 from pydantic import ValidationError
 
-from gatepass.sandbox.ec2.faults import PROFILES, Fault
+from gatepass.sandbox.ec2.faults import Fault
 from tests.conftest import AwsAccount
 from tests.sandbox.aws import cidrs, new_group, refused, tcp
 
@@ -110,12 +110,8 @@ def test_reads_lag_behind_writes_and_the_truth_does_not(aws: AwsAccount) -> None
     assert cidrs(ec2, group) == {"203.0.113.1/32"}
 
 
-def test_every_profile_is_taken_by_the_emulator(aws: AwsAccount) -> None:
-    for faults in PROFILES.values():
-        aws.control.set_faults(*faults)
-        assert len(aws.control.faults()) == len(faults)
-
-
 def test_a_misspelt_fault_is_refused() -> None:
     with pytest.raises(ValidationError):
         Fault.model_validate({"kind": "latency", "second": 1})
+    with pytest.raises(ValidationError, match="needs seconds above 0"):
+        Fault(kind="lag", seconds=5, up_to=2)

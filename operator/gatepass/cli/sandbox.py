@@ -1,5 +1,6 @@
 """`gatepass sandbox`: the whole product on loopback."""
 
+import secrets
 import sys
 from typing import Annotated
 
@@ -13,7 +14,14 @@ app = typer.Typer(
 NoOperator = Annotated[bool, typer.Option("--no-operator", help="Do not run the operator; CMD can start it itself.")]
 Ec2Faults = Annotated[
     str,
-    typer.Option("--ec2-faults", metavar="PROFILE", help="What goes wrong at EC2: none, slow, errors, resets, lag."),
+    typer.Option(
+        metavar="PROFILE",
+        help="What goes wrong at EC2, one or several with commas: none, throttles, slow, errors, resets, lag, vanish, "
+        "denied, expired, quota, meddling. Any other name tells what each does.",
+    ),
+]
+Ec2Seed = Annotated[
+    int | None, typer.Option(min=0, help="What the faults are drawn from, to meet the same ones again; else a new one.")
 ]
 
 
@@ -22,6 +30,7 @@ def run(
     command: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="What to run, with all its arguments.")],
     no_operator: NoOperator = False,
     ec2_faults: Ec2Faults = "none",
+    ec2_seed: Ec2Seed = None,
 ) -> None:
     """Run CMD inside a sandbox and exit with its status.
 
@@ -33,8 +42,12 @@ def run(
     from gatepass.sandbox.environment import Sandbox
     from gatepass.sandbox.errors import SandboxError
 
+    seed = _seed(ec2_faults, ec2_seed)
     try:
-        with ended_by_signals(), Sandbox(operator=not no_operator, ec2_faults=ec2_faults) as sandbox:
+        with (
+            ended_by_signals(),
+            Sandbox(operator=not no_operator, ec2_faults=ec2_faults, ec2_seed=seed) as sandbox,
+        ):
             status = run_command(command, sandbox.env)
             sandbox.keep_logs = status != 0
     except InterruptedBySignalError as interruption:
@@ -45,7 +58,7 @@ def run(
 
 
 @app.command()
-def up(no_operator: NoOperator = False, ec2_faults: Ec2Faults = "none") -> None:
+def up(no_operator: NoOperator = False, ec2_faults: Ec2Faults = "none", ec2_seed: Ec2Seed = None) -> None:
     """Keep a sandbox until Ctrl-C, and print what a shell needs to use it."""
     import shlex
     import signal
@@ -54,8 +67,12 @@ def up(no_operator: NoOperator = False, ec2_faults: Ec2Faults = "none") -> None:
     from gatepass.sandbox.environment import Sandbox
     from gatepass.sandbox.errors import SandboxError
 
+    seed = _seed(ec2_faults, ec2_seed)
     try:
-        with ended_by_signals(), Sandbox(operator=not no_operator, ec2_faults=ec2_faults) as sandbox:
+        with (
+            ended_by_signals(),
+            Sandbox(operator=not no_operator, ec2_faults=ec2_faults, ec2_seed=seed) as sandbox,
+        ):
             for name, value in sandbox.changes.items():
                 print(f"export {name}={shlex.quote(value)}")
             sys.stdout.flush()
@@ -91,6 +108,14 @@ def prepare(
         raise typer.Exit(interruption.status) from None
     except SandboxError as error:
         _fail(error)
+
+
+def _seed(profile: str, given: int | None) -> int:
+    """The seed of the faults, which is said whenever there are any."""
+    seed = secrets.randbelow(2**32) if given is None else given
+    if profile != "none":
+        print(f"gatepass sandbox: --ec2-faults {profile} --ec2-seed {seed}", file=sys.stderr, flush=True)
+    return seed
 
 
 def _fail(error: Exception) -> None:

@@ -77,10 +77,10 @@ class Cloud:
         """Start it, without waiting."""
         self._process.start()
 
-    def wait_ready(self, faults: Sequence[Fault] = ()) -> None:
+    def wait_ready(self, faults: Sequence[Fault] = (), seed: int = 0) -> None:
         """Wait until it answers, then put `faults` in force. Raises SandboxError with the end of its log."""
         self._process.wait_ready(self.control.ready, READY_SECONDS)
-        self.control.set_faults(*faults)
+        self.control.set_faults(*faults, seed=seed)
 
     def stop(self) -> None:
         """End it; what it held is gone."""

@@ -22,7 +22,7 @@ from gatepass.sandbox import binaries
 from gatepass.sandbox.cloud import MISLEADING, REGION, Cloud
 from gatepass.sandbox.command import InterruptedBySignalError
 from gatepass.sandbox.controlplane import ControlPlane, wait_until_served
-from gatepass.sandbox.ec2.faults import PROFILES
+from gatepass.sandbox.ec2.profiles import profile
 from gatepass.sandbox.errors import SandboxError
 from gatepass.sandbox.processes import Process, free_ports
 from gatepass.sandbox.progress import say
@@ -36,7 +36,8 @@ OPERATOR_GRACE_SECONDS = 15.0
 class Sandbox:
     """Everything a user of Gatepass has, on free loopback ports, for as long as the `with` lasts.
 
-    `operator`: also run `gatepass operator`, as its own service account. `ec2_faults`: a name in PROFILES.
+    `operator`: also run `gatepass operator`, as its own service account. `ec2_faults`: profiles of EC2's faults, with
+    commas between them, and `ec2_seed` what everything in them is drawn from.
     `settings`: more variables for the operator (`GATEPASS_...`). `keep_logs`: keep the directory at the end even on
     success; when the body raises it is always kept, and its place is said on stderr.
     Enter it in a thread that outlives it: on Linux its parts end with the thread that started them.
@@ -48,13 +49,15 @@ class Sandbox:
         *,
         operator: bool = True,
         ec2_faults: str = "none",
+        ec2_seed: int = 0,
         settings: Mapping[str, str] | None = None,
         keep_logs: bool = False,
     ) -> None:
-        if ec2_faults not in PROFILES:
-            raise SandboxError(f"there is no profile of EC2 faults {ec2_faults!r}: choose from {', '.join(PROFILES)}")
+        try:
+            self._faults, self._seed = profile(ec2_faults), ec2_seed
+        except ValueError as error:
+            raise SandboxError(str(error)) from error
         self._with_operator = operator
-        self._profile = ec2_faults
         self._settings = dict(settings or {})
         self.keep_logs = keep_logs
 
@@ -168,7 +171,7 @@ class Sandbox:
             api.apply(manifests(namespace=NAMESPACE, service_account=SERVICE_ACCOUNT))
             token = self.control_plane.account_token(NAMESPACE, SERVICE_ACCOUNT)
             self.control_plane.write_kubeconfig(self.operator_kubeconfig, SERVICE_ACCOUNT, token, NAMESPACE)
-            self._cloud.wait_ready(PROFILES[self._profile])
+            self._cloud.wait_ready(self._faults, self._seed)
             if self._with_operator:
                 self._operator.start()
             for definition in definitions:  # held back by the API server for 2 s: the operator starts meanwhile

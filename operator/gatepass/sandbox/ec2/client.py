@@ -33,6 +33,11 @@ class Ec2Control:
         entries: list[dict[str, Any]] = self._request("GET", f"log?since={since}")["entries"]
         return entries
 
+    def follow(self, since: int) -> tuple[list[dict[str, Any]], int, list[dict[str, Any]]]:
+        """The calls after number `since`, the number of the last one, and those that are not answered yet."""
+        told = self._request("GET", f"log?since={since}")
+        return told["entries"], int(told["last"]), told["under_way"]
+
     def last(self) -> int:
         """The number of the last call, for `log(since=...)`."""
         return int(self._request("GET", "log?since=999999999999")["last"])
@@ -49,9 +54,9 @@ class Ec2Control:
         found: dict[str, list[dict[str, Any]] | None] = answer["groups"]
         return found
 
-    def set_faults(self, *faults: Fault) -> None:
-        """Put these in force instead of all others; none clears them."""
-        self._request("PUT", "faults", [fault.model_dump(exclude_defaults=True) for fault in faults])
+    def set_faults(self, *faults: Fault, seed: int = 0) -> None:
+        """Put these in force instead of all others; none clears them. The same seed strikes the same calls again."""
+        self._request("PUT", f"faults?seed={seed}", [fault.model_dump(exclude_defaults=True) for fault in faults])
 
     def faults(self) -> list[dict[str, Any]]:
         """The faults in force, with `matched` and `struck` counts."""

@@ -7,8 +7,8 @@ interleave, and the strict parts work on moto's own state. What no strict part c
 import asyncio
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -16,9 +16,10 @@ from moto.ec2.models import ec2_backends
 from moto.ec2.models.security_groups import SecurityGroup
 
 from gatepass.sandbox.ec2 import ingress, network, rules
-from gatepass.sandbox.ec2.faults import Facts, Fault, Faults
-from gatepass.sandbox.ec2.identity import Caller, Identities
+from gatepass.sandbox.ec2.faults import Facts, Faults, Strike
+from gatepass.sandbox.ec2.identity import Caller, Identities, denial, expiry
 from gatepass.sandbox.ec2.motoapp import HttpRequest, MotoApp
+from gatepass.sandbox.ec2.others import OtherTool
 from gatepass.sandbox.ec2.query import Answer, AwsError, Call, ec2_answer, elements, error_answer
 from gatepass.sandbox.ec2.throttle import READS, Throttle
 
@@ -27,14 +28,22 @@ QUOTA_CODE = "L-0EA8095F"
 _NAT_ID = re.compile(rb"<natGatewayId>(nat-[0-9a-f]+)<")
 
 
-class ConnectionCut(Exception):  # noqa: N818
-    """A fault: cut the connection instead of sending an answer."""
+@dataclass(frozen=True)
+class Outcome:
+    """What the caller gets after `delay` seconds: an answer, or None for a connection that is cut."""
+
+    answer: Answer | None
+    delay: float = 0.0
+    edits: Callable[[], None] = lambda: None
 
 
 class Emulator:
-    """All AWS state of a sandbox; one call at a time has its effect."""
+    """All AWS state of a sandbox; one call at a time has its effect.
 
-    def __init__(self) -> None:
+    `tell` is given an entry for the log for each edit that another tool makes.
+    """
+
+    def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
         self.faults = Faults()
         self.identities = Identities()
         self.quotas: dict[tuple[str, str], int] = {}
@@ -42,6 +51,7 @@ class Emulator:
         self._history = ingress.History()
         self._addresses = network.public_addresses()
         self._moto = MotoApp()
+        self._other = OtherTool(tell)
 
     def warm_up(self) -> None:
         """Have moto load what it loads at the first call, which takes more than a second."""
@@ -55,13 +65,15 @@ class Emulator:
             }
             self._moto.ask(HttpRequest("POST", "/", "", headers, body), WARM_UP_ACCOUNT)
 
-    async def answer(self, call: Call, request: HttpRequest, entry: dict[str, Any]) -> Answer:
-        """Answer one call and tell the log entry about it. Raises ConnectionCut if a fault says so.
+    async def answer(self, call: Call, request: HttpRequest, entry: dict[str, Any]) -> Outcome:
+        """Answer one call and tell the log entry about it; `edits` of the outcome come after the entry.
 
         `effect` in the entry is what came of the call in truth, `code` and `status` what the caller was told.
         """
         entry.update(service=call.service, action=call.action, region=call.region, access_key=call.access_key)
-        struck: list[Fault] = []
+        struck: list[Strike] = []
+        caller = Caller("", None)
+        answer: Answer | None
         try:
             caller = self.identities.caller(call.service, call.access_key)
             entry.update(account=caller.account, role=caller.role, **_logged_params(call, caller.account))
@@ -69,19 +81,38 @@ class Emulator:
                 self._throttle.take(caller.account, call.region, call.action)
             facts = _facts(call, caller)
             struck = self.faults.strike(facts)
-            entry["faults"] = [f"{fault.kind}-{fault.when}" for fault in struck]
-            await _strike_before(struck, call)
+            entry["faults"] = [str(strike) for strike in struck]
+            if not await _let_through(struck, call):
+                return Outcome(None)
             # tags on create need a permission of their own
             if "TagSpecification" in call.params and self.faults.denied(replace(facts, action="CreateTags")):
-                raise _denial(call)
-            lag = max((fault.seconds for fault in struck if fault.kind == "lag"), default=0.0)
+                raise denial(call.service, call.action)
+            self._others(struck, "before", call, caller)
+            lag = max((strike.seconds for strike in struck if strike.fault.kind == "lag"), default=0.0)
             answer = self._effect(call, caller, request, lag, entry)
             entry["effect"] = answer.code or "ok"
             answer = _strike_after(struck, answer)
         except AwsError as error:
             answer = error_answer(call.service, error)
-        entry.update(status=answer.status, code=answer.code)
-        return answer
+        if answer is not None:
+            entry.update(status=answer.status, code=answer.code)
+        held = (strike for strike in struck if strike.fault.kind == "latency" and strike.fault.when == "after")
+        late = sum(strike.seconds for strike in held)
+        entry["late_ms"] = round(late * 1000, 2) or None
+        return Outcome(answer, late, lambda: self._others(struck, "after", call, caller))
+
+    def _others(self, struck: Sequence[Strike], when: str, call: Call, caller: Caller) -> None:
+        """What other tools do to the groups that a call names, just before its effect or just after it."""
+        for strike in struck:
+            if strike.fault.when != when or strike.fault.kind not in {"meddle", "vanish"}:
+                continue
+            backend = ec2_backends[caller.account][call.region]
+            for group in list(_touched(backend, {"GroupId": _groups(call.params)})):
+                if strike.fault.kind == "vanish":
+                    self._other.delete(backend, group)
+                else:
+                    self._history.record(group)
+                    self._other.edit(backend, group, call.params, strike.lot)
 
     def true_rules(self, account: str, region: str, group_ids: Sequence[str]) -> dict[str, list[dict[str, Any]] | None]:
         """The present ingress rules of these groups, or of all in the Region; None where there is no such group."""
@@ -99,12 +130,17 @@ class Emulator:
         if call.service == "sts" and call.action == "AssumeRole":
             self.identities.check_assume_role(call.params.get("RoleArn", ""), call.params.get("ExternalId"), caller)
         answer = self._moto.ask(request, caller.account)
-        quota = self.quotas.get((caller.account, call.region))
-        if quota is not None and call.action == "GetServiceQuota" and call.params.get("QuotaCode") == QUOTA_CODE:
+        if call.action == "GetServiceQuota" and call.params.get("QuotaCode") == QUOTA_CODE and not answer.code:
             told = json.loads(answer.body)
-            told["Quota"]["Value"] = quota
+            told["Quota"]["Value"] = self._quota(caller.account, call.region)
             return replace(answer, body=json.dumps(told).encode())
         return answer
+
+    def _quota(self, account: str, region: str) -> int:
+        """Rules per family that a group may have at present."""
+        granted = self.quotas.get((account, region), rules.DEFAULT_QUOTA)
+        lowered = self.faults.quota(account, region)
+        return granted if lowered is None else min(granted, lowered)
 
     def _ec2(self, call: Call, caller: Caller, request: HttpRequest, lag: float, entry: dict[str, Any]) -> Answer:
         backend, params = ec2_backends[caller.account][call.region], call.params
@@ -114,7 +150,7 @@ class Emulator:
         content: Mapping[str, Any]
         match call.action:
             case "AuthorizeSecurityGroupIngress":
-                quota = self.quotas.get((caller.account, call.region), rules.DEFAULT_QUOTA)
+                quota = self._quota(caller.account, call.region)
                 content, entry["made"] = ingress.authorize(backend, params, quota)
             case "RevokeSecurityGroupIngress":
                 content = ingress.revoke(backend, params)
@@ -205,30 +241,30 @@ def _logged_params(call: Call, account: str) -> dict[str, Any]:
     return {**logged, "params": params}
 
 
-async def _strike_before(struck: Sequence[Fault], call: Call) -> None:
-    for fault in struck:
-        if fault.kind == "latency":
-            await asyncio.sleep(fault.seconds)
-        elif fault.kind == "deny":
-            raise _denial(call)
-        elif fault.when == "before" and fault.kind == "reset":
-            raise ConnectionCut
-        elif fault.when == "before" and fault.kind == "error":
-            raise AwsError(fault.code, fault.message, fault.status)
+async def _let_through(struck: Sequence[Strike], call: Call) -> bool:
+    """Whether the call gets as far as its effect; False for a connection that is cut. Raises AwsError for a refusal."""
+    for strike in struck:
+        fault = strike.fault
+        if fault.when == "after":
+            continue
+        match fault.kind:
+            case "latency":
+                await asyncio.sleep(strike.seconds)
+            case "deny":
+                raise denial(call.service, call.action)
+            case "expired":
+                raise expiry(call.service)
+            case "reset":
+                return False
+            case "error":
+                raise AwsError(fault.code, fault.message, fault.status)
+    return True
 
 
-def _denial(call: Call) -> AwsError:
-    if call.service == "ec2":
-        return AwsError("UnauthorizedOperation", "You are not authorized to perform this operation.", 403)
-    code = "AccessDenied" if call.service == "sts" else "AccessDeniedException"
-    message = f"User is not authorized to perform: {call.service}:{call.action}"
-    return AwsError(code, message, 403 if call.service == "sts" else 400)
-
-
-def _strike_after(struck: Sequence[Fault], answer: Answer) -> Answer:
-    for fault in struck:
-        if fault.when == "after" and fault.kind == "reset":
-            raise ConnectionCut
-        if fault.when == "after" and fault.kind == "error":
+def _strike_after(struck: Sequence[Strike], answer: Answer) -> Answer | None:
+    for fault in (strike.fault for strike in struck if strike.fault.when == "after"):
+        if fault.kind == "reset":
+            return None
+        if fault.kind == "error":
             raise AwsError(fault.code, fault.message, fault.status)
     return answer

@@ -69,3 +69,20 @@ def _refusal(service: str) -> AwsError:
     if service == "sts":
         return AwsError("InvalidClientTokenId", message, 403)
     return AwsError("UnrecognizedClientException", message, 400)
+
+
+def expiry(service: str) -> AwsError:
+    """What a service says to credentials that have run out."""
+    if service == "ec2":
+        return AwsError("RequestExpired", "Request has expired.", 400)
+    code = "ExpiredToken" if service == "sts" else "ExpiredTokenException"
+    return AwsError(code, "The security token included in the request is expired", 403 if service == "sts" else 400)
+
+
+def denial(service: str, action: str) -> AwsError:
+    """What a service says when IAM does not allow an action."""
+    if service == "ec2":
+        return AwsError("UnauthorizedOperation", "You are not authorized to perform this operation.", 403)
+    code = "AccessDenied" if service == "sts" else "AccessDeniedException"
+    message = f"User is not authorized to perform: {service}:{action}"
+    return AwsError(code, message, 403 if service == "sts" else 400)

@@ -3,9 +3,9 @@
 AWS's calls are POSTs to `/`. Below `/_gatepass/`, past all throttles and faults:
 
     GET  ready                                  204 when calls are answered
-    GET  log?since=SEQ                          {"entries": [...], "last": SEQ}
+    GET  log?since=SEQ                          {"entries": [...], "last": SEQ, "under_way": [...]}
     GET  rules?account=&region=&group=&group=   {"groups": {"sg-..": [...]}}, the truth; null where there is no group
-    GET  faults, PUT faults                     a list of faults; PUT replaces all
+    GET  faults, PUT faults?seed=               a list of faults; PUT replaces all, drawn from the seed
     PUT  credentials/KEY                        {"account": ..} or {"refused": true}
     PUT  roles                                  {"ROLE ARN": {"external_id": ..} or {"refused": true}}
     PUT  quotas/ACCOUNT/REGION                  the number of rules per family that a group may have
@@ -25,7 +25,7 @@ from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from gatepass.sandbox.ec2.calllog import CallLog
-from gatepass.sandbox.ec2.emulator import ConnectionCut, Emulator
+from gatepass.sandbox.ec2.emulator import Emulator
 from gatepass.sandbox.ec2.faults import Fault
 from gatepass.sandbox.ec2.identity import Credential, Role
 from gatepass.sandbox.ec2.motoapp import HttpRequest
@@ -44,6 +44,7 @@ class Server:
     def __init__(self, emulator: Emulator, log: CallLog) -> None:
         self._emulator = emulator
         self._log = log
+        self._under_way: list[dict[str, Any]] = []
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -77,13 +78,19 @@ class Server:
             call = replace(call, action=rest_action(call.service, request.method, request.path))
         entry: dict[str, Any] = {}
         asked = HttpRequest(request.method, request.path, request.query_string, headers, body)
+        self._under_way.append(entry)
         try:
-            answer = await self._emulator.answer(call, asked, entry)
-        except ConnectionCut:
+            try:
+                outcome = await self._emulator.answer(call, asked, entry)
+            finally:
+                self._log.add(arrived, time.perf_counter() - started, entry)
+            outcome.edits()
+            await asyncio.sleep(outcome.delay)
+        finally:
+            self._under_way.remove(entry)
+        if (answer := outcome.answer) is None:
             _cut(request)
             return web.Response()  # goes nowhere: the connection is closed
-        finally:
-            self._log.add(arrived, time.perf_counter() - started, entry)
         return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
 
     async def _ready(self, _: web.Request) -> web.Response:
@@ -91,7 +98,8 @@ class Server:
 
     async def _get_log(self, request: web.Request) -> web.Response:
         entries, last = self._log.since(int(request.query.get("since", "0")))
-        return web.json_response({"entries": entries, "last": last})
+        under_way = [{"group": entry.get("group"), "action": entry.get("action")} for entry in self._under_way]
+        return web.json_response({"entries": entries, "last": last, "under_way": under_way})
 
     async def _get_rules(self, request: web.Request) -> web.Response:
         account = request.query.get("account", DEFAULT_ACCOUNT)
@@ -103,7 +111,7 @@ class Server:
 
     async def _put_faults(self, request: web.Request) -> web.Response:
         faults = _parsed(_FAULTS, await request.read())
-        self._emulator.faults.replace(faults)
+        self._emulator.faults.replace(faults, int(request.query.get("seed", "0")))
         return web.Response(status=204)
 
     async def _put_credential(self, request: web.Request) -> web.Response:
@@ -141,7 +149,8 @@ def _cut(request: web.Request) -> None:
 
 async def serve(port: int, log_path: Path) -> None:
     """Serve on 127.0.0.1:`port` until SIGTERM or SIGINT."""
-    log, emulator, ended = CallLog(log_path), Emulator(), asyncio.Event()
+    log, ended = CallLog(log_path), asyncio.Event()
+    emulator = Emulator(lambda entry: log.add(datetime.now(UTC), 0.0, entry))
     emulator.warm_up()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,0 +1,160 @@
+"""The sandbox as chaos needs it: an operator that reaches its servers over links that can be cut."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gatepass.sandbox.cloud import REGION
+from gatepass.sandbox.environment import Sandbox
+from gatepass.sandbox.kubeapi import KubeApi, KubeApiError
+from gatepass.sandbox.processes import Process
+from tests.chaos.link import Link
+from tests.conftest import AwsAccount
+from tests.e2e.tenant import MERGE
+from tests.observer.observer import Observer
+from tests.sandbox.aws import new_group, tcp
+
+RESYNC_SECONDS = 5.0
+READY_SECONDS = 120.0
+FOREIGN = "198.51.100.99/32"
+_ROOT = Path(__file__).parents[2]
+
+
+class Stage:
+    """One operator, one observer, and groups in which somebody else has rules too; use it in a `with`."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Stage":
+        with ExitStack() as stack:
+            sandbox = self.sandbox
+            self.kube = stack.enter_context(Link(urlsplit(sandbox.control_plane.server).port or 0))
+            self.ec2 = stack.enter_context(Link(urlsplit(sandbox.endpoint_url).port or 0))
+            self._account = AwsAccount(sandbox.endpoint_url, sandbox.ec2, account="123456789012")
+            stack.callback(self._account.close)
+            with sandbox.control_plane.api() as api:
+                uid = api.request("GET", "/api/v1/namespaces/kube-system")["metadata"]["uid"]
+            self.observer = stack.enter_context(Observer(sandbox, f"{uid}/gatepass-system/gatepass", RESYNC_SECONDS))
+            self.operator = self._prepared()
+            stack.callback(self.operator.stop)
+            self.start()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _prepared(self) -> Process:
+        sandbox = self.sandbox
+        given = json.loads(sandbox.operator_kubeconfig.read_text())
+        given["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{self.kube.port}"
+        kubeconfig = sandbox.directory / "linked.kubeconfig"
+        kubeconfig.touch(mode=0o600)
+        kubeconfig.write_text(json.dumps(given))
+        env = {
+            **sandbox.env,
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.ec2.port}",
+            "GATEPASS_RESYNC_SECONDS": str(RESYNC_SECONDS),
+        }
+        command = [sys.executable, "-m", "gatepass", "operator", "--kubeconfig", str(kubeconfig)]
+        return Process("operator", command, sandbox.operator_log, env)
+
+    def start(self) -> None:
+        """Start the operator; returns when it is ready."""
+        self.operator.start()
+        self.operator.wait_ready(self.sandbox.operator_ready, READY_SECONDS)
+
+    def restore(self) -> None:
+        """Make everything whole after a round that was broken off."""
+        self.sandbox.ec2.set_faults()
+        self.kube.mend()
+        self.ec2.mend()
+        if self.operator.pid is None:
+            self.start()
+
+    def release(self, namespace: str) -> None:
+        """Take our finalizer off every session of a namespace, as Gatepass's own account may."""
+        plane = self.sandbox.control_plane
+        with plane.api(plane.account_token("gatepass-system", "gatepass")) as api:
+            path = f"/apis/gatepass.dev/v1alpha1/namespaces/{namespace}/accesssessions"
+            for item in api.request("GET", path)["items"]:
+                with suppress(KubeApiError):  # it has gone meanwhile
+                    api.request(
+                        "PATCH", f"{path}/{item['metadata']['name']}", {"metadata": {"finalizers": None}}, MERGE
+                    )
+
+    @contextmanager
+    def unreachable(self) -> Iterator[None]:
+        """While the body runs the operator cannot do its work, and lateness does not count."""
+        self.observer.reachable(reachable=False)
+        try:
+            yield
+        finally:
+            self.observer.reachable(reachable=True)
+
+    def served(self) -> None:
+        """Return when the API server serves our kinds: after it has started that takes a moment."""
+        self._wait(_lists, "the API server does not serve AccessSessions")
+
+    def admits(self) -> None:
+        """Return when admission lets sessions in again: its policies take up to half a minute after a start."""
+        self._wait(_admits, "the API server admits no AccessSessions")
+
+    def _wait(self, ask: Callable[[KubeApi], bool], otherwise: str) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        with self.sandbox.control_plane.api() as api:
+            while not ask(api):
+                assert time.monotonic() < deadline, otherwise
+                time.sleep(0.1)
+
+    def tenant(self, name: str, resources: dict[str, list[str]]) -> KubeApi:
+        """A namespace with these resources, each with its groups; the client is the caller's to close."""
+        api = self.sandbox.control_plane.api()
+        api.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        for resource, groups in resources.items():
+            item = {
+                "apiVersion": "gatepass.dev/v1alpha1",
+                "kind": "ProtectedResource",
+                "metadata": {"name": resource},
+                "spec": {"aws": {"region": REGION, "securityGroups": groups}, "ports": [{"port": 5432}]},
+            }
+            api.request("POST", f"/apis/gatepass.dev/v1alpha1/namespaces/{name}/protectedresources", item)
+        return api
+
+    def groups(self, count: int) -> list[str]:
+        """New groups, each with a rule of somebody else, the first one also with one that sessions want."""
+        ec2 = self._account.client("ec2")
+        made = [new_group(ec2) for _ in range(count)]
+        for number, group in enumerate(made):
+            cidrs = (FOREIGN, "203.0.113.5/32") if number == 0 else (FOREIGN,)
+            ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=tcp(*cidrs, description="office"))
+        return made
+
+
+def _lists(api: KubeApi) -> bool:
+    try:
+        api.request("GET", "/apis/gatepass.dev/v1alpha1/accesssessions?limit=1")
+    except KubeApiError as error:
+        if error.status not in {HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.FORBIDDEN}:
+            raise
+        return False
+    except OSError:
+        return False
+    return True
+
+
+def _admits(api: KubeApi) -> bool:
+    spec = {"resources": [{"name": "probe"}], "source": {"cidrs": ["203.0.113.7/32"]}}
+    item = {"apiVersion": "gatepass.dev/v1alpha1", "kind": "AccessSession", "metadata": {"name": "probe"}, "spec": spec}
+    try:
+        api.request("POST", "/apis/gatepass.dev/v1alpha1/namespaces/default/accesssessions?dryRun=All", item)
+    except (KubeApiError, OSError):
+        return False
+    return True

@@ -1,0 +1,46 @@
+"""A short round of what `make chaos` does at length; a failure says how to have the same script again."""
+
+import os
+import random
+import sys
+
+import pytest
+
+from gatepass.sandbox.environment import Sandbox
+from tests.chaos import churn, nemesis
+from tests.chaos.report import table
+from tests.chaos.run import Round, play
+from tests.chaos.stage import Stage
+
+SEED = os.environ.get("GATEPASS_CHAOS_SEED", "1")
+"""Always the same script here; `make chaos` draws new ones."""
+BLOWS = {"kill": 2, "api-server": 1, "etcd": 0, "no-api-server": 1, "no-ec2": 1}
+
+
+def test_the_promise_holds_under_fire(sandbox: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    wanted = Round(seed=SEED, sessions=24, per_second=3.0, blows=BLOWS, patient=False)
+    with capsys.disabled():
+        sys.stdout.write(f"\nchaos: python -m tests.chaos {wanted}\n")
+    with Stage(sandbox) as stage:
+        outcome = play(stage, wanted)
+        summary = stage.observer.summary()
+        stage.admits()
+    assert not outcome.faults, f"seed {SEED}:\n" + "\n".join(f"  {fault}" for fault in outcome.faults)
+    assert outcome.created == 24
+    assert outcome.struck["kill"] >= 2
+    assert summary["closed"] > 0
+    assert "breaches                        0" in table([outcome], summary).text
+
+
+def test_a_seed_draws_the_same_script_again() -> None:
+    def script(seed: int) -> tuple[list[churn.Deed], list[nemesis.Blow]]:
+        lot = random.Random(seed)
+        names = (f"it-{number}" for number in range(1000))
+        return churn.drawn(lot, 200, 4.0, names, ["db", "cache"]), nemesis.drawn(lot, BLOWS, 60.0)
+
+    first, again, other = script(1), script(1), script(2)
+    assert first == again != other
+    deeds = [deed.what for deed in first[0]]
+    assert deeds.count("create") == 200
+    assert deeds.count("edit") > 50
+    assert deeds.count("delete") > 20

@@ -1,0 +1,68 @@
+"""Gatepass, broken on purpose: `python -m tests.observer.broken WAY operator --kubeconfig ...`."""
+
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from gatepass.cli import main
+from gatepass.core import lifecycle, plan
+from gatepass.engine.reconciler import Reconciler
+from gatepass.kube.cluster import KubeCluster
+
+EARLY = timedelta(seconds=60)
+
+
+def revokes_foreign_rules() -> None:
+    """Everything in a group is its own."""
+    plan.is_ours = lambda observed, owner, known: True
+
+
+def never_revokes() -> None:
+    """What is open stays open."""
+
+    async def nothing(*_: Any) -> bool:
+        return False
+
+    Reconciler._revoke = nothing  # type: ignore[method-assign]
+
+
+def revokes_early() -> None:
+    """Time is up a minute before it is."""
+    right = lifecycle.deadline
+
+    def early(*given: Any) -> Any:
+        until, reason = right(*given)
+        return until - EARLY, reason
+
+    lifecycle.deadline = early
+
+
+def opens_without_use() -> None:
+    """Everybody may use everything."""
+
+    async def yes(*_: Any) -> bool:
+        return True
+
+    KubeCluster.may_use = yes  # type: ignore[method-assign]
+
+
+def ignores_stop() -> None:
+    """A session ends when its time is up, whatever its owner says."""
+    right = lifecycle.end
+
+    def deaf(session: Any, *given: Any, **more: Any) -> Any:
+        unstopped = session.model_copy(update={"spec": session.spec.model_copy(update={"stop": False})})
+        return right(unstopped, *given, **more)
+
+    lifecycle.end = deaf
+
+
+WAYS: dict[str, Callable[[], None]] = {
+    each.__name__: each
+    for each in (revokes_foreign_rules, never_revokes, revokes_early, opens_without_use, ignores_stop)
+}
+
+if __name__ == "__main__":
+    WAYS[sys.argv.pop(1)]()
+    main()
