@@ -256,3 +256,29 @@ async def test_marks_are_repaired_with_whatever_credentials_may(world: World, cl
         await asyncio.sleep(5)
         (rule,) = cloud.rules(group).values()
         assert f"until={world.at(7200)}" in rule.description
+
+
+@pytest.mark.parametrize("granted", [False, True])
+async def test_nothing_is_opened_for_a_session_whose_end_cannot_be_written_yet(
+    world: World, cloud: Refusing, granted: bool
+) -> None:
+    group = cloud.create("sg-0aaa")
+    grant = cloud.grant
+
+    async def down(*_: Any) -> Any:
+        raise ProviderError(Failure.RETRY, "NoAnswer", "ec2 does not answer")
+
+    async with world.running(resync=10):
+        world.resource()
+        await asyncio.sleep(1)
+        if not granted:
+            cloud.grant = down  # type: ignore[method-assign]
+        session = world.session()
+        await asyncio.sleep(1)
+        cloud.rules(group).clear()
+        world.cluster.refuse = lambda verb: verb == "status"
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(0.5)
+        cloud.grant = grant  # type: ignore[method-assign]
+        await asyncio.sleep(60)
+        assert cloud.rules(group) == {}

@@ -123,7 +123,7 @@ def test_a_command_that_does_not_exist_and_an_unknown_profile_are_said_plainly()
     missing = subprocess.run(
         [*RUN[:-1], *faults, "--", "no-such-program"], capture_output=True, text=True, timeout=PATIENCE_SECONDS
     )
-    assert missing.returncode == 1
+    assert missing.returncode == 127
     assert f"gatepass sandbox: {' '.join(faults)}\n" in missing.stderr, "what it takes to have the same run again"
     assert "gatepass sandbox: no-such-program: No such file or directory" in missing.stderr
     unknown = subprocess.run(

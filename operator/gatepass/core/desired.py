@@ -22,7 +22,7 @@ class ClaimKey(NamedTuple):
 class Claim:
     """Somebody's wish for all of these rules in the firewalls of one resource; `until` is None for a static range.
 
-    `granted` says that it had them before.
+    `granted` says that it had them before; one whose session is `ending` keeps what it has, and gets nothing more.
     """
 
     key: ClaimKey
@@ -31,6 +31,7 @@ class Claim:
     until: datetime | None
     since: datetime
     granted: bool = False
+    ending: bool = False
     note: str = ""
 
     @property
@@ -39,8 +40,10 @@ class Claim:
         return self.until is not None, not self.granted, self.since, self.key
 
 
-def session_claim(session: AccessSession, resource: ProtectedResource, until: datetime, *, granted: bool) -> Claim:
-    """What a live session wants of one resource."""
+def session_claim(
+    session: AccessSession, resource: ProtectedResource, until: datetime, *, granted: bool, ending: bool = False
+) -> Claim:
+    """What a live session wants of one resource, or one whose end has not been written down yet."""
     return Claim(
         key=ClaimKey(session.uid, resource.uid),
         resource=str(resource.key),
@@ -48,6 +51,7 @@ def session_claim(session: AccessSession, resource: ProtectedResource, until: da
         until=until,
         since=session.metadata.creation_timestamp,
         granted=granted,
+        ending=ending,
     )
 
 

@@ -155,13 +155,14 @@ class Grants:
             return None
         granted = was_granted(session.resource_status(key))
         admitted = resource.held and session.held and (session.uid, key) in self._state.admitted
-        if not granted and (not admitted or self.end(session, now) is not None):
+        ending = self.end(session, now) is not None
+        if not granted and (not admitted or ending):
             return None  # what has not begun does not begin any more, written down or not
         until = min(self.deadline(session)[0], session.started_at + resource.spec.policy.max_duration)
-        asked = (session.metadata.generation, resource.metadata.generation, until, granted)
+        asked = (session.metadata.generation, resource.metadata.generation, until, granted, ending)
         known = self._claims.get((session.uid, resource.uid))
         if known is None or known[0] != asked:
-            known = asked, session_claim(session, resource, until, granted=granted)
+            known = asked, session_claim(session, resource, until, granted=granted, ending=ending)
             self._claims[session.uid, resource.uid] = known
         return known[1]
 
