@@ -11,10 +11,10 @@ from gatepass.core.ports import Access, GrantOutcome, NewRule
 from gatepass.core.rules import Rule, Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
-from gatepass.core.types.session import AccessSession, Phase
+from gatepass.core.types.session import AccessSession, Phase, Requester
 from gatepass.engine.store import Namespace
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.world import World
+from tests.engine.world import OWNER, World
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -282,3 +282,29 @@ async def test_nothing_is_opened_for_a_session_whose_end_cannot_be_written_yet(
         cloud.grant = grant  # type: ignore[method-assign]
         await asyncio.sleep(60)
         assert cloud.rules(group) == {}
+
+
+async def test_what_was_put_before_a_restart_stays_until_admission_has_been_asked(
+    world: World, cloud: Refusing
+) -> None:
+    group = cloud.create("sg-0aaa")
+    world.resource()
+    session = world.session()
+    mine = Rule("203.0.113.7/32", "tcp", 5432, 5432)
+    id_ = cloud.put(group, mine, f"gatepass until={world.at(3600)} for=ci/staging-db", OWNER)
+    nobodys = cloud.put(
+        group, Rule("203.0.113.9/32", "tcp", 5432, 5432), f"gatepass until={world.at(9)} for=ci/db", OWNER
+    )
+    may_use = world.cluster.may_use
+
+    async def slow(who: Requester, key: Key) -> bool:
+        await asyncio.sleep(3)
+        return await may_use(who, key)
+
+    world.cluster.may_use = slow  # type: ignore[method-assign]
+    async with world.running():
+        await asyncio.sleep(2)
+        assert (id_ in cloud.rules(group), nobodys in cloud.rules(group)) == (True, False)
+        await asyncio.sleep(5)
+        assert world.status(session).phase is Phase.ACTIVE
+        assert list(cloud.rules(group)) == [id_]

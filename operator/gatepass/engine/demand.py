@@ -21,13 +21,15 @@ Wishes = Mapping[Rule, tuple[Wanted, Sequence[Access]]]
 class Demand:
     """The rules wanted in a target, each with the credentials that may write it; none may where it is only kept.
 
-    `decided` is False while somebody who names the target has not been heard, so that nothing may be revoked yet.
+    `decided` is False while somebody who names the target has not been heard, so that nothing may be revoked yet;
+    `undecided` are what sessions may be granted whose admission has not been asked for yet since the start.
     `displaced` are other targets that have been given something to do. `newcomers` are the claims that have not had
     a missing rule before; `resumes_at` is when the first of those that were refused here tries again.
     """
 
     rules: Wishes
     decided: bool
+    undecided: frozenset[Rule]
     displaced: frozenset[Target]
     newcomers: Mapping[Rule, Sequence[ClaimKey]]
     resumes_at: float | None
@@ -82,7 +84,7 @@ class Demands:
         self._prune(target, tenants)
         self._adopt(target, tenants)
         displaced = self._place(target, tenants, second)
-        holding = self._state.target(target).holding()
+        holding = self._state.target(target).staying()
         rules: dict[Rule, tuple[Wanted, Sequence[Access]]] = {}
         newcomers: dict[Rule, list[ClaimKey]] = {}
         for rule, users in self._users(target, tenants).items():
@@ -96,6 +98,7 @@ class Demands:
         return Demand(
             rules,
             self._decided(tenants),
+            frozenset(rule for tenant in tenants for rule in self._grants.undecided(tenant.resource, now)),
             displaced - {target},
             newcomers,
             min((entry.until for entry in parked if entry is not None and entry.until > second), default=None),
@@ -140,7 +143,7 @@ class Demands:
 
     def _adopt(self, target: Target, tenants: Sequence[_Tenant]) -> None:
         """What was granted here before, and cannot be placed anew now, keeps the place that it has."""
-        holding = self._state.target(target).holding()
+        holding = self._state.target(target).staying()
         for tenant in tenants:
             if target in tenant.usable:
                 continue
@@ -170,7 +173,7 @@ class Demands:
         placed = self._placed(claim, rule)
         if placed == target:
             return True
-        if placed is not None and rule in self._state.target(placed).holding():
+        if placed is not None and rule in self._state.target(placed).staying():
             return False
         leaves = tenant.standing is not None and target in tenant.standing.draining
         return (placed is None or leaves) and self._had(target, tenant, claim, rule)
@@ -178,7 +181,7 @@ class Demands:
     def _had(self, target: Target, tenant: _Tenant, claim: Claim, rule: Rule) -> bool:
         """Was it granted there? Who has not proven that the target is theirs keeps only what is on record."""
         if claim.until is None:
-            held = self._state.target(target).holding().get(rule)
+            held = self._state.target(target).staying().get(rule)
             mark = parse_mark(held.description) if held is not None else None
             return mark is not None and mark.static and (mark.resource == claim.resource or tenant.found(target))
         return claim.granted and (tenant.proves(target) or (claim.key.holder, rule) in tenant.recorded)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from gatepass.core import lifecycle
 from gatepass.core.desired import Claim, session_claim, static_claims
 from gatepass.core.policy import NOT_FOUND, NOT_SEEN, WITHDRAWN, Refusal, Surroundings, refusal, withdrawal
+from gatepass.core.rules import Rule, rules_for
 from gatepass.core.types.common import MAX_RULES_PER_SESSION, REQUESTED_BY, Key, format_duration
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, EndedReason, Requester, SessionResourceStatus
@@ -165,6 +166,14 @@ class Grants:
             known = asked, session_claim(session, resource, until, granted=granted, ending=ending)
             self._claims[session.uid, resource.uid] = known
         return known[1]
+
+    def undecided(self, resource: ProtectedResource, now: datetime) -> Iterator[Rule]:
+        """What live sessions want of the resource that admission has not been asked about: an earlier process may have
+        been told yes, and have put it."""
+        for session in self._state.store.sessions_of(resource.key):
+            asked = (session.uid, resource.key) in self._state.admitted
+            if not asked and not was_granted(session.resource_status(resource.key)) and self.end(session, now) is None:
+                yield from rules_for(resource.spec.ports, session.spec.source.cidrs)
 
     def claims(self, resource: ProtectedResource, now: datetime) -> Iterator[Claim]:
         """Everything that is wanted of the resource now."""

@@ -30,6 +30,7 @@ from gatepass.core.types.common import Key
 from gatepass.engine.demand import Demand, Demands, Wishes
 from gatepass.engine.drift import repairs
 from gatepass.engine.grants import Grants
+from gatepass.engine.marks import repair
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
 from gatepass.engine.switches import Switchboard
@@ -94,6 +95,10 @@ class Reconciler:
         plan = self._switchboard.before(known, plan, demand.rules)
         if not demand.decided:
             plan = replace(plan, revokes=())  # somebody may still want them, and comes back here once that is known
+        elif demand.undecided:
+            plan = replace(
+                plan, revokes=tuple(id_ for id_ in plan.revokes if known.rules[id_].rule not in demand.undecided)
+            )
         if plan.writes and not plan.revokes and not known.has_waited:
             provider = self._providers[target.provider]
             delay = provider.delay(target)
@@ -237,7 +242,7 @@ class Reconciler:
         else:
             again = await self._grant(known, plan.grants, demand)
             again = await self._revoke(known, plan.revokes, accesses) or again
-        return await self._repair(known, plan, accesses) or again
+        return await repair(self._providers[known.target.provider], self._state.owner, known, plan, accesses) or again
 
     def _crowded(self, known: TargetState, plan: Plan) -> bool:
         if not plan.revokes:
@@ -320,6 +325,13 @@ class Reconciler:
     async def _revoke(self, known: TargetState, ids: tuple[str, ...], accesses: list[Access]) -> bool:
         if not ids:
             return False
+        known.revoking.update(ids)
+        try:
+            return await self._revoke_by_each(known, ids, accesses)
+        finally:
+            known.revoking.clear()
+
+    async def _revoke_by_each(self, known: TargetState, ids: tuple[str, ...], accesses: list[Access]) -> bool:
         provider = self._providers[known.target.provider]
         left = list(ids)
         for access in accesses:
@@ -348,38 +360,6 @@ class Reconciler:
         resources = (self._state.store.resources.get(key) for key in self._state.tenants[target])
         uids = {resource.uid for resource in resources if resource is not None}
         return any(claim.resource in uids for claim in self._state.waiting)
-
-    async def _repair(self, known: TargetState, plan: Plan, accesses: list[Access]) -> bool:
-        """Marks that are out of date, or that somebody has removed."""
-        if not (plan.retags or plan.relabels):
-            return False
-        for access in accesses:
-            try:
-                return await self._repair_by(access, known, plan)
-            except ProviderError as error:
-                known.stale = known.stale or error.failure is not Failure.RETRY
-                log.warning("cannot repair marks", target=str(known.target), error=str(error))
-            except UnknownOutcomeError:
-                return True  # setting a mark twice does no harm
-        return True
-
-    async def _repair_by(self, access: Access, known: TargetState, plan: Plan) -> bool:
-        provider = self._providers[known.target.provider]
-        again = False
-        if plan.retags:
-            await provider.tag(access, known.target, plan.retags, self._state.owner)
-            at = asyncio.get_running_loop().time()
-            for id_ in plan.retags:
-                known.retagged(id_, self._state.owner, at)
-        if plan.relabels:
-            outcomes = await provider.relabel(access, known.target, plan.relabels)
-            at = asyncio.get_running_loop().time()
-            for id_, error in outcomes.items():
-                if error is None:
-                    known.relabelled(id_, plan.relabels[id_], at)
-                else:
-                    known.stale = again = True
-        return again
 
     def _failed(self, known: TargetState, access: Access, error: ProviderError) -> None:
         known.refusals[access] = error

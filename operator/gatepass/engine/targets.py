@@ -29,6 +29,7 @@ class TargetState:
     settled: set[Rule] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
     granting: set[Rule] = field(default_factory=set)
+    revoking: set[str] = field(default_factory=set)
     resumes_at: float = 0.0
     look_again_at: float = float("inf")
     _waits_until: float | None = None
@@ -185,9 +186,15 @@ class TargetState:
         marks = (parse_mark(rule.description) for rule in held if rule is not None and rule.owner != owner)
         return [mark.until for mark in marks if mark is not None and mark.until is not None]
 
+    def staying(self) -> Mapping[Rule, ObservedRule]:
+        """The same, without those that are being revoked: who wants one of them has to wait, and gets another."""
+        if not self.revoking:
+            return self.holding()
+        return {rule: held for rule, held in self.holding().items() if held.id not in self.revoking}
+
     def room(self, coming: Iterable[Rule]) -> Room:
         """Room for more, when `coming` are on their way."""
-        room = Room(set(self.holding()), {family: self.used(family) for family in FAMILIES}, dict(self._full_at))
+        room = Room(set(self.staying()), {family: self.used(family) for family in FAMILIES}, dict(self._full_at))
         for rule in coming:
             if rule not in room.holds:
                 room.take(rule)

@@ -111,7 +111,7 @@ class Views:
         for rule in sorted(rules):
             first = placed.get(rule)
             for target in [*([first] if first else []), *standing.everywhere()]:
-                held = self._state.target(target).holding().get(rule)
+                held = self._state.target(target).staying().get(rule)
                 if held is not None:
                     foreign = not is_ours(held, self._state.owner, known_ids)
                     found.append(PresentRule(rule, target.id, held.id, foreign))
