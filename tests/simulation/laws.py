@@ -309,7 +309,8 @@ class Laws:
         rights = {holder: right for holder, right in stored.items() if right.until > now - quiet_for}
         since = max((self.truth.lost_at.get(holder, 0.0) for holder in rights), default=0.0)
         if not rights and status.get("phase") not in _ENDED and "deletionTimestamp" not in session["metadata"]:
-            ended = "endedAt" in status or session["spec"].get("stop") or stored
+            over = self.truth.over_at(session) <= now - quiet_for
+            ended = "endedAt" in status or session["spec"].get("stop") or over
             if ended and quiet_for > HEALED:
                 self.breach("does not come to its end", f"{text} is {status.get('phase')}")
         for holder, right in rights.items():

@@ -194,6 +194,12 @@ class Ledger:
 
     # questions
 
+    def over_at(self, session: Json) -> float:
+        """When the session's time is up: the longest that one of its resources lets it last."""
+        known = [self.resources[name] for name in _references(session) if name in self.resources]
+        whole = self.created_at(session) + duration(session["spec"].get("duration", "1h")).total_seconds()
+        return max((self._until(session, resource) for resource in known), default=whole)
+
     def created_at(self, session: Json) -> float:
         """When the session was created."""
         return moment(session["metadata"]["creationTimestamp"]).timestamp() - self._big_bang

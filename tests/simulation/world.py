@@ -18,7 +18,7 @@ from gatepass.core.types.common import format_time
 from tests.simulation.apiserver import NAMESPACES, RESOURCES, SESSIONS, ApiServer, Json, held
 from tests.simulation.broken import SABOTAGE
 from tests.simulation.cloud import Cloud
-from tests.simulation.laws import LAG, BreachError, Laws
+from tests.simulation.laws import HEALED, LAG, BreachError, Laws
 from tests.simulation.loop import HotLoopError, VirtualLoop
 from tests.simulation.process import BIG_BANG, LoopClock, Process
 from tests.simulation.script import GROUPS, Script, Step
@@ -98,6 +98,7 @@ class World:
         self.cloud = Cloud(self.weather, self)
         self.cloud.generation = lambda: self._generation
         self.laws.full = self._is_full
+        self._limited_at: dict[str, float] = {}
         self.server.changed = self._object_changed
         self._process: Process | None = None
         self._generation = 0
@@ -306,9 +307,12 @@ class World:
 
     def _limit(self, args: Json) -> None:
         self.cloud.limit(args["group"], args["limit"])
+        self._limited_at[args["group"]] = self._loop.time()
 
     def _is_full(self, group: str) -> bool:
-        """Is there no room for a session of the largest kind? Also when there is none for long."""
+        """Is there no room for a session of the largest kind, or has a resync yet to tell of it?"""
+        if self._loop.time() - self._limited_at.get(group, -HEALED) < HEALED:
+            return True
         used = len(self.cloud.rules(group))
         limit = self.cloud.truth._firewall(self.cloud._targets[group]).limit if self.cloud.exists(group) else 0
         return used + 8 > limit

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from gatepass.core.desired import Claim, ClaimKey, wanted
+from gatepass.core.errors import Failure
 from gatepass.core.placement import Room, Shortage, place
 from gatepass.core.plan import Wanted
 from gatepass.core.ports import Access
@@ -196,6 +197,7 @@ class Demands:
             if target in tenant.usable and all(self._state.target(t).read_at is not None for t in tenant.usable)
             for claim in tenant.claims
             if not self._settled(claim, tenant) and not self._parked(claim, second)
+            if not (claim.granted and self._unseen(tenant))
         ]
         rooms = {other: self._room(other) for _, tenant in unplaced for other in tenant.usable}
         closed: set[tuple[Target, int]] = set()
@@ -204,6 +206,13 @@ class Demands:
         for claim, tenant in sorted(unplaced, key=lambda entry: entry[0].order):
             displaced |= self._place_one(claim, tenant, rooms, closed, ahead)
         return frozenset(displaced)
+
+    def _unseen(self, tenant: _Tenant) -> bool:
+        """Is there a target that will be read in a moment? What was granted may be there, and does not move."""
+        known = [self._state.target(target) for target in tenant.proven]
+        return any(
+            each.read_at is None and (each.trouble is None or each.trouble.failure is Failure.RETRY) for each in known
+        )
 
     def _settled(self, claim: Claim, tenant: _Tenant) -> bool:
         placed = self._state.placements.of(claim.key)
