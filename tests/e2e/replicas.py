@@ -24,14 +24,18 @@ class Replica:
 
     def __init__(self, sandbox: Sandbox, name: str) -> None:
         self._sandbox = sandbox
-        (self._port,) = free_ports(1)
+        self._port, metrics_port = free_ports(2)
         self._key = f"AKIAREPLICA{name.upper():0>9}"
         sandbox.ec2.set_credential(self._key, account=ACCOUNT)
         self.identity = identity("127.0.0.1", self._port)
         self.log = sandbox.directory / f"replica-{name}.log"
         self.frozen = False
         command = [sys.executable, "-m", "gatepass", "operator", "--kubeconfig", str(sandbox.operator_kubeconfig)]
-        changed = {"GATEPASS_HEALTH_PORT": str(self._port), "AWS_ACCESS_KEY_ID": self._key}
+        changed = {
+            "GATEPASS_HEALTH_PORT": str(self._port),
+            "GATEPASS_METRICS_PORT": str(metrics_port),
+            "AWS_ACCESS_KEY_ID": self._key,
+        }
         self._process = Process(f"replica {name}", command, self.log, {**sandbox.env, **changed})
 
     @property

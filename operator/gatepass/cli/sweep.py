@@ -44,8 +44,10 @@ def sweep(
     import asyncio
     import re
 
+    from gatepass import logs
     from gatepass.core.rules import OWNER
 
+    logs.configure("auto", "warning")
     if region and all_regions:
         _refuse("--region and --all-regions exclude each other")
     if expired and everything:
