@@ -3,12 +3,14 @@
 import asyncio
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient
 
-from gatepass.core.ports import Secrets
+from gatepass.core.ports import Clock, Secrets
+from gatepass.core.types.common import NEVER
 from gatepass.engine.engine import Engine, EngineSettings
 from gatepass.engine.store import Store
 from gatepass.engine.verifier import Confinement
@@ -23,9 +25,13 @@ from gatepass.manifests import requester_policies
 from gatepass.providers.aws_security_group import AwsSecurityGroups
 from gatepass.settings import Settings
 
+if TYPE_CHECKING:
+    from gatepass.audit.writer import Writer
+
 log = structlog.get_logger(__name__)
 
 _API_CONNECTIONS = 64
+_LAST_ENTRIES_SECONDS = 5.0
 
 
 async def connect(kubeconfig: Path | None) -> None:
@@ -56,6 +62,18 @@ async def run_operator(settings: Settings, kubeconfig: Path | None) -> None:
             await health.stop()
 
 
+def audit_writer(settings: Settings, clock: Clock) -> "Writer | None":
+    """The audit trail, where there is one; raises DatabaseUrlError."""
+    if settings.database_url is None or settings.audit_key_file is None:
+        return None
+    from gatepass.audit.trail import Trail  # SQLAlchemy takes 20 MB, which an installation without a trail saves
+    from gatepass.audit.writer import Writer
+
+    trail = Trail(settings.database_url.get_secret_value(), settings.audit_key_file)
+    kept = None if settings.audit_retention == NEVER else settings.audit_retention
+    return Writer(trail, clock.now, kept)
+
+
 async def run_drain(settings: Settings, kubeconfig: Path | None, seconds: float) -> bool:
     """End every session; False when rules may be left after `seconds`."""
     await connect(kubeconfig)
@@ -75,6 +93,7 @@ async def _serve(
     owner = settings.install_id or f"{await kube_system_uid(api)}/{settings.namespace}/{settings.release}"
     secrets: Secrets = cluster
     aws = AwsSecurityGroups(secrets)
+    writer = audit_writer(settings, clock)
     engine = Engine(
         EngineSettings(
             owner=owner,
@@ -82,11 +101,13 @@ async def _serve(
             resync_seconds=settings.resync_seconds,
             default_ttl=settings.default_ttl_after_ended,
             admission_unverified=settings.admission_unverified,
+            audit_required=settings.audit_required,
         ),
         Store(),
         {"aws": aws},
         cluster,
         clock,
+        writer,
     )
     clock.corrected = engine.clock_corrected
     listing = Listing(api, engine, settings.watch_namespaces)
@@ -110,6 +131,7 @@ async def _serve(
         asyncio.create_task(events.run()),
         asyncio.create_task(listing.repeat(settings.resync_seconds)),
         asyncio.create_task(stop.wait()),
+        *([asyncio.create_task(writer.run())] if writer else []),
     ]
     try:
         # Whatever ends first ends the rest: an operator that works in part is worse than one that is started again.
@@ -124,4 +146,6 @@ async def _serve(
         end_watching.set()
         await asyncio.gather(watcher, return_exceptions=True)
         aws.close()
+        if writer is not None:
+            await writer.close(_LAST_ENTRIES_SECONDS)
         log.info("stopped")

@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from gatepass.core.ports import Clock, Cluster, Provider
+from gatepass.core.ports import Audit, Clock, Cluster, Provider
 from gatepass.core.rules import Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.grants import Grants
+from gatepass.engine.journal import Journal
 from gatepass.engine.reconciler import Reconciler
 from gatepass.engine.resource_pass import ResourcePass
 from gatepass.engine.session_pass import SessionPass
@@ -23,13 +24,14 @@ from gatepass.engine.views import Views
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """`owner` is the install id that marks our rules."""
+    """`owner` is the install id that marks our rules; `audit_required` holds an open until its entry is durable."""
 
     owner: str
     confinement: Confinement
     resync_seconds: float
     default_ttl: timedelta
     admission_unverified: bool
+    audit_required: bool = False
 
 
 class Engine:
@@ -45,20 +47,25 @@ class Engine:
         providers: Mapping[str, Provider],
         cluster: Cluster,
         clock: Clock,
+        audit: Audit | None = None,
     ) -> None:
         self._settings = settings
         self.store = store
         self._state = state = State(store, settings.owner, started=clock.monotonic(), started_at=clock.now())
         grants = Grants(state)
         views = Views(state, grants)
+        self._journal = journal = Journal(audit, clock, required=settings.audit_required)
         self._verifier = Verifier(state, providers, cluster, clock, settings.confinement, self._verified)
-        self._reconciler = Reconciler(state, grants, providers, clock, self._reconciled, self._verifier.queue.add)
+        self._reconciler = Reconciler(
+            state, grants, providers, clock, journal, self._reconciled, self._verifier.queue.add
+        )
         self._sessions = SessionPass(
             state,
             grants,
             views,
             cluster,
             clock,
+            journal,
             settings.default_ttl,
             unverified=settings.admission_unverified,
             touch=self._reconciler.queue.add,
@@ -71,6 +78,7 @@ class Engine:
             for queue in (self._verifier.queue, self._reconciler.queue, self._sessions.queue, self._resources.queue):
                 tasks.create_task(queue.run())
             tasks.create_task(self._resync())
+            tasks.create_task(self._journal.run(self.store))
 
     async def _resync(self) -> None:
         """Look at everything at the start and then at every resync: drift makes no event.
@@ -117,6 +125,8 @@ class Engine:
         before = self.store.resources.get(resource.key)
         if not self.store.put_resource(resource):
             return
+        if before is None or _version(before) != _version(resource):
+            self._journal.resource_seen(resource)
         if before is not None and before.uid != resource.uid:
             self._forget_resource(before)
             before = None
@@ -130,6 +140,7 @@ class Engine:
         """A resource was deleted."""
         resource = self.store.remove_resource(key, uid)
         if resource is not None:
+            self._journal.resource_gone(resource)
             self._forget_resource(resource)
             self._touch_users(key)
 
@@ -187,6 +198,10 @@ class Engine:
         self._state.set_standing(resource.key, None)
         self._verifier.queue.forget(resource.key)
         self._resources.forget(resource)
+
+
+def _version(resource: ProtectedResource) -> tuple[str, int]:
+    return resource.uid, resource.metadata.generation
 
 
 def _decides(resource: ProtectedResource) -> tuple[int, bool, bool]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import structlog
 
+from gatepass.core.audit import EventType
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.placement import FAMILIES
 from gatepass.core.plan import Plan, Wanted, make_plan
@@ -25,6 +26,7 @@ from gatepass.core.rules import ObservedRule, Rule, Target
 from gatepass.core.types.common import Key
 from gatepass.engine.demand import Demands, Wishes
 from gatepass.engine.grants import Grants
+from gatepass.engine.journal import Journal
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
 from gatepass.engine.targets import TargetState
@@ -42,6 +44,7 @@ class Reconciler:
         grants: Grants,
         providers: Mapping[str, Provider],
         clock: Clock,
+        journal: Journal,
         report: Callable[[Target, Collection[str] | None], None],
         reverify: Callable[[Key], None],
     ) -> None:
@@ -50,6 +53,7 @@ class Reconciler:
         self._demands = Demands(state, grants)
         self._providers = providers
         self._clock = clock
+        self._journal = journal
         self._report = report
         self._reverify = reverify
         self.queue: Queue[Target] = Queue("target", self.reconcile, workers=32)
@@ -227,6 +231,7 @@ class Reconciler:
                 weight = (1, 0) if new.rule.family == FAMILIES[0] else (0, 1)
                 known.granted(ObservedRule(id_, new.rule, new.description, self._state.owner, weight), at)
                 known.refusals.pop(access, None)
+                self._journal.firewall(EventType.FIREWALL_RULE_WRITTEN, known.target, id_, new.rule, new.description)
                 return False
             case Duplicate():
                 if known.confirmed(new.rule):
@@ -264,6 +269,7 @@ class Reconciler:
             at = asyncio.get_running_loop().time()
             for id_, outcome in outcomes.items():
                 if isinstance(outcome, Revoked):
+                    self._tell_revoked(known, id_)
                     known.gone(id_, at)
                 elif isinstance(outcome, ProviderError):
                     self._failed(known, access, outcome)
@@ -273,6 +279,11 @@ class Reconciler:
                     self.queue.add(known.target)
                 return False
         return True
+
+    def _tell_revoked(self, known: TargetState, id_: str) -> None:
+        held = known.rules.get(id_)
+        rule, description = (held.rule, held.description) if held else ("", "")
+        self._journal.firewall(EventType.FIREWALL_RULE_REVOKED, known.target, id_, rule, description)
 
     def _someone_waits(self, target: Target) -> bool:
         resources = (self._state.store.resources.get(key) for key in self._state.tenants[target])
