@@ -24,6 +24,12 @@ def _needs(other: str) -> Callable[[object, ValidationInfo], object]:
     return check
 
 
+def _served(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("sqlite:///", "postgresql:", "postgresql+", "postgres:")):
+        raise ValueError("must begin with sqlite:/// or postgresql://")
+    return url
+
+
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
@@ -74,6 +80,7 @@ class Settings(BaseSettings):
     database_url: Annotated[
         SecretStr | None,
         Field(description="Where the audit trail is: sqlite:///FILE or postgresql://... Absent: no trail is kept."),
+        AfterValidator(lambda url: url if url is None else _served(url)),
         AfterValidator(_needs("audit_key_file")),
     ] = None
     audit_required: Annotated[

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gatepass.core.ports import ClusterError, GoneError
+from gatepass.core.ports import Audit, ClusterError, GoneError
 from gatepass.core.types.common import FINALIZER, REQUESTED_BY, Custom, Key, format_time
 from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester
@@ -138,6 +138,8 @@ class World:
         self.cluster = InMemoryCluster()
         self.firewalls = firewalls
         self.confinement: Mapping[str, tuple[str, ...]] = {"*": ("operator", "*")}
+        self.audit: Audit | None = None
+        self.audit_required = False
 
     @contextlib.asynccontextmanager
     async def running(self, resync: float = 600.0) -> AsyncIterator[Engine]:
@@ -149,11 +151,13 @@ class World:
                 resync_seconds=resync,
                 default_ttl=timedelta(hours=24),
                 admission_unverified=False,
+                audit_required=self.audit_required,
             ),
             Store(),
             {"aws": self.firewalls},
             self.cluster,
             LoopClock(),
+            self.audit,
         )
         for stored in list(self.cluster.objects.values()):
             show(engine, stored)

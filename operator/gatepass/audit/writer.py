@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import uuid4
 
 import structlog
@@ -15,6 +15,8 @@ from gatepass.audit.proof import BrokenError
 from gatepass.audit.trail import Trail
 from gatepass.core.audit import INSTALLATION, AuditEntry, EventType
 from gatepass.core.ports import AuditError
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +63,7 @@ class Writer:
         self._waiting: deque[_Waiting] = deque()
         self._lost: tuple[int, datetime, datetime] | None = None
         self._some = asyncio.Event()
+        self._under_way: set[asyncio.Task[Any]] = set()
         self._ready = False
         self._failing = False
 
@@ -98,11 +101,12 @@ class Writer:
 
     async def close(self, seconds: float) -> None:
         """Write what is left and that the writer ends, once `run` has been cancelled; gives up after `seconds`."""
-        self._line.append(self._told(EventType.AUDIT_STOPPED, writer=self._id))
         try:
             async with asyncio.timeout(seconds):
-                while self._line or self._waiting:
+                await asyncio.gather(*self._under_way, return_exceptions=True)
+                while self._line or self._waiting or self._lost:
                     await self._attempt()
+                await self._trail.append([self._told(EventType.AUDIT_STOPPED, writer=self._id)])
         except Exception as error:
             lost = len(self._line)
             log.error("audit entries are lost", entries=lost, error=_plain(error))  # noqa: TRY400 an outage, no defect
@@ -114,8 +118,7 @@ class Writer:
         while True:
             await self._some.wait()
             try:
-                async with asyncio.timeout(_ATTEMPT_SECONDS):
-                    await self._attempt()
+                await self._whole(self._attempt())
             except Exception as error:
                 # Whatever it is: it must not end the operator, which has doors to close.
                 if not self._failing:
@@ -131,6 +134,13 @@ class Writer:
                 pause = _FIRST_PAUSE
                 if not self._line and not self._waiting:
                     self._some.clear()
+
+    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Work that is not cut off in the middle of a transaction when the writer ends; bounded in time."""
+        task = asyncio.create_task(asyncio.wait_for(work, _ATTEMPT_SECONDS))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
 
     async def _attempt(self) -> None:
         """One transaction."""
@@ -183,18 +193,19 @@ class Writer:
         while True:
             await asyncio.sleep(self._housekeeping_seconds)
             try:
-                await self._prune()
-                point = await self._trail.checkpoint(self._now())
+                while await self._whole(self._prune()):
+                    pass
+                point = await self._whole(self._trail.checkpoint(self._now()))
                 log.info("audit checkpoint", checkpoint=checkpoint_line(point))
             except BrokenError as error:
                 log.error("the audit trail is broken, nothing is removed", error=str(error))  # noqa: TRY400 the same
             except Exception as error:
                 log.warning("no audit checkpoint", error=_plain(error))
 
-    async def _prune(self) -> None:
-        while self._retention is not None:
-            if not await self._trail.prune(self._now() - self._retention, self._now()):
-                return
+    async def _prune(self) -> int:
+        if self._retention is None:
+            return 0
+        return await self._trail.prune(self._now() - self._retention, self._now())
 
 
 def _plain(error: BaseException) -> str:

@@ -2,7 +2,7 @@
 
 import typer
 
-from gatepass.cli import crds, demo, iam_policy, manifests, operator, sandbox
+from gatepass.cli import audit, crds, demo, iam_policy, manifests, operator, sandbox
 
 app = typer.Typer(
     help="Opens cloud firewalls for CI jobs, for exactly as long as they need it.",
@@ -16,6 +16,7 @@ app.command()(crds.crds)
 app.command()(manifests.manifests)
 app.command()(iam_policy.iam_policy)
 app.command()(demo.demo)
+app.add_typer(audit.app, name="audit")
 app.add_typer(sandbox.app, name="sandbox")
 
 
