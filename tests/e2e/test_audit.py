@@ -54,9 +54,7 @@ def test_a_session_is_told_from_its_request_to_its_end(
     assert (verified.returncode, verified.stderr) == (0, "")
 
 
-def test_killed_in_the_middle_of_audit_writes(
-    tenant: Tenant, product: Product, sandbox: Sandbox, group: Group
-) -> None:
+def test_killed_in_the_middle_of_audit_writes(tenant: Tenant, product: Product, sandbox: Sandbox, group: Group) -> None:
     tenant.resource(group.id)
     many = 20
     for number in range(many):
@@ -81,9 +79,7 @@ def test_where_it_is_required_and_away_nothing_opens_and_everything_closes(
     tenant.resource(group.id)
     tenant.until_phase(tenant.session(name="early"), "Active")
     away = tmp_path / "later"
-    with product.with_settings(
-        GATEPASS_DATABASE_URL=f"sqlite:///{away}/audit.db", GATEPASS_AUDIT_REQUIRED="true"
-    ):
+    with product.with_settings(GATEPASS_DATABASE_URL=f"sqlite:///{away}/audit.db", GATEPASS_AUDIT_REQUIRED="true"):
         tenant.session(name="late", cidrs=("203.0.113.8/32",))
         late = tenant.until_phase("late", "Failed")
         assert late["status"]["resources"][0]["reason"] == "AuditUnavailable"
