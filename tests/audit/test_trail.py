@@ -126,6 +126,24 @@ async def test_entries_that_changed_places_are_found(trail: Trail, url: str) -> 
     assert broken.value.seq == 2
 
 
+@pytest.mark.parametrize("hidden", ["seq = 5", "seq IS NULL"])
+async def test_a_row_that_stands_beside_the_chain_is_found(
+    trail: Trail, url: str, monkeypatch: pytest.MonkeyPatch, hidden: str
+) -> None:
+    monkeypatch.setattr(trail_module, "_CHUNK", 5)
+    await trail.append([an_entry(number) for number in range(8)])
+    change(
+        url,
+        "ALTER TABLE gatepass_audit RENAME TO before",
+        "CREATE TABLE gatepass_audit AS SELECT * FROM before",  # without its keys
+        "INSERT INTO gatepass_audit SELECT * FROM before WHERE seq = 5",
+        *(["UPDATE gatepass_audit SET seq = NULL WHERE seq = 5"] if "NULL" in hidden else []),
+        *(["INSERT INTO gatepass_audit SELECT * FROM before WHERE seq = 5"] if "NULL" in hidden else []),
+    )
+    with pytest.raises(BrokenError):
+        await proven(trail)
+
+
 # the end
 
 

@@ -148,9 +148,8 @@ class Writer:
             await self._trail.migrate()
             self._ready = True
         self._tell_gap()
-        waiting = list(self._waiting)
+        waiting, first = self._first_to_serve()
         batch = list(islice(self._line, _BATCH))
-        first = [entry for each in waiting for entry in each.entries]
         kept_since = None if self._retention is None else self._now() - self._retention
         await self._trail.append([*first, *batch], not_before=kept_since)
         for _ in batch:
@@ -159,6 +158,17 @@ class Writer:
             self._waiting.popleft()
             if not each.done.done():
                 each.done.set_result(None)
+
+    def _first_to_serve(self) -> tuple[list[_Waiting], list[AuditEntry]]:
+        """Some who wait, and their entries: as many as one transaction takes well."""
+        waiting: list[_Waiting] = []
+        entries: list[AuditEntry] = []
+        for each in self._waiting:
+            waiting.append(each)
+            entries += each.entries
+            if len(entries) >= _BATCH:
+                break
+        return waiting, entries
 
     def _refuse_who_waits(self) -> None:
         while self._waiting:

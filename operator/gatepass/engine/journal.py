@@ -15,7 +15,7 @@ from gatepass.core.types.session import AccessSession, AccessSessionStatus
 from gatepass.engine.grants import requester_of
 from gatepass.engine.store import Store
 
-_AT_ONCE: Final = 50
+_AT_ONCE: Final = 500
 _AGAIN_SECONDS: Final = 2.0
 
 
@@ -65,10 +65,13 @@ class Journal:
         Then holds the openings that wait, until cancelled.
         """
         try:
-            sessions = list(store.sessions.values()) if self._audit is not None else []
-            for begin in range(0, len(sessions), _AT_ONCE):
-                some = sessions[begin : begin + _AT_ONCE]
-                await self._written_at_last([entry for each in some for entry in session_entries(each, each.status)])
+            entries: list[AuditEntry] = []
+            for session in list(store.sessions.values()) if self._audit is not None else ():
+                entries += session_entries(session, session.status)
+                if len(entries) >= _AT_ONCE:
+                    await self._written_at_last(entries)
+                    entries = []
+            await self._written_at_last(entries)
             await asyncio.Event().wait()
         finally:
             for opening in self._openings.values():
