@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench crds
+.PHONY: help setup demo test simulate check bench crds
 
 PYTHON ?= python3
 UV := .venv/bin/uv
@@ -19,6 +19,11 @@ demo: setup ## The main job, narrated, on a real API server and an EC2 emulator.
 
 test: setup ## Every test, on real parts.
 	.venv/bin/pytest
+
+SEEDS ?= 2000
+
+simulate: setup ## The engine under SEEDS simulated runs full of faults (2000), each replayable by its number.
+	PYTHONPATH=.:operator .venv/bin/python -m tests.simulation --seeds $(SEEDS)
 
 check: setup ## Format, lint, types, import layers, generated files.
 	.venv/bin/ruff format --check

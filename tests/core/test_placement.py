@@ -26,7 +26,7 @@ def test_the_first_group_fills_first() -> None:
 
 def test_all_or_none() -> None:
     rooms = {A: room(1), B: room(1)}
-    assert place(frozenset(map(rule, range(3))), [A, B], rooms, set()) == Shortage(3, 2, 4)
+    assert place(frozenset(map(rule, range(3))), [A, B], rooms, set()) == Shortage(3, 2, 120, 4)
     assert rooms[A].free[4] == 1
 
 
@@ -38,7 +38,7 @@ def test_a_rule_that_is_there_costs_nothing_and_stays_where_it_is() -> None:
 def test_families_have_room_of_their_own() -> None:
     rooms = {A: room(0, 1)}
     assert place(frozenset([rule(1, 6)]), [A], rooms, set()) == {rule(1, 6): A}
-    assert place(frozenset([rule(2, 6)]), [A], rooms, set()) == Shortage(1, 0, 6)
+    assert place(frozenset([rule(2, 6)]), [A], rooms, set()) == Shortage(1, 0, 60, 6)
 
 
 def test_nobody_slips_into_room_that_an_older_claim_waits_for() -> None:
@@ -49,13 +49,15 @@ def test_nobody_slips_into_room_that_an_older_claim_waits_for() -> None:
 
 def test_what_never_fits_holds_up_nobody() -> None:
     rooms, closed = {A: Room(set(), {4: 2, 6: 2}, limit=2)}, set[tuple[Target, int]]()
-    assert place(frozenset(map(rule, range(3))), [A], rooms, closed) == Shortage(3, 2, 4)
+    assert place(frozenset(map(rule, range(3))), [A], rooms, closed) == (shortage := Shortage(3, 2, 2, 4))
+    assert shortage.hopeless
     assert place(frozenset([rule(7)]), [A], rooms, closed) == {rule(7): A}
 
 
 def test_the_message_tells_the_numbers() -> None:
-    assert str(Shortage(3, 2, 4)) == "needs 3 rules, 2 free (IPv4)"
-    assert str(Shortage(1, 0, 6)) == "needs 1 rule, 0 free (IPv6)"
+    assert str(Shortage(3, 2, 60, 4)) == "needs 3 rules, 2 free (IPv4)"
+    assert str(Shortage(1, 0, 60, 6)) == "needs 1 rule, 0 free (IPv6)"
+    assert str(Shortage(70, 9, 60, 4)) == "needs 70 rules, and its firewalls take 60 at most (IPv4)"
 
 
 @given(

@@ -9,6 +9,7 @@ from gatepass.core.types.common import format_time
 from tests.core.builders import NOON, a_resource, a_session
 
 LABELLED = Surroundings(session_namespace_labels={"team": "payments"})
+OTHER = Surroundings(session_namespace_labels={"team": "web"})
 SELECTOR = {"from": "Selector", "selector": {"matchLabels": {"team": "payments"}}}
 EXPRESSIONS = {
     "from": "Selector",
@@ -42,7 +43,8 @@ EXPRESSIONS = {
         ({"namespace": "web"}, {}, LABELLED, "NamespaceNotAllowed", ("web", "Same")),
         ({"namespace": "web"}, {"allowedNamespaces": {"from": "All"}}, Surroundings(), None, ()),
         ({"namespace": "web"}, {"allowedNamespaces": SELECTOR}, LABELLED, None, ()),
-        ({"namespace": "web"}, {"allowedNamespaces": SELECTOR}, Surroundings(), "NamespaceNotAllowed", ("Selector",)),
+        ({"namespace": "web"}, {"allowedNamespaces": SELECTOR}, Surroundings(), "NamespaceNotSeen", ("web",)),
+        ({"namespace": "web"}, {"allowedNamespaces": SELECTOR}, OTHER, "NamespaceNotAllowed", ("Selector",)),
         ({"namespace": "web"}, {"allowedNamespaces": EXPRESSIONS}, LABELLED, None, ()),
         ({}, {}, Surroundings(resource_namespace_deleting=True), "NamespaceDeleting", ("ci",)),
     ],
@@ -78,6 +80,12 @@ def test_what_a_tightened_policy_takes_back(session: dict[str, Any], policy: dic
     taken = withdrawal(a_session(**session), a_resource(policy=policy), Surroundings())
     assert (taken is not None) == lost
     assert taken is None or taken.reason == WITHDRAWN
+
+
+def test_a_namespace_that_has_not_been_seen_takes_nothing_back() -> None:
+    selecting = a_resource(policy={"allowedNamespaces": SELECTOR})
+    assert withdrawal(a_session(namespace="web"), selecting, Surroundings()) is None
+    assert withdrawal(a_session(namespace="web"), selecting, OTHER) is not None
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,15 @@
 """Writes that wait for company, so that one call carries more of them."""
 
+import asyncio
+
 import pytest
 
 from gatepass.core.rules import Target
+from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.targets import TargetState
 from gatepass.providers.aws_pacing import Pacing
+from tests.engine.firewalls import SlowFirewalls
+from tests.engine.world import World
 
 GRANT = "AuthorizeSecurityGroupIngress"
 
@@ -15,16 +20,19 @@ def known() -> TargetState:
 
 
 def test_nobody_joins_where_nothing_waits(known: TargetState) -> None:
-    assert not known.joins(0.0)
+    assert not known.joined(0.0)
+    assert not known.goes_on(0.0, 0.0)
     assert not known.has_waited
 
 
 def test_a_wait_ends_when_nobody_has_come_for_a_while(known: TargetState) -> None:
     known.wait(10.0, longest=4.0, patience=0.5)
-    assert known.joins(10.3)
-    assert known.joins(10.7)
+    assert known.joined(10.3)
+    assert known.goes_on(10.3, came=10.3)
+    assert known.goes_on(10.8, came=10.7)
     assert known.resumes_at == 11.2
-    assert not known.joins(11.2)
+    assert not known.joined(11.2)
+    assert not known.goes_on(11.2, came=10.7)
     assert known.has_waited
     known.write()
     assert not known.has_waited
@@ -33,9 +41,17 @@ def test_a_wait_ends_when_nobody_has_come_for_a_while(known: TargetState) -> Non
 def test_a_wait_is_never_longer_than_it_may_be(known: TargetState) -> None:
     known.wait(10.0, longest=1.0, patience=0.5)
     for now in (10.2, 10.4, 10.6, 10.8, 10.99):
-        assert known.joins(now)
+        assert known.goes_on(now, came=now)
     assert known.resumes_at == 11.0
-    assert not known.joins(11.0)
+    assert not known.goes_on(11.0, came=11.0)
+
+
+def test_what_has_to_close_ends_the_wait(known: TargetState) -> None:
+    known.wait(10.0, longest=4.0, patience=0.5)
+    known.hurry()
+    assert not known.joined(10.1)
+    assert not known.goes_on(10.1, came=10.1)
+    assert known.has_waited
 
 
 @pytest.mark.parametrize(("calls", "patience"), [(0, 0.4), (25, 0.4), (30, 1.4), (45, 4.4)])
@@ -46,3 +62,26 @@ def test_patience_grows_as_tokens_get_scarce(calls: int, patience: float) -> Non
     for _ in range(calls):
         pacing.bucket(GRANT).take(0.0)
     assert pacing.patience(0.0) == pytest.approx(patience)
+
+
+@pytest.mark.looptime
+@pytest.mark.asyncio
+async def test_grants_wait_for_company_and_revocations_do_not(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        first = world.session("first", cidrs=("203.0.113.1/32",))
+        await asyncio.sleep(1)
+        cloud.delay = lambda _target: 4.0  # type: ignore[method-assign]
+        cloud.patience = lambda _target: 3.0  # type: ignore[method-assign]
+        second = world.session("second", cidrs=("203.0.113.2/32",))
+        await asyncio.sleep(1)
+        assert (world.status(second).phase, len(cloud.rules(group))) == (None, 1)
+        world.edit(AccessSession, first.key, stop=True)
+        await asyncio.sleep(0.1)
+        assert [world.status(session).phase for session in (first, second)] == [Phase.CANCELLED, Phase.ACTIVE]
+        world.session("third", cidrs=("203.0.113.3/32",))
+        await asyncio.sleep(1)
+        assert len(cloud.rules(group)) == 1
+        await asyncio.sleep(3)
+        assert len(cloud.rules(group)) == 2

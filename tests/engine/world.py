@@ -2,11 +2,12 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gatepass.core.ports import Audit, ClusterError, GoneError
+from gatepass.core.ports import Audit, ClusterError, ConflictError, GoneError
 from gatepass.core.types.common import FINALIZER, REQUESTED_BY, Custom, Key, format_time
 from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester
@@ -82,12 +83,24 @@ class InMemoryCluster:
             raise GoneError(str(about.key))
         return current
 
+    def _check_version(self, about: Custom, current: Custom) -> None:
+        if current.metadata.resource_version != about.metadata.resource_version:
+            raise ConflictError(f"{about.key}: the object has been modified")
+
+    def _put_status(self, about: Custom, status: AccessSessionStatus | ProtectedResourceStatus) -> Any:
+        """As JSON, so that what does not come back from it as it went in shows."""
+        current = self._check("status", about)
+        written = json.loads(json.dumps({**current.to_json(), "status": status.to_json()}))
+        return self.put(type(current).model_validate(written))
+
     async def hold(self, held: Custom) -> None:
         current = self._check("hold", held)
+        self._check_version(held, current)
         self.put(current, finalizers=(*current.metadata.finalizers, FINALIZER))
 
     async def release(self, held: Custom) -> None:
         current = self._check("release", held)
+        self._check_version(held, current)
         left = tuple(name for name in current.metadata.finalizers if name != FINALIZER)
         if current.deleting and not left:
             self._remove(current)
@@ -96,12 +109,12 @@ class InMemoryCluster:
 
     async def write_session_status(self, session: AccessSession, status: AccessSessionStatus) -> AccessSession:
         assert_session_conditions(status)
-        return self.put(self._check("status", session).model_copy(update={"status": status}))
+        return self._put_status(session, status)
 
     async def write_resource_status(
         self, resource: ProtectedResource, status: ProtectedResourceStatus
     ) -> ProtectedResource:
-        return self.put(self._check("status", resource).model_copy(update={"status": status}))
+        return self._put_status(resource, status)
 
     async def delete_session(self, session: AccessSession) -> None:
         self._check("delete", session)

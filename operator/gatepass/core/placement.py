@@ -25,13 +25,21 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """Why a claim waits: rules of a family that it needs, and how many there is room for."""
+    """Why a claim waits: rules of a family that it needs, how many there is room for, and how many there ever is."""
 
     needs: int
     free: int
+    limit: int
     family: int
 
+    @property
+    def hopeless(self) -> bool:
+        """Would it not fit if nobody else were there?"""
+        return self.needs > self.limit
+
     def __str__(self) -> str:
+        if self.hopeless:
+            return f"needs {self.needs} rules, and its firewalls take {self.limit} at most (IPv{self.family})"
         return f"needs {self.needs} {'rule' if self.needs == 1 else 'rules'}, {self.free} free (IPv{self.family})"
 
 
@@ -56,9 +64,10 @@ def place(
         needs = sum(1 for rule in missing if rule.family == family)
         free = sum(max(rooms[target].free[family], 0) for target in targets if (target, family) not in closed)
         if needs > free:
-            if needs <= sum(rooms[target].limit for target in targets):
+            shortage = Shortage(needs, free, sum(rooms[target].limit for target in targets), family)
+            if not shortage.hopeless:
                 closed.update((target, family) for target in targets)
-            return Shortage(needs, free, family)
+            return shortage
     for rule in sorted(missing):
         target = next(
             target for target in targets if rooms[target].free[rule.family] > 0 and (target, rule.family) not in closed

@@ -59,31 +59,27 @@ def make_plan(
     observed: Iterable[ObservedRule],
     owner: str,
     known: Collection[str],
-    gone: Collection[str],
 ) -> Plan:
     """Compare by identity; the marks decide what may be touched.
 
-    `known` are ids that status records as ours; `gone` those of them whose sessions have ended: they are revoked
-    although no read shows them, since reads lag.
+    `known` are ids that status records as ours.
 
     | wanted | there | whose       | marks                  | do                    |
     |--------|-------|-------------|------------------------|-----------------------|
     | yes    | no    |             |                        | grant                 |
     | yes    | yes   | ours        | right                  | nothing               |
-    | yes    | yes   | ours        | ends too early, static | relabel               |
+    | yes    | yes   | ours        | ends too early         | relabel               |
+    | yes    | yes   | ours        | another's static label | relabel               |
     | yes    | yes   | ours by id  | one or both missing    | retag, relabel        |
     | yes    | yes   | not ours    |                        | nothing (foreign)     |
     | no     | yes   | ours        |                        | revoke                |
-    | no     | no    | ours by id  | its session has ended  | revoke                |
     | no     | yes   | not ours    | none, or another's     | nothing               |
     | any    | yes   | not ours    | one of the two is ours | nothing, and report   |
     """
     by_rule = {entry.rule: entry for entry in wanted}
     revokes, retags, relabels, conflicts = [], [], {}, []
-    seen: set[str] = set()
     there: set[Rule] = set()
     for entry in observed:
-        seen.add(entry.id)
         want = None if entry.rule is None else by_rule.get(entry.rule)
         if entry.rule is not None:
             there.add(entry.rule)
@@ -99,7 +95,7 @@ def make_plan(
             conflicts.append(entry)
     return Plan(
         grants=tuple(sorted((w for rule, w in by_rule.items() if rule not in there), key=lambda w: w.rule)),
-        revokes=tuple(sorted({*revokes, *(id_ for id_ in gone if id_ not in seen)})),
+        revokes=tuple(sorted(revokes)),
         relabels=relabels,
         retags=tuple(sorted(retags)),
         conflicts=tuple(conflicts),
@@ -109,8 +105,8 @@ def make_plan(
 def _new_description(want: Wanted, description: str) -> str | None:
     """The label to set, or None: `until` moves later and never earlier, and what is right already is left alone."""
     mark = parse_mark(description)
-    if mark is not None and mark.static == (want.until is None):
-        if want.until is None or mark.until is None or mark.until >= want.until.replace(microsecond=0):
-            return None
-        return str(Mark(mark.resource, want.until, mark.note))
-    return str(want.mark)
+    if want.until is None or mark is None or mark.until is None:
+        return None if description == str(want.mark) else str(want.mark)
+    if mark.until >= want.until.replace(microsecond=0):
+        return None
+    return str(Mark(mark.resource, want.until, mark.note))

@@ -2,7 +2,7 @@
 
 import ipaddress
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from gatepass.core.rules import canonical_cidr
@@ -11,6 +11,8 @@ from gatepass.core.types.resource import From, ProtectedResource
 from gatepass.core.types.session import AccessSession
 
 WITHDRAWN: Final = "PolicyWithdrawn"
+NOT_FOUND: Final = "ResourceNotFound"
+NOT_SEEN: Final = "NamespaceNotSeen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +25,9 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the checks need beside the two objects."""
+    """What the checks need beside the two objects; labels that are None belong to a namespace not seen yet."""
 
-    session_namespace_labels: Mapping[str, str] = field(default_factory=dict)
+    session_namespace_labels: Mapping[str, str] | None = None
     resource_namespace_deleting: bool = False
 
 
@@ -80,7 +82,8 @@ def _namespace_allowed(session: AccessSession, resource: ProtectedResource, arou
         case From.SAME:
             ok = here == there
         case From.SELECTOR:
-            ok = allowed.selector is not None and allowed.selector.matches(around.session_namespace_labels)
+            labels = around.session_namespace_labels
+            ok = labels is None or (allowed.selector is not None and allowed.selector.matches(labels))
     if ok:
         return None
     return Refusal(
@@ -88,6 +91,13 @@ def _namespace_allowed(session: AccessSession, resource: ProtectedResource, arou
         f"sessions of namespace {here} may not use ProtectedResource {resource.key}: "
         f"its policy.allowedNamespaces is from: {allowed.from_}",
     )
+
+
+def _namespace_seen(session: AccessSession, resource: ProtectedResource, around: Surroundings) -> Refusal | None:
+    selects = resource.spec.policy.allowed_namespaces.from_ is From.SELECTOR
+    if not selects or around.session_namespace_labels is not None:
+        return None
+    return Refusal(NOT_SEEN, f"the labels of namespace {session.metadata.namespace} are not known yet")
 
 
 def _narrow_enough(session: AccessSession, resource: ProtectedResource, _around: Surroundings) -> Refusal | None:
@@ -150,7 +160,7 @@ def _resource_stays(_session: AccessSession, resource: ProtectedResource, _aroun
 
 # Those that bind as long as the session lives, and those that bind new sessions only.
 LASTING: Final[tuple[Check, ...]] = (_well_formed, _namespace_allowed, _narrow_enough, _public, _namespace_stays)
-AT_FIRST: Final[tuple[Check, ...]] = (_short_enough, _reason_given, _resource_stays)
+AT_FIRST: Final[tuple[Check, ...]] = (_namespace_seen, _short_enough, _reason_given, _resource_stays)
 
 
 def refusal(session: AccessSession, resource: ProtectedResource, around: Surroundings) -> Refusal | None:

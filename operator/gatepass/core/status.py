@@ -108,7 +108,7 @@ def _entry(
 ) -> SessionResourceStatus:
     before = session.resource_status(view.key)
     if view.unread and before is not None:
-        return before
+        return before if end is None else before.model_copy(update={"state": ResourceState.REMOVING})
     state, reason, message = _state(view, before, end, refresh_places=refresh_places)
     return SessionResourceStatus(
         name=view.key.name,

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from gatepass.core.desired import Claim, wanted
-from gatepass.core.placement import Room, place
+from gatepass.core.desired import Claim, ClaimKey, wanted
+from gatepass.core.placement import Room, Shortage, place
 from gatepass.core.plan import Wanted
 from gatepass.core.ports import Access
 from gatepass.core.rules import Rule, Target, parse_mark
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.engine.grants import Grants
-from gatepass.engine.state import Standing, State
+from gatepass.engine.state import Standing, State, Wait
 from gatepass.engine.views import rule_of
 
 Wishes = Mapping[Rule, tuple[Wanted, Sequence[Access]]]
@@ -22,12 +22,15 @@ class Demand:
     """The rules wanted in a target, each with the credentials that may write it; none may where it is only kept.
 
     `decided` is False while somebody who names the target has not been heard, so that nothing may be revoked yet.
-    `displaced` are other targets that have been given something to do.
+    `displaced` are other targets that have been given something to do. `newcomers` are the claims that have not had
+    a missing rule before; `resumes_at` is when the first of those that were refused here tries again.
     """
 
     rules: Wishes
     decided: bool
     displaced: frozenset[Target]
+    newcomers: Mapping[Rule, Sequence[ClaimKey]]
+    resumes_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,17 @@ class _Tenant:
     def proves(self, target: Target) -> bool:
         return self.standing is not None and self.standing.proves(target)
 
+    def found(self, target: Target) -> bool:
+        """Has it ever shown that its credentials find this target?"""
+        status = self.resource.status
+        return status.account == target.account and any(
+            entry.id == target.id and entry.name is not None for entry in status.targets
+        )
+
+    @property
+    def everywhere(self) -> list[Target]:
+        return self.standing.everywhere() if self.standing is not None else []
+
     @property
     def proven(self) -> set[Target]:
         return set(self.standing.usable()) if self.standing is not None else set()
@@ -58,18 +72,29 @@ class Demands:
         self._state = state
         self._grants = grants
 
-    def at(self, target: Target, now: datetime) -> Demand:
-        """What the target should hold now."""
+    def at(self, target: Target, now: datetime, second: float) -> Demand:
+        """What the target should hold now; `second` is the event loop's."""
         tenants = list(self._tenants(target, now))
         self._prune(target, tenants)
-        displaced = self._place(target, tenants)
+        self._adopt(target, tenants)
+        displaced = self._place(target, tenants, second)
         holding = self._state.target(target).holding()
         rules: dict[Rule, tuple[Wanted, Sequence[Access]]] = {}
+        newcomers: dict[Rule, list[ClaimKey]] = {}
         for rule, users in self._users(target, tenants).items():
-            writers = [tenant.standing.access for _, tenant in users if tenant.standing and tenant.proves(target)]
+            writers = [tenant.standing.access for _, tenant in users if tenant.standing and target in tenant.proven]
             if rule in holding or (writers and any(self._placed(claim, rule) == target for claim, _ in users)):
                 rules[rule] = wanted(rule, [claim for claim, _ in users]), list(dict.fromkeys(writers))
-        return Demand(rules, self._decided(tenants), displaced - {target})
+            if rule not in holding:
+                newcomers[rule] = [claim.key for claim, _ in users if claim.until is not None and not claim.granted]
+        parked = (self._state.parked.get(claim.key) for tenant in tenants for claim in tenant.claims)
+        return Demand(
+            rules,
+            self._decided(tenants),
+            displaced - {target},
+            newcomers,
+            min((entry.until for entry in parked if entry is not None and entry.until > second), default=None),
+        )
 
     def _tenants(self, target: Target, now: datetime) -> Iterator[_Tenant]:
         """Whoever may have a claim: also those whose credentials have not been verified, or cannot be now."""
@@ -108,6 +133,19 @@ class Demands:
         for key in placed - claimed:
             self._state.release(key)
 
+    def _adopt(self, target: Target, tenants: Sequence[_Tenant]) -> None:
+        """What was granted here before, and cannot be placed anew now, keeps the place that it has."""
+        holding = self._state.target(target).holding()
+        for tenant in tenants:
+            if target in tenant.usable:
+                continue
+            for claim in tenant.claims:
+                placed = self._state.placements.of(claim.key)
+                here = [rule for rule in claim.rules - placed.keys() if rule in holding]
+                kept = {rule: target for rule in here if self._had(target, tenant, claim, rule)}
+                if kept:
+                    self._state.placements.put(claim.key, {**placed, **kept})
+
     # who wants what
 
     def _users(self, target: Target, tenants: Sequence[_Tenant]) -> dict[Rule, list[tuple[Claim, _Tenant]]]:
@@ -137,19 +175,19 @@ class Demands:
         if claim.until is None:
             held = self._state.target(target).holding().get(rule)
             mark = parse_mark(held.description) if held is not None else None
-            return mark is not None and mark.static and mark.resource == claim.resource
+            return mark is not None and mark.static and (mark.resource == claim.resource or tenant.found(target))
         return claim.granted and (tenant.proves(target) or (claim.key.holder, rule) in tenant.recorded)
 
     # where
 
-    def _place(self, target: Target, tenants: Sequence[_Tenant]) -> frozenset[Target]:
+    def _place(self, target: Target, tenants: Sequence[_Tenant], second: float) -> frozenset[Target]:
         """Place what is not placed yet, the oldest first; answers the targets that got something."""
         unplaced = [
             (claim, tenant)
             for tenant in tenants
             if target in tenant.usable and all(self._state.target(t).read_at is not None for t in tenant.usable)
             for claim in tenant.claims
-            if not self._settled(claim, tenant)
+            if not self._settled(claim, tenant) and not self._parked(claim, second)
         ]
         rooms = {other: self._room(other, tenants) for _, tenant in unplaced for other in tenant.usable}
         closed: set[tuple[Target, int]] = set()
@@ -161,7 +199,12 @@ class Demands:
 
     def _settled(self, claim: Claim, tenant: _Tenant) -> bool:
         placed = self._state.placements.of(claim.key)
-        return claim.rules == placed.keys() and tenant.proven.issuperset(placed.values())
+        good = tenant.proven if claim.granted else set(tenant.usable)
+        return claim.rules == placed.keys() and good.issuperset(placed.values())
+
+    def _parked(self, claim: Claim, second: float) -> bool:
+        parked = self._state.parked.get(claim.key)
+        return parked is not None and second < parked.until
 
     def _room(self, target: Target, tenants: Sequence[_Tenant]) -> Room:
         quotas = [tenant.standing.quota(target) for tenant in tenants if tenant.standing and target in tenant.usable]
@@ -183,10 +226,13 @@ class Demands:
             return set(found.values())
         before = self._state.placements.of(key)
         # What it has already it keeps: a claim that grows must not lose its place.
-        kept = {rule: at for rule, at in before.items() if rule in claim.rules and at in tenant.proven}
+        kept = {rule: at for rule, at in before.items() if rule in claim.rules and at in tenant.everywhere}
         self._state.placements.put(key, kept)
+        if isinstance(found, Shortage) and found.hopeless:
+            self._state.waiting[key] = Wait(str(found), hopeless=True)
+            return set()
         place_in_line = ahead[key.resource] = ahead.get(key.resource, 0) + 1
-        self._state.waiting[key] = f"place {place_in_line}: {found}"
+        self._state.waiting[key] = Wait(f"place {place_in_line}: {found}")
         return set()
 
     def _over_ceiling(self, claim: Claim, tenant: _Tenant) -> str | None:

@@ -70,7 +70,7 @@ class Engine:
             unverified=settings.admission_unverified,
             touch=self._reconciler.queue.add,
         )
-        self._resources = ResourcePass(state, views, cluster, clock)
+        self._resources = ResourcePass(state, views, cluster, clock, self.resource_seen)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -90,6 +90,7 @@ class Engine:
             [min(soon, self._settings.resync_seconds)], itertools.repeat(self._settings.resync_seconds)
         )
         for pause in pauses:
+            self._state.parked.clear()
             for key in list(self.store.resources):
                 self._verifier.queue.add(key)
             for target, known in self._state.targets.items():
@@ -131,6 +132,7 @@ class Engine:
             self._forget_resource(before)
             before = None
         if before is None or _decides(before) != _decides(resource):
+            self._state.unpark(resource.uid)
             self._verifier.queue.add(resource.key)
             self._touch_targets(resource.key)
             self._touch_users(resource.key)
@@ -161,6 +163,8 @@ class Engine:
         after = self._state.standings.get(key)
         if before is None or after is None or not before.says_the_same_as(after):
             # Only then: a target whose calls fail is verified again, and must not lose its backoff by that.
+            if (resource := self.store.resources.get(key)) is not None:
+                self._state.unpark(resource.uid)
             for target in {*(before.everywhere() if before else ()), *(after.everywhere() if after else ())}:
                 self._reconciler.queue.add(target)
         self._touch_users(key)

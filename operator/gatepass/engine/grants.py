@@ -2,18 +2,22 @@
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import Final
 
 from pydantic import ValidationError
 
 from gatepass.core import lifecycle
 from gatepass.core.desired import Claim, session_claim, static_claims
-from gatepass.core.policy import WITHDRAWN, Refusal, Surroundings, refusal, withdrawal
+from gatepass.core.policy import NOT_FOUND, NOT_SEEN, WITHDRAWN, Refusal, Surroundings, refusal, withdrawal
 from gatepass.core.types.common import MAX_RULES_PER_SESSION, REQUESTED_BY, Key, format_duration
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, EndedReason, Requester, SessionResourceStatus
 from gatepass.engine.state import State
+
+_NEWS_LAG: Final = timedelta(seconds=3)
+"""How much older than other news the news of one kind may be; creation is told in whole seconds."""
 
 
 def requester_of(session: AccessSession) -> Requester | None:
@@ -60,15 +64,22 @@ class Grants:
         found = lifecycle.end(session, now, self.deadline(session), withdrawn=self._withdrawn(session, now))
         if found is not None and found.latched:
             self._state.closed[session.uid] = found
-        elif session.uid in self._state.closed:
+            return found
+        if session.uid in self._state.closed:
             return self._state.closed[session.uid]
-        elif lifecycle.closed(found) and found is not None:
-            self._state.closed[session.uid] = found
-        return found
+        if found is None:
+            self._state.ending.pop(session.uid, None)
+            return None
+        # The answer to the write of an end may be lost: what is written again is the same end.
+        first = self._state.ending.setdefault(session.uid, found)
+        if lifecycle.closed(found):
+            self._state.closed[session.uid] = first
+        return first
 
     def closed(self, session: AccessSession, now: datetime) -> bool:
         """May its rules go?"""
-        return lifecycle.closed(self.end(session, now))
+        end = self.end(session, now)
+        return end is not None and (end.latched or session.uid in self._state.closed)
 
     def _withdrawn(self, session: AccessSession, now: datetime) -> bool:
         keys = session.resource_keys()
@@ -82,13 +93,21 @@ class Grants:
         before = session.resource_status(key)
         granted = was_granted(before)
         if resource is None:
-            return Refusal("ResourceNotFound", f"ProtectedResource {key} does not exist")
+            return Refusal(NOT_FOUND, f"ProtectedResource {key} does not exist")
         if granted and before is not None and before.uid not in (None, resource.uid):
             return Refusal("ResourceReplaced", f"ProtectedResource {key} is another one than this session was granted")
         refused = self._by_policy(session, resource, granted=granted)
         if granted:
             return refused or self._outlasted(session, resource, now)
         return refused or self._too_many(session) or self._state.admitted.get((session.uid, key))
+
+    def unseen(self, session: AccessSession, now: datetime) -> datetime | None:
+        """Until when to wait for news of what the session names: events of several kinds come in any order."""
+        until = session.metadata.creation_timestamp + _NEWS_LAG
+        if now >= until:
+            return None
+        refusals = (self.refusal(session, key, now) for key in session.resource_keys())
+        return until if any(found and found.reason in (NOT_FOUND, NOT_SEEN) for found in refusals) else None
 
     def _by_policy(self, session: AccessSession, resource: ProtectedResource, *, granted: bool) -> Refusal | None:
         """What policy says, asked again only when one of the objects, or what is around them, has changed."""
@@ -106,7 +125,7 @@ class Grants:
         here = namespaces.get(session.metadata.namespace)
         there = namespaces.get(resource.metadata.namespace)
         return Surroundings(
-            session_namespace_labels=here.labels if here else {},
+            session_namespace_labels=here.labels if here else None,
             resource_namespace_deleting=there.deleting if there else False,
         )
 
@@ -131,8 +150,9 @@ class Grants:
         if self.closed(session, now) or self.refusal(session, key, now) is not None:
             return None
         granted = was_granted(session.resource_status(key))
-        if not granted and not (resource.held and session.held and (session.uid, key) in self._state.admitted):
-            return None
+        admitted = resource.held and session.held and (session.uid, key) in self._state.admitted
+        if not granted and (not admitted or self.end(session, now) is not None):
+            return None  # what has not begun does not begin any more, written down or not
         until = min(self.deadline(session)[0], session.started_at + resource.spec.policy.max_duration)
         asked = (session.metadata.generation, resource.metadata.generation, until, granted)
         known = self._claims.get((session.uid, resource.uid))

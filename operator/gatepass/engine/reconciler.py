@@ -1,12 +1,15 @@
 """One pass over one firewall object: observe, desired, plan, apply, report. The only caller of a provider's writes."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import Final
 
 import structlog
 
 from gatepass.core.audit import EventType
+from gatepass.core.desired import ClaimKey
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.placement import FAMILIES
 from gatepass.core.plan import Plan, Wanted, make_plan
@@ -22,9 +25,9 @@ from gatepass.core.ports import (
     Revoked,
     Unknown,
 )
-from gatepass.core.rules import ObservedRule, Rule, Target
+from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.core.types.common import Key
-from gatepass.engine.demand import Demands, Wishes
+from gatepass.engine.demand import Demand, Demands, Wishes
 from gatepass.engine.grants import Grants
 from gatepass.engine.journal import Journal
 from gatepass.engine.queue import Queue
@@ -33,6 +36,9 @@ from gatepass.engine.targets import TargetState
 from gatepass.engine.views import rule_of
 
 log = structlog.get_logger(__name__)
+
+FOREIGN_END_SECONDS: Final = 5.0
+"""How long another installation may take to close its rule after the end that is written on it."""
 
 
 class Reconciler:
@@ -56,47 +62,67 @@ class Reconciler:
         self._journal = journal
         self._report = report
         self._reverify = reverify
+        self._came: defaultdict[tuple[str, str], float] = defaultdict(lambda: float("-inf"))
         self.queue: Queue[Target] = Queue("target", self.reconcile, workers=32)
 
     async def reconcile(self, target: Target) -> None:
         """One pass. A failure is kept in the target's state, reported, and tried again with backoff."""
         known = self._state.target(target)
         now = asyncio.get_running_loop().time()
-        if known.joins(now):
+        neighbours = target.account, target.region
+        if known.joined(now):
+            self._came[neighbours] = now
+        if known.goes_on(now, self._came[neighbours]):
             self.queue.add(target, known.resumes_at - now)
             return
         accesses = self._accesses(target)
         if not accesses:
             return  # verification has to succeed first, and comes back here when it does
-        read = known.stale
+        read = known.stale = known.stale or now >= known.look_again_at
         if read and not await self._observe(known, accesses):
             return
-        demand = self._demands.at(target, self._clock.now())
+        demand = self._demands.at(target, self._clock.now(), now)
         for other in demand.displaced:
             self.queue.add(other)
         desired = demand.rules
         plan = self._plan(known, desired)
         if not demand.decided:
             plan = replace(plan, revokes=())  # somebody may still want them, and comes back here once that is known
-        if plan.writes and not known.has_waited:
+        if plan.writes and not plan.revokes and not known.has_waited:
             provider = self._providers[target.provider]
             delay = provider.delay(target)
             if delay > 0:
                 known.wait(now, delay, provider.patience(target))
+                self._came[neighbours] = now
                 self.queue.add(target, known.resumes_at - now)
                 return
         known.write()
         known.conflicts = plan.conflicts
+        self._await_foreign_ends(known, desired, now)
         holders = self._holders(target, plan)
-        if not plan.writes:
+        if demand.resumes_at is not None:
+            self.queue.add(target, demand.resumes_at - now)
+        elif not plan.writes:
             known.refusals.clear()  # of calls that nobody needs any more
-        again = await self._apply(known, plan, desired, accesses)
+        again = await self._apply(known, plan, demand, accesses)
         if again or known.any_unsettled:
             known.stale = known.stale or known.any_unsettled
             self.queue.retry(target)
         else:
             self.queue.succeeded(target)
         self._report(target, None if read or again or not plan.only_grants else holders)
+
+    def _await_foreign_ends(self, known: TargetState, desired: Iterable[Rule], now: float) -> None:
+        """Look again when another installation's rule that stands for one of ours should be gone, to put our own."""
+        held = (known.holding().get(rule) for rule in desired)
+        marks = (parse_mark(rule.description) for rule in held if rule and rule.owner != self._state.owner)
+        present = self._clock.now()
+        ends = (mark.until for mark in marks if mark is not None and mark.until is not None)
+        left = [(end - present).total_seconds() + FOREIGN_END_SECONDS for end in ends]
+        ahead = min((seconds for seconds in left if seconds > 0), default=None)
+        known.look_again_at = float("inf") if ahead is None else now + ahead
+        if ahead is not None:
+            self.queue.add(known.target, ahead)
 
     def _holders(self, target: Target, plan: Plan) -> set[str]:
         """Whom the grants of a plan are for."""
@@ -124,6 +150,8 @@ class Reconciler:
             else:
                 known.refusals.pop(access, None)
                 known.read(observed, started)
+                if started < self._state.reads_settle_at:
+                    known.suppose(self._recorded(known.target))
                 if first:
                     self._wake_neighbours(known.target)
                 return True
@@ -144,31 +172,21 @@ class Reconciler:
     # plan
 
     def _plan(self, known: TargetState, desired: Wishes) -> Plan:
-        ours, gone = self._recorded(known, desired)
         return make_plan(
-            (want for want, _ in desired.values()), known.shown(desired), self._state.owner, known=ours, gone=gone
+            (want for want, _ in desired.values()),
+            known.shown(desired),
+            self._state.owner,
+            known={rule.id for rule in self._recorded(known.target)},
         )
 
-    def _recorded(self, known: TargetState, desired: Iterable[Rule]) -> tuple[set[str], set[str]]:
-        """Ids that sessions record as made by us in this target, and those of them that nobody needs any more."""
-        now = self._clock.now()
-        wanted_now = set(desired)
-        ours: set[str] = set()
-        gone: set[str] = set()
-        for key in self._state.tenants[known.target]:
+    def _recorded(self, target: Target) -> Iterator[ObservedRule]:
+        """The rules that sessions record as made by us in this target."""
+        for key in self._state.tenants[target]:
             for session in self._state.store.sessions_of(key):
                 entry = session.resource_status(key)
                 for record in entry.rules if entry else ():
-                    if record.foreign or record.target != known.target.id or record.removed_at is not None:
-                        continue
-                    ours.add(record.id)
-                    if (
-                        rule_of(record) not in wanted_now
-                        and record.id not in known.revoked
-                        and self._grants.closed(session, now)
-                    ):
-                        gone.add(record.id)
-        return ours, gone
+                    if not record.foreign and record.target == target.id and record.removed_at is None:
+                        yield _observed(rule_of(record), record.id, "", self._state.owner)
 
     # apply
 
@@ -176,23 +194,23 @@ class Reconciler:
         self,
         known: TargetState,
         plan: Plan,
-        desired: Wishes,
+        demand: Demand,
         accesses: list[Access],
     ) -> bool:
         """Grant before revoke, but revoke first where there is no room. Answers whether to try again."""
         if self._crowded(known, plan):
             again = await self._revoke(known, plan.revokes, accesses)
-            return await self._grant(known, plan.grants, desired) or again
-        again = await self._grant(known, plan.grants, desired)
-        again = await self._revoke(known, plan.revokes, accesses) or again
+            again = await self._grant(known, plan.grants, demand) or again
+        else:
+            again = await self._grant(known, plan.grants, demand)
+            again = await self._revoke(known, plan.revokes, accesses) or again
         return await self._repair(known, plan, accesses) or again
 
     def _crowded(self, known: TargetState, plan: Plan) -> bool:
         if not plan.revokes:
             return False
-        quota = min(
-            (self._state.standings[key].quota(known.target) for key in self._state.tenants[known.target]), default=0
-        )
+        quotas = (self._state.standings[key].quota(known.target) for key in self._state.tenants[known.target])
+        quota = min((quota for quota in quotas if quota), default=0)
         return any(
             known.used(family) + sum(want.rule.family == family for want in plan.grants) > known.limit(family, quota)
             for family in FAMILIES
@@ -202,34 +220,49 @@ class Reconciler:
         self,
         known: TargetState,
         grants: Iterable[Wanted],
-        desired: Wishes,
+        demand: Demand,
     ) -> bool:
         """Put rules with the credentials of a resource that wants them: nobody's rights are lent to others."""
         batches: dict[Access, list[NewRule]] = {}
+        placed = self._state.placements.at(known.target)
         for want in grants:
-            _, writers = desired[want.rule]
-            if writers:
+            _, writers = demand.rules[want.rule]
+            if writers and placed.get(want.rule):  # a revocation before may have taken its time
                 access = min(writers, key=lambda access: access in known.refusals)
                 batches.setdefault(access, []).append(NewRule(want.rule, str(want.mark)))
         provider = self._providers[known.target.provider]
         again = False
         for access, rules in batches.items():
+            known.granting.update(new.rule for new in rules)
             try:
                 outcomes = await provider.grant(access, known.target, rules, self._state.owner)
             except ProviderError as error:
                 outcomes = {new.rule: error for new in rules}
             except UnknownOutcomeError:
                 outcomes = {new.rule: Unknown() for new in rules}
+            finally:
+                known.granting.difference_update(new.rule for new in rules)
             for new in rules:
-                again = self._granted(known, access, new, outcomes[new.rule]) or again
+                outcome = outcomes[new.rule]
+                again = self._granted(known, access, new, outcome) or again
+                if isinstance(outcome, ProviderError) and outcome.failure is not Failure.RETRY:
+                    self._park(demand.newcomers.get(new.rule, ()), outcome)
         return again
+
+    def _park(self, claims: Iterable[ClaimKey], error: ProviderError) -> None:
+        """Whoever has not had the rule before leaves the other rules that it has got for now, wherever they are."""
+        for claim in claims:
+            places = set(self._state.placements.of(claim).values())
+            if places:
+                self._state.park(claim, error, asyncio.get_running_loop().time())
+            for target in places:
+                self.queue.add(target)
 
     def _granted(self, known: TargetState, access: Access, new: NewRule, outcome: GrantOutcome) -> bool:
         at = asyncio.get_running_loop().time()
         match outcome:
             case Granted(id=id_):
-                weight = (1, 0) if new.rule.family == FAMILIES[0] else (0, 1)
-                known.granted(ObservedRule(id_, new.rule, new.description, self._state.owner, weight), at)
+                known.granted(_observed(new.rule, id_, new.description, self._state.owner), at)
                 known.refusals.pop(access, None)
                 self._journal.firewall(EventType.FIREWALL_RULE_WRITTEN, known.target, id_, new.rule, new.description)
                 return False
@@ -292,29 +325,34 @@ class Reconciler:
 
     async def _repair(self, known: TargetState, plan: Plan, accesses: list[Access]) -> bool:
         """Marks that are out of date, or that somebody has removed."""
+        if not (plan.retags or plan.relabels):
+            return False
+        for access in accesses:
+            try:
+                return await self._repair_by(access, known, plan)
+            except ProviderError as error:
+                known.stale = known.stale or error.failure is not Failure.RETRY
+                log.warning("cannot repair marks", target=str(known.target), error=str(error))
+            except UnknownOutcomeError:
+                return True  # setting a mark twice does no harm
+        return True
+
+    async def _repair_by(self, access: Access, known: TargetState, plan: Plan) -> bool:
         provider = self._providers[known.target.provider]
-        access = accesses[0]
         again = False
-        try:
-            if plan.retags:
-                await provider.tag(access, known.target, plan.retags, self._state.owner)
-                at = asyncio.get_running_loop().time()
-                for id_ in plan.retags:
-                    known.retagged(id_, self._state.owner, at)
-            if plan.relabels:
-                outcomes = await provider.relabel(access, known.target, plan.relabels)
-                at = asyncio.get_running_loop().time()
-                for id_, error in outcomes.items():
-                    if error is None:
-                        known.relabelled(id_, plan.relabels[id_], at)
-                    else:
-                        known.stale = again = True
-        except ProviderError as error:
-            known.stale = known.stale or error.failure is not Failure.RETRY
-            log.warning("cannot repair marks", target=str(known.target), error=str(error))
-            again = True
-        except UnknownOutcomeError:
-            again = True  # setting a mark twice does no harm
+        if plan.retags:
+            await provider.tag(access, known.target, plan.retags, self._state.owner)
+            at = asyncio.get_running_loop().time()
+            for id_ in plan.retags:
+                known.retagged(id_, self._state.owner, at)
+        if plan.relabels:
+            outcomes = await provider.relabel(access, known.target, plan.relabels)
+            at = asyncio.get_running_loop().time()
+            for id_, error in outcomes.items():
+                if error is None:
+                    known.relabelled(id_, plan.relabels[id_], at)
+                else:
+                    known.stale = again = True
         return again
 
     def _failed(self, known: TargetState, access: Access, error: ProviderError) -> None:
@@ -329,3 +367,8 @@ class Reconciler:
         if known.trouble is None or known.trouble.failure is not Failure.RETRY:
             for key in self._state.tenants[target]:
                 self._reverify(key)
+
+
+def _observed(rule: Rule, id_: str, description: str, owner: str) -> ObservedRule:
+    weight = (1, 0) if rule.family == FAMILIES[0] else (0, 1)
+    return ObservedRule(id_, rule, description, owner, weight)

@@ -1,5 +1,6 @@
 """One pass over one ProtectedResource: report, and let go what is finished."""
 
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -26,7 +27,10 @@ _SOON: Final = 0.001
 class ResourcePass:
     """Writes status at most once a second, and holds a deleted resource until nothing of it is left."""
 
-    def __init__(self, state: State, views: Views, cluster: Cluster, clock: Clock) -> None:
+    def __init__(
+        self, state: State, views: Views, cluster: Cluster, clock: Clock, seen: Callable[[ProtectedResource], None]
+    ) -> None:
+        self._seen = seen
         self._state = state
         self._views = views
         self._cluster = cluster
@@ -74,7 +78,7 @@ class ResourcePass:
             return resource
         self._written[resource.uid] = at
         updated = await self._cluster.write_resource_status(resource, status)
-        self._state.store.put_resource(updated)
+        self._seen(updated)  # an edit that it carries makes no news any more
         self._announce(resource, status)
         return updated
 

@@ -148,6 +148,8 @@ class SessionPass:
                     self._state.release(ClaimKey(session.uid, uid))
                 standing = self._state.standings.get(key)
                 for target in standing.everywhere() if standing else ():
+                    if claim is None:
+                        self._state.target(target).hurry()
                     self._touch(target)
 
     async def _report(self, session: AccessSession, end: End | None, now: datetime) -> AccessSession:
@@ -157,22 +159,27 @@ class SessionPass:
         refresh = told is None or (now - told).total_seconds() >= PLACE_EVERY_SECONDS
         status = session_status(session, views, end, deadline, requester_of(session), now, refresh_places=refresh)
         self._schedule(session, status, now)
-        if status == session.status or self._too_early(session, views, end):
+        if status == session.status or self._too_early(session, views, end, now):
             return session
         if any(entry.state is ResourceState.WAITING for entry in status.resources) and refresh:
             self._told_place[session.uid] = now
         updated = await self._cluster.write_session_status(session, status)
         self._state.store.put_session(updated)
         self._journal.reported(session, status)
+        if (updated.metadata.generation, updated.deleting) != (session.metadata.generation, session.deleting):
+            self.queue.add(session.key)  # the event of this edit is no news any more
         self._announce(session, status)
         if end is not None and not end.latched:
             self._touch_targets(updated, now)
         return updated
 
-    def _too_early(self, session: AccessSession, views: list[ResourceView], end: End | None) -> bool:
+    def _too_early(self, session: AccessSession, views: list[ResourceView], end: End | None, now: datetime) -> bool:
         """Nothing is written while the answer is a moment away: one write per opening, and one per closing."""
         if end is None:
-            return any(view.fresh for view in views)
+            unseen = self._grants.unseen(session, now)
+            if unseen is not None:
+                self._come_back(session, [unseen], now)
+            return unseen is not None or any(view.fresh for view in views)
         if end.latched:
             return session.deleting and not any(view.trouble for view in views)
         return self._grants.closed(session, end.at) and any(view.left and not view.trouble for view in views)
@@ -232,6 +239,7 @@ class SessionPass:
         self._shape.pop(session.uid, None)
         self._told_place.pop(session.uid, None)
         self._state.closed.pop(session.uid, None)
+        self._state.ending.pop(session.uid, None)
         self._grants.forget(session)
         self._journal.forget(session)
         for key in session.resource_keys():

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from gatepass.core.desired import ClaimKey
-from gatepass.core.errors import ProviderError
+from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.lifecycle import End
 from gatepass.core.policy import Refusal
 from gatepass.core.ports import Access, TargetFacts
 from gatepass.core.rules import Rule, Target
 from gatepass.core.types.common import Key
+from gatepass.engine.queue import FIRST_RETRY, LAST_RETRY
 from gatepass.engine.store import Store
 from gatepass.engine.targets import READS_LAG_SECONDS, TargetState
 
@@ -36,7 +37,9 @@ class Standing:
         return replace(self, verified_at=other.verified_at) == other
 
     def usable(self) -> list[Target]:
-        """The targets that new rules may go to."""
+        """The targets that new rules may go to; none when the credentials are refused, though they may still work."""
+        if self.refusal is not None and self.refusal.failure is not Failure.RETRY:
+            return []
         return [target for target, facts in self.targets.items() if isinstance(facts, TargetFacts)]
 
     def everywhere(self) -> list[Target]:
@@ -51,6 +54,23 @@ class Standing:
         """Rules per IP family that the target takes; 0 when it cannot be used."""
         facts = self.targets.get(target)
         return facts.limit if isinstance(facts, TargetFacts) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A claim that a firewall has refused: it holds no place and no rule, and tries again at `until`, after `pause`."""
+
+    error: ProviderError
+    until: float
+    pause: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What a claim waits for, in words; a hopeless one would not fit if nobody else were there."""
+
+    text: str
+    hopeless: bool = False
 
 
 class Placements:
@@ -105,8 +125,10 @@ class State:
     targets: dict[Target, TargetState] = field(default_factory=dict)
     tenants: defaultdict[Target, set[Key]] = field(default_factory=lambda: defaultdict(set))
     placements: Placements = field(default_factory=Placements)
-    waiting: dict[ClaimKey, str] = field(default_factory=dict)
+    waiting: dict[ClaimKey, Wait] = field(default_factory=dict)
+    parked: dict[ClaimKey, Parked] = field(default_factory=dict)
     admitted: dict[tuple[str, Key], Refusal | None] = field(default_factory=dict)
+    ending: dict[str, End] = field(default_factory=dict)
     closed: dict[str, End] = field(default_factory=dict)
 
     def target(self, target: Target) -> TargetState:
@@ -132,6 +154,19 @@ class State:
         """A claim is no more."""
         self.placements.drop(claim)
         self.waiting.pop(claim, None)
+        self.parked.pop(claim, None)
+
+    def park(self, claim: ClaimKey, error: ProviderError, now: float) -> None:
+        """A resource takes all its rules or none: refused one of them, the claim leaves all of its places."""
+        before = self.parked.get(claim)
+        pause = FIRST_RETRY if before is None else min(before.pause * 2, LAST_RETRY)
+        self.release(claim)
+        self.parked[claim] = Parked(error, now + pause, pause)
+
+    def unpark(self, resource: str) -> None:
+        """Something about the resource has changed: what was refused may be granted now."""
+        for claim in [claim for claim in self.parked if claim.resource == resource]:
+            del self.parked[claim]
 
     @property
     def reads_settle_at(self) -> float:

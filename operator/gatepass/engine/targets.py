@@ -27,7 +27,9 @@ class TargetState:
     revoked: dict[str, float] = field(default_factory=dict)
     settled: set[Rule] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
+    granting: set[Rule] = field(default_factory=set)
     resumes_at: float = 0.0
+    look_again_at: float = float("inf")
     _waits_until: float | None = None
     _patience: float = 0.0
     _granted: dict[str, tuple[float, ObservedRule]] = field(default_factory=dict)
@@ -41,12 +43,21 @@ class TargetState:
         self._patience = patience
         self.resumes_at = min(now + patience, self._waits_until)
 
-    def joins(self, now: float) -> bool:
-        """Somebody comes; True when they join a wait, which so may become longer."""
-        if self._waits_until is None or now >= self.resumes_at:
+    def joined(self, now: float) -> bool:
+        """Does somebody who comes now join a wait?"""
+        return self._waits_until is not None and now < self.resumes_at
+
+    def goes_on(self, now: float, came: float) -> bool:
+        """Does the wait go on, when somebody last came at `came`, here or to a neighbour that shares the calls?"""
+        if self._waits_until is None:
             return False
-        self.resumes_at = min(now + self._patience, self._waits_until)
-        return True
+        self.resumes_at = min(max(came + self._patience, self.resumes_at), self._waits_until)
+        return now < self.resumes_at
+
+    def hurry(self) -> None:
+        """Something has to close: nothing is held back any longer."""
+        if self._waits_until is not None:
+            self._waits_until = self.resumes_at = float("-inf")
 
     @property
     def has_waited(self) -> bool:
@@ -73,6 +84,14 @@ class TargetState:
         self.read_at = started
         self.stale = False
         self.trouble = None
+
+    def suppose(self, recorded: Iterable[ObservedRule]) -> None:
+        """Rules that an earlier process has recorded and the read, which may lag behind it, does not show."""
+        for rule in recorded:
+            if rule.id not in self.rules and rule.id not in self.revoked:
+                self.rules[rule.id] = rule
+                self.doubtful.add(rule.id)
+                self._holding = None
 
     def granted(self, observed: ObservedRule, at: float) -> None:
         """A grant was acknowledged."""
@@ -137,13 +156,13 @@ class TargetState:
         self._full_at[family] = self.used(family)
 
     def unsettled(self, rule: Rule) -> bool:
-        """May the rule be there although no read shows it?"""
-        return rule in self._lost
+        """May the rule be there, or come, although no read shows it?"""
+        return rule in self._lost or rule in self.granting
 
     @property
     def any_unsettled(self) -> bool:
-        """Is there a write of unknown outcome?"""
-        return bool(self._lost)
+        """Is there a write of unknown outcome, or one under way?"""
+        return bool(self._lost or self.granting)
 
     def used(self, family: int) -> int:
         """Rules of the family that the firewall counts."""

@@ -132,14 +132,18 @@ class Verifier:
         """Ask anew, and keep the answer. What cannot be asked keeps the standing it had, with the refusal."""
         access = access_of(resource, self._state.owner)
         before = self._state.standings.get(resource.key)
+        barred = self._barred(resource, access)
         try:
+            if barred is not None and resource.status.account is None:
+                raise barred
             account = await self._identify(resource, access)
-            facts = await self._providers[access.provider].inspect(access, self._ids(resource))
+            ids = self._ids(resource) if barred is None else self._known_ids(resource)
+            facts = await self._providers[access.provider].inspect(access, ids)
         except (ProviderError, UnknownOutcomeError) as error:
             refusal = error if isinstance(error, ProviderError) else _lost(error)
             standing = self._refused(resource, access, refusal, before)
         else:
-            standing = self._standing(resource, access, account, None, facts)
+            standing = self._standing(resource, access, account, barred, facts)
         current = self._state.store.resources.get(resource.key)
         if current is not None and current.uid == resource.uid:
             self._state.set_standing(resource.key, standing)
@@ -148,10 +152,12 @@ class Verifier:
                     self._state.forget_target(target)
         return standing
 
-    async def _identify(self, resource: ProtectedResource, access: Access) -> str:
+    def _barred(self, resource: ProtectedResource, access: Access) -> ProviderError | None:
+        """Why nothing new may be opened; what was opened while it was allowed is still closed with the credentials."""
         refusal = self._confinement.refusal(resource.metadata.namespace, access.credentials)
-        if refusal is not None:
-            raise ProviderError(Failure.FORBIDDEN, "CredentialsNotAllowed", refusal)
+        return None if refusal is None else ProviderError(Failure.FORBIDDEN, "CredentialsNotAllowed", refusal)
+
+    async def _identify(self, resource: ProtectedResource, access: Access) -> str:
         if access.credentials.secret is not None and not resource.deleting:
             await self._cluster.hold_secret(*access.credentials.secret)
         account = await self._providers[access.provider].identify(access)
@@ -167,10 +173,12 @@ class Verifier:
 
     def _ids(self, resource: ProtectedResource) -> list[str]:
         """The firewall objects on the list, and those that were on it before and may still hold rules of ours."""
+        return list(dict.fromkeys([*resource.spec.aws.security_groups, *self._known_ids(resource)]))
+
+    def _known_ids(self, resource: ProtectedResource) -> list[str]:
         before = self._state.standings.get(resource.key)
-        known = [target.id for target in before.everywhere()] if before else []
         recorded = [target.id for target in resource.status.targets]
-        return list(dict.fromkeys([*resource.spec.aws.security_groups, *recorded, *known]))
+        return list(dict.fromkeys([*recorded, *(target.id for target in (before.targets if before else ()))]))
 
     def _standing(
         self,

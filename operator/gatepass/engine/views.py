@@ -53,13 +53,14 @@ class Views:
             return ResourceView(key, uid, refusal=refusal)
         if standing is None:
             left = end is not None and (granted or self._blind(session, before))
-            return ResourceView(key, uid, refusal=refusal, left=left, fresh=True)
+            return ResourceView(key, uid, refusal=refusal, left=left, fresh=True, unread=granted)
         if end is None and refusal is None:
             return self._wanted(session, resource, standing)
-        remaining, uncertain = self._remaining(session, resource, standing)
-        left = bool(remaining) or uncertain
+        unread = self._unread(before, standing)
+        remaining, uncertain = self._remaining(session, resource, standing, over=end is not None)
+        left = unread or bool(remaining) or uncertain
         trouble = self._trouble(standing, standing.everywhere()) if left else None
-        return ResourceView(key, uid, remaining, refusal=refusal, left=left, trouble=told(trouble))
+        return ResourceView(key, uid, remaining, refusal=refusal, left=left, trouble=told(trouble), unread=unread)
 
     def _wanted(self, session: AccessSession, resource: ProtectedResource, standing: Standing) -> ResourceView:
         entry = session.resource_status(resource.key)
@@ -72,18 +73,17 @@ class Views:
         present = self._present(rules, claim, entry, standing) if placed or was_granted(entry) else ()
         if len(present) == len(rules):
             return ResourceView(resource.key, resource.uid, present, complete=True)
+        parked, waiting = self._state.parked.get(claim), self._state.waiting.get(claim)
+        if parked is not None and not placed:
+            return ResourceView(resource.key, resource.uid, present, refusal=told(parked.error))
         trouble = self._trouble(standing, placed or standing.usable())
         if trouble is not None and trouble.failure is not Failure.RETRY:
             return ResourceView(resource.key, resource.uid, present, refusal=told(trouble))
-        waiting = None if trouble is not None else self._state.waiting.get(claim)
-        return ResourceView(
-            resource.key,
-            resource.uid,
-            present,
-            trouble=told(trouble),
-            waiting=waiting,
-            fresh=trouble is None and waiting is None,
-        )
+        if waiting is not None and trouble is None:
+            if waiting.hopeless:
+                return ResourceView(resource.key, resource.uid, present, refusal=Refusal("NeverFits", waiting.text))
+            return ResourceView(resource.key, resource.uid, present, waiting=waiting.text)
+        return ResourceView(resource.key, resource.uid, present, trouble=told(trouble), fresh=trouble is None)
 
     def _unread(self, entry: SessionResourceStatus | None, standing: Standing) -> bool:
         """Are there rules on record in a target that has not been read since the start?"""
@@ -111,9 +111,12 @@ class Views:
         return tuple(found)
 
     def _remaining(
-        self, session: AccessSession, resource: ProtectedResource, standing: Standing
+        self, session: AccessSession, resource: ProtectedResource, standing: Standing, *, over: bool
     ) -> tuple[tuple[PresentRule, ...], bool]:
-        """Rules of ours that are still there although nobody wants them, and whether one may be there unseen."""
+        """Rules of ours that are still there although nobody wants them, and whether one may be there unseen.
+
+        When the session is `over`, none of its resources keeps a rule for another one.
+        """
         entry = session.resource_status(resource.key)
         records = [r for r in (entry.rules if entry else ()) if not r.foreign and r.removed_at is None]
         recorded = {record.id for record in records}
@@ -127,19 +130,15 @@ class Views:
             known = self._state.target(target)
             holding = known.holding()
             others = self._state.placements.at(target)
-            unwanted = {rule for rule in wished if not others.get(rule, set()) - {own}}
+            unwanted = {
+                rule
+                for rule in wished
+                if not any(claim.holder != session.uid if over else claim != own for claim in others.get(rule, ()))
+            }
             for rule in unwanted:
                 held = holding.get(rule)
                 if held is not None and is_ours(held, self._state.owner, recorded):
                     remaining.append(PresentRule(rule, target.id, held.id, foreign=False))
-            remaining += [
-                PresentRule(rule_of(record), target.id, record.id, foreign=False)
-                for record in records
-                if record.target == target.id
-                and record.id not in known.rules
-                and record.id not in known.revoked
-                and rule_of(record) in unwanted
-            ]
             uncertain = uncertain or any(known.unsettled(rule) for rule in unwanted)
             if self._blind(session, entry) and not (unwanted <= known.settled | holding.keys()):
                 uncertain = uncertain or known.read_at is None or known.read_at < self._state.reads_settle_at
@@ -184,7 +183,9 @@ class Views:
             capacity=self._capacity(standing),
             active=sum(1 for s in live if not self._grants.closed(s, now)),
             users=sorted(str(s.key) for s in sessions if self._uses(s, resource)),
-            shortages=sorted(text for claim, text in self._state.waiting.items() if claim.resource == resource.uid),
+            shortages=sorted(
+                wait.text for claim, wait in self._state.waiting.items() if claim.resource == resource.uid
+            ),
             conflicts=[conflict for state in known for conflict in state.conflicts],
             trouble=next((error for error in troubles if error is not None), None),
             verified_at=standing.verified_at,
@@ -199,7 +200,7 @@ class Views:
         return bool(granted or self._state.placements.of(ClaimKey(session.uid, resource.uid)))
 
     def empty(self, target: Target, resource: ProtectedResource, standing: Standing) -> bool:
-        """Is every rule of ours in the target wanted there by somebody else than a resource that leaves it?"""
+        """Has a resource that leaves the target nothing there, and is every rule of ours wanted by somebody else?"""
         facts = standing.targets.get(target, standing.draining.get(target))
         if isinstance(facts, ProviderError):
             return _is_gone(facts)
@@ -207,6 +208,8 @@ class Views:
         if known.read_at is None or known.any_unsettled:
             return False
         placed = self._state.placements.at(target)
+        if any(claim.resource == resource.uid for holders in placed.values() for claim in holders):
+            return False
         return all(
             rule.rule is not None and any(claim.resource != resource.uid for claim in placed.get(rule.rule, ()))
             for rule in known.rules.values()

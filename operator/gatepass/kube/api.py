@@ -57,6 +57,7 @@ class KubeApi:
             headers["Content-Type"] = content_type
         if query:
             url = f"{url}?{urlencode(query)}"
+        asked = self._clock.monotonic()
         try:
             answer = await self._client.rest_client.request(
                 method, url, headers=headers, body=body, _request_timeout=_TIMEOUT_SECONDS
@@ -66,7 +67,7 @@ class KubeApi:
             raise _translated(error.status, error.body or str(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ClusterError(f"{method} {path}: {error or type(error).__name__}") from error
-        self._clock.heard(answer.getheader("Date"))
+        self._clock.heard(answer.getheader("Date"), asked)
         if answer.status >= 400:
             raise _translated(answer.status, data)
         parsed = json.loads(data) if data else {}

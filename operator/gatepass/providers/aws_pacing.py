@@ -43,6 +43,8 @@ _READS: Final = (100.0 * _MARGIN, 20.0)
 _TAGS: Final = (100.0 * _MARGIN, 10.0)
 _ACTIVE_SECONDS: Final = 10.0
 _MOMENT_SECONDS: Final = 0.4
+_SHARE: Final = 1.5
+"""How much longer than its share of the refill a target waits at most, so that the bucket fills while all are busy."""
 _PLENTY: Final = 20
 """Writes to each active target that the bucket still affords, from which on nobody waits."""
 
@@ -75,7 +77,7 @@ class Pacing:
             return 0.0
         tokens, rate = self._scarcest(now)
         scarcity = max(1.0 - tokens / len(active) / _PLENTY, 0.0)
-        fair_share = len(active) / rate
+        fair_share = _SHARE * len(active) / rate
         return max(self._written[target] + fair_share * scarcity - now, 0.0)
 
     def patience(self, now: float) -> float:

@@ -1,0 +1,63 @@
+"""Two installations on one firewall: each leaves the other's rules alone, and puts its own when the other's go."""
+
+import asyncio
+
+import pytest
+
+from gatepass.core.rules import Rule
+from gatepass.core.types.session import AccessSession, Phase
+from tests.engine.firewalls import SlowFirewalls
+from tests.engine.world import World
+
+pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
+
+OTHER = "another-cluster/gatepass-system/gatepass"
+RULE = Rule("203.0.113.7/32", "tcp", 5432, 5432)
+
+
+async def test_ours_is_put_soon_after_the_others_has_ended(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    theirs = cloud.put(group, RULE, f"gatepass until={world.at(300)} for=ci/db", OTHER)
+    async with world.running(resync=3600):
+        world.resource()
+        session = world.session()
+        await asyncio.sleep(200)
+        assert world.status(session).phase is Phase.ACTIVE
+        assert [rule.foreign for rule in world.status(session).resources[0].rules] == [True]
+        reads = cloud.calls["observe"]
+        await asyncio.sleep(101)
+        del cloud.rules(group)[theirs]
+        await asyncio.sleep(10)
+        assert [rule.foreign for rule in world.status(session).resources[0].rules] == [False]
+        assert cloud.calls["observe"] == reads + 1
+        assert list(cloud.rules(group)) != [theirs]
+
+
+async def test_a_later_end_of_theirs_is_waited_for(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    theirs = cloud.put(group, RULE, f"gatepass until={world.at(300)} for=ci/db", OTHER)
+    async with world.running(resync=3600):
+        world.resource()
+        session = world.session()
+        await asyncio.sleep(10)
+        del cloud.rules(group)[theirs]
+        theirs = cloud.put(group, RULE, f"gatepass until={world.at(900)} for=ci/db", OTHER)
+        await asyncio.sleep(600)
+        assert list(cloud.rules(group)) == [theirs]
+        del cloud.rules(group)[theirs]
+        await asyncio.sleep(310)
+        assert [rule.owner != OTHER for rule in cloud.rules(group).values()] == [True]
+        assert world.status(session).phase is Phase.ACTIVE
+
+
+async def test_theirs_stays_when_our_session_ends(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    theirs = cloud.put(group, RULE, f"gatepass until={world.at(7200)} for=ci/db", OTHER)
+    async with world.running():
+        world.resource()
+        session = world.session()
+        await asyncio.sleep(5)
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(5)
+        assert world.status(session).phase is Phase.CANCELLED
+        assert list(cloud.rules(group)) == [theirs]

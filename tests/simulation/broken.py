@@ -1,0 +1,86 @@
+"""The product broken on purpose, in each way that the laws have to see."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from gatepass.core.ports import Access, Granted, NewRule, Revoked
+from gatepass.core.rules import ObservedRule, Target
+from gatepass.engine.engine import Engine
+from tests.simulation.cloud import Cloud
+from tests.simulation.process import OWNER, LoopClock
+
+
+class _Around:
+    """A cloud with one call gone wrong."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cloud, name)
+
+
+class _RevokesNothing(_Around):
+    async def revoke(self, _access: Access, _target: Target, ids: Sequence[str]) -> Mapping[str, Any]:
+        return {id_: Revoked() for id_ in ids}
+
+
+class _GrantsNothing(_Around):
+    async def grant(self, _access: Access, _target: Target, rules: Sequence[NewRule], _owner: str) -> Mapping[Any, Any]:
+        return {new.rule: Granted(f"sgr-{abs(hash(new)):017x}"[:21]) for new in rules}
+
+
+class _GrantsMore(_Around):
+    async def grant(self, access: Access, target: Target, rules: Sequence[NewRule], owner: str) -> Mapping[Any, Any]:
+        more = NewRule(replace(rules[0].rule, port=22, end_port=22), rules[0].description)
+        return await self._cloud.grant(access, target, [*rules, more], owner)
+
+
+class _TakesAllForOurs(_Around):
+    async def observe(self, access: Access, target: Target) -> Sequence[ObservedRule]:
+        mark = "gatepass until=2026-11-22T12:00:00Z for=ci/db"
+        return [replace(rule, owner=OWNER, description=mark) for rule in await self._cloud.observe(access, target)]
+
+
+class _Fast(LoopClock):
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=90)
+
+
+def _by(cloud: type[_Around]) -> Callable[[Engine, Cloud], None]:
+    def sabotage(engine: Engine, real: Cloud) -> None:
+        engine._reconciler._providers = {"aws": cloud(real)}  # type: ignore[dict-item]
+
+    return sabotage
+
+
+def _fast_clock(engine: Engine, _cloud: Cloud) -> None:
+    for part in (engine._sessions, engine._reconciler):
+        part._clock = _Fast()
+
+
+def _no_patience(engine: Engine, _cloud: Cloud) -> None:
+    queue = engine._sessions.queue
+    add = queue.add
+    queue.add = lambda key, _delay=0.0: add(key, 0.0)  # type: ignore[method-assign]
+
+
+def _holds_for_ever(engine: Engine, _cloud: Cloud) -> None:
+    async def release(_held: object) -> None:
+        return
+
+    engine._sessions._cluster.release = release  # type: ignore[method-assign]
+
+
+SABOTAGE: Mapping[str, tuple[Callable[[Engine, Cloud], None], frozenset[str]]] = {
+    "revokes nothing": (_by(_RevokesNothing), frozenset({"left open", "says that it is closed, and is open"})),
+    "grants nothing": (_by(_GrantsNothing), frozenset({"says Active and is not open"})),
+    "grants more": (_by(_GrantsMore), frozenset({"opened what nobody was granted"})),
+    "takes all for ours": (_by(_TakesAllForOurs), frozenset({"touched a foreign rule"})),
+    "a clock 90 s ahead": (_fast_clock, frozenset({"closed too early"})),
+    "no patience": (_no_patience, frozenset({"hot loop"})),
+    "holds for ever": (_holds_for_ever, frozenset({"does not go"})),
+}
+"""What breaks it, and the laws of which one has to see it first."""

@@ -1,0 +1,242 @@
+"""Who is entitled to what, from the documentation of the fields alone. Shares no code with the product.
+
+There are two ledgers: one of the truth, one of what the running process has been told. Who is entitled by the truth
+may have a rule; who is entitled by both must not lose it.
+"""
+
+import ipaddress
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from tests.observer.promise import Door, duration, moment
+from tests.simulation.calm import FOREVER
+
+Json = dict[str, Any]
+Name = tuple[str, str]
+
+
+class Place(NamedTuple):
+    """A door of a group."""
+
+    group: str
+    door: Door
+
+
+class Holder(NamedTuple):
+    """A session, or `static`, and the resource that it is entitled to, by uid."""
+
+    session: str
+    resource: str
+
+
+@dataclass(frozen=True)
+class Right:
+    """The doors may be open in these groups until then, in seconds of the loop's clock."""
+
+    groups: frozenset[str]
+    doors: frozenset[Door]
+    until: float
+
+    def covers(self, place: Place) -> bool:
+        return place.group in self.groups and place.door in self.doors
+
+    @property
+    def places(self) -> Iterator[Place]:
+        return (Place(group, door) for group in self.groups for door in self.doors)
+
+
+def name_of(item: Mapping[str, Any]) -> Name:
+    """Namespace and name."""
+    return item["metadata"].get("namespace", ""), item["metadata"]["name"]
+
+
+def doors_of(ports: Iterable[Mapping[str, Any]], cidrs: Iterable[str]) -> frozenset[Door]:
+    """Every combination."""
+    ranges = tuple(ports)
+    return frozenset(
+        Door(cidr, port.get("protocol", "TCP").lower(), port["port"], port.get("endPort", port["port"]))
+        for cidr in cidrs
+        for port in ranges
+    )
+
+
+def groups_of(resource: Mapping[str, Any]) -> frozenset[str]:
+    """On its list, or still drained."""
+    drained = (target["id"] for target in resource.get("status", {}).get("targets", ()))
+    return frozenset({*resource["spec"]["aws"]["securityGroups"], *drained})
+
+
+class Ledger:
+    """The objects as far as they are known here, and the rights that follow. Times are the loop's seconds."""
+
+    def __init__(self, big_bang: float) -> None:
+        self._big_bang = big_bang
+        self.sessions: dict[Name, Json] = {}
+        self.resources: dict[Name, Json] = {}
+        self._users: defaultdict[Name, set[Name]] = defaultdict(set)
+        self.rights: dict[Holder, Right] = {}
+        self._by_owner: defaultdict[tuple[str, Name], dict[Holder, Right]] = defaultdict(dict)
+        self.wanted_until: dict[Place, float] = {}
+        self.lost_at: dict[Holder, float] = {}
+        self.disputed: set[Holder] = set()
+        self._lost: deque[tuple[float, Holder, Right]] = deque(maxlen=500)
+
+    # objects
+
+    def put_session(self, session: Json, now: float) -> set[Place]:
+        """Take a version of a session, if it is news; answers the places that it concerns."""
+        name = name_of(session)
+        known = self.sessions.get(name)
+        if not _is_news(known, session):
+            return set()
+        for resource in _references(known) if known is not None else ():
+            self._users[resource].discard(name)
+        self.sessions[name] = session
+        for resource in _references(session):
+            self._users[resource].add(name)
+        return self._replace(("session", name), self._session_rights(session), now)
+
+    def drop_session(self, session: Json, now: float) -> set[Place]:
+        """The session is gone."""
+        name = name_of(session)
+        if (known := self.sessions.get(name)) is None or known["metadata"]["uid"] != session["metadata"]["uid"]:
+            return set()
+        del self.sessions[name]
+        for resource in _references(session):
+            self._users[resource].discard(name)
+        return self._replace(("session", name), {}, now)
+
+    def put_resource(self, resource: Json, now: float) -> set[Place]:
+        """Take a version of a resource."""
+        name = name_of(resource)
+        known = self.resources.get(name)
+        if not _is_news(known, resource):
+            return set()
+        self.resources[name] = resource
+        if known is not None and _decides(known) == _decides(resource):
+            return set()
+        return self._resource_changed(name, now)
+
+    def drop_resource(self, resource: Json, now: float) -> set[Place]:
+        """The resource is gone."""
+        name = name_of(resource)
+        if (known := self.resources.get(name)) is None or known["metadata"]["uid"] != resource["metadata"]["uid"]:
+            return set()
+        del self.resources[name]
+        return self._resource_changed(name, now)
+
+    def _resource_changed(self, name: Name, now: float) -> set[Place]:
+        resource = self.resources.get(name)
+        touched = self._replace(("resource", name), self._static_rights(resource), now)
+        for user in sorted(self._users[name]):
+            touched |= self._replace(("session", user), self._session_rights(self.sessions[user]), now)
+        return touched
+
+    # rights
+
+    def _replace(self, owner: tuple[str, Name], after: dict[Holder, Right], now: float) -> set[Place]:
+        before = self._by_owner.pop(owner, {})
+        if after:
+            self._by_owner[owner] = after
+        touched: set[Place] = set()
+        for holder in {**before, **after}:
+            old, new = before.get(holder), after.get(holder)
+            if old == new:
+                continue
+            if old is not None:
+                touched.update(old.places)
+                for place in old.places:
+                    self.wanted_until[place] = max(self.wanted_until.get(place, -FOREVER), min(old.until, now))
+                self._lost.append((min(old.until, now), holder, old))
+                if old.until <= now and new is not None and new.until > now:
+                    self.disputed.add(holder)  # whoever saw the time run out may have closed it
+                if new is None or not (old.doors <= new.doors and old.groups <= new.groups):
+                    self.lost_at[holder] = now
+                self.rights.pop(holder, None)
+            if new is not None:
+                touched.update(new.places)
+                self.rights[holder] = new
+        return touched
+
+    def _static_rights(self, resource: Json | None) -> dict[Holder, Right]:
+        if resource is None or "deletionTimestamp" in resource["metadata"]:
+            return {}
+        doors = doors_of(resource["spec"]["ports"], (each["cidr"] for each in resource["spec"].get("staticCIDRs", ())))
+        holder = Holder("static", resource["metadata"]["uid"])
+        return {holder: Right(groups_of(resource), doors, FOREVER)} if doors else {}
+
+    def _session_rights(self, session: Json) -> dict[Holder, Right]:
+        metadata, spec, status = session["metadata"], session["spec"], session.get("status", {})
+        if "deletionTimestamp" in metadata or spec.get("stop") or "endedAt" in status:
+            return {}
+        found = {}
+        for name in _references(session):
+            resource = self.resources.get(name)
+            if resource is None or not _allowed(session, resource):
+                continue
+            uid = resource["metadata"]["uid"]
+            entry = entry_of(session, name)
+            granted = entry is not None and (entry.get("rules") or entry.get("reason") == "PolicyWithdrawn")
+            if granted and entry is not None and entry.get("uid", uid) != uid:
+                continue
+            doors = doors_of(resource["spec"]["ports"], spec["source"]["cidrs"])
+            found[Holder(metadata["uid"], uid)] = Right(groups_of(resource), doors, self._until(session, resource))
+        return found
+
+    def _until(self, session: Json, resource: Json) -> float:
+        start = self.created_at(session)
+        longest = duration(resource["spec"].get("policy", {}).get("maxDuration", "24h"))
+        end = start + min(duration(session["spec"].get("duration", "1h")), longest).total_seconds()
+        not_after = session["spec"].get("notAfter")
+        return end if not_after is None else min(end, moment(not_after).timestamp() - self._big_bang)
+
+    # questions
+
+    def created_at(self, session: Json) -> float:
+        """When the session was created."""
+        return moment(session["metadata"]["creationTimestamp"]).timestamp() - self._big_bang
+
+    def open_until(self, place: Place) -> float:
+        """Until when somebody is, or was, entitled to the place; long ago for never."""
+        until = (right.until for right in self.rights.values() if right.covers(place))
+        return max(self.wanted_until.get(place, -FOREVER), max(until, default=-FOREVER))
+
+    def shared(self, place: Place, session: str, since: float) -> bool:
+        """Is somebody else entitled to the place, or was since then?"""
+        current = ((right.until, holder, right) for holder, right in self.rights.items())
+        return any(
+            until >= since and holder.session != session and right.covers(place)
+            for until, holder, right in (*self._lost, *current)
+        )
+
+
+def entry_of(session: Mapping[str, Any], name: Name) -> Json | None:
+    """What the status says of one resource."""
+    entries = session.get("status", {}).get("resources", ())
+    return next((entry for entry in entries if (entry["namespace"], entry["name"]) == name), None)
+
+
+def _references(session: Mapping[str, Any]) -> list[Name]:
+    here = session["metadata"]["namespace"]
+    return [(ref.get("namespace", here), ref["name"]) for ref in session["spec"]["resources"]]
+
+
+def _is_news(known: Json | None, seen: Json) -> bool:
+    return known is None or int(seen["metadata"]["resourceVersion"]) > int(known["metadata"]["resourceVersion"])
+
+
+def _decides(resource: Json) -> tuple[Any, ...]:
+    metadata = resource["metadata"]
+    return metadata["uid"], "deletionTimestamp" in metadata, resource["spec"], groups_of(resource)
+
+
+def _allowed(session: Json, resource: Json) -> bool:
+    policy = resource["spec"].get("policy", {})
+    same_only = policy.get("allowedNamespaces", {}).get("from", "Same") == "Same"
+    if same_only and session["metadata"]["namespace"] != resource["metadata"]["namespace"]:
+        return False
+    shortest = {4: 32, 6: 128, **{int(key[-1]): size for key, size in policy.get("minPrefixLength", {}).items()}}
+    networks = [ipaddress.ip_network(cidr) for cidr in session["spec"]["source"]["cidrs"]]
+    return all(network.prefixlen >= shortest[network.version] for network in networks)
