@@ -1,5 +1,6 @@
 """The database: a SQLite file or PostgreSQL, its table, its lock and its migrations."""
 
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -66,9 +67,15 @@ def connect(url: str) -> AsyncEngine:
     if not parsed.database or parsed.database == ":memory:":
         raise DatabaseUrlError("SQLite needs a file: the trail has to outlive the process")
     engine = create_async_engine(parsed, connect_args={"timeout": _BUSY_SECONDS}, hide_parameters=True)
+    event.listen(engine.sync_engine, "do_connect", _try_sqlite)
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
+
+
+def _try_sqlite(_dialect: object, _record: object, where: tuple[str, ...], _options: object) -> None:
+    """A file that cannot be opened fails here: the driver's own failure leaves a thread, which may outlive the loop."""
+    sqlite3.connect(where[0]).close()
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
