@@ -5,11 +5,14 @@ import signal
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient
 
+from gatepass.core.ports import Clock
+from gatepass.core.types.common import NEVER
 from gatepass.engine.engine import Engine, EngineSettings
 from gatepass.engine.store import Store
 from gatepass.engine.verifier import Confinement
@@ -30,9 +33,13 @@ from gatepass.providers.aws_security_group import AwsSecurityGroups
 from gatepass.providers.aws_switches import AwsSwitches
 from gatepass.settings import Settings
 
+if TYPE_CHECKING:
+    from gatepass.audit.writer import Writer
+
 log = structlog.get_logger(__name__)
 
 _API_CONNECTIONS = 64
+_LAST_ENTRIES_SECONDS = 5.0
 
 
 async def connect(kubeconfig: Path | None) -> None:
@@ -67,6 +74,18 @@ async def run_operator(settings: Settings, kubeconfig: Path | None, cutoff: date
             await health.stop()
 
 
+def audit_writer(settings: Settings, clock: Clock) -> "Writer | None":
+    """The audit trail, where there is one; raises DatabaseUrlError."""
+    if settings.database_url is None or settings.audit_key_file is None:
+        return None
+    from gatepass.audit.trail import Trail  # SQLAlchemy takes 20 MB, which an installation without a trail saves
+    from gatepass.audit.writer import Writer
+
+    trail = Trail(settings.database_url.get_secret_value(), settings.audit_key_file)
+    kept = None if settings.audit_retention == NEVER else settings.audit_retention
+    return Writer(trail, clock.now, kept)
+
+
 async def run_drain(settings: Settings, kubeconfig: Path | None, seconds: float) -> bool:
     """End every session; False when rules may be left after `seconds`."""
     await connect(kubeconfig)
@@ -93,6 +112,7 @@ async def _serve(
     aws = AwsSecurityGroups(cluster, told=metrics.aws.told, fence=lease.outlasts, scheduler=bool(settings.switch_roles))
     metrics.leading = lease.taken.is_set
     owner = settings.install_id or f"{await kube_system_uid(api)}/{settings.namespace}/{settings.release}"
+    writer = audit_writer(settings, clock)
     _take_signals(stop)
     engine = Engine(
         EngineSettings(
@@ -103,12 +123,14 @@ async def _serve(
             admission_unverified=settings.admission_unverified,
             handover_seconds=settings.lease_seconds + CALL_SECONDS,
             cutoff=cutoff,
+            audit_required=settings.audit_required,
         ),
         Store(),
         {"aws": aws},
         cluster,
         clock,
         {"aws": AwsSwitches(aws.clients, settings.switch_roles)} if settings.switch_roles else {},
+        writer,
     )
     clock.corrected = engine.clock_corrected
     cluster.session_written = metrics.follow(engine.insight, clock.now)
@@ -142,6 +164,7 @@ async def _serve(
         asyncio.create_task(events.run()),
         asyncio.create_task(listing.repeat(settings.resync_seconds)),
         asyncio.create_task(stop.wait()),
+        *([asyncio.create_task(writer.run())] if writer else []),
     ]
     try:
         # Whatever ends first ends the rest: an operator that works in part is worse than one that is started again.
@@ -160,6 +183,8 @@ async def _serve(
             watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
         aws.close()
+        if writer is not None:
+            await writer.close(_LAST_ENTRIES_SECONDS)
         log.info("stopped")
 
 

@@ -1,19 +1,35 @@
 """What an installation sets: environment variables `GATEPASS_*`, parsed once and passed down."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gatepass.core.rules import OWNER
-from gatepass.core.types.common import parse_duration
+from gatepass.core.types.common import parse_duration, parse_ttl
 from gatepass.core.types.resource import ROLE_ARN
 
 
 def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _needs(other: str) -> Callable[[object, ValidationInfo], object]:
+    def check(value: object, info: ValidationInfo) -> object:
+        if value and not info.data.get(other):
+            raise ValueError(f"needs GATEPASS_{other.upper()}")
+        return value
+
+    return check
+
+
+def _served(url: SecretStr) -> SecretStr:
+    if not url.get_secret_value().startswith(("sqlite:///", "postgresql:", "postgresql+", "postgres:")):
+        raise ValueError("must begin with sqlite:/// or postgresql://")
+    return url
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -76,6 +92,27 @@ class Settings(BaseSettings):
     admission_unverified: Annotated[
         bool, Field(description="Serve sessions although no admission policy vouches for who created them.")
     ] = False
+
+    audit_key_file: Annotated[
+        Path | None,
+        Field(description="Keys that seal the audit trail, a line of 32 characters or more for each, the newest last."),
+    ] = None
+    database_url: Annotated[
+        SecretStr | None,
+        Field(description="Where the audit trail is: sqlite:///FILE or postgresql://... Absent: no trail is kept."),
+        AfterValidator(lambda url: url if url is None else _served(url)),
+        AfterValidator(_needs("audit_key_file")),
+    ] = None
+    audit_required: Annotated[
+        bool,
+        Field(description="Open nothing before its entry is in the audit trail. Closing never waits for it."),
+        AfterValidator(_needs("database_url")),
+    ] = False
+    audit_retention: Annotated[
+        timedelta,
+        BeforeValidator(parse_ttl),
+        Field(description="How long entries of the audit trail are kept; Never keeps all of them."),
+    ] = timedelta(days=365)
 
     @property
     def confinement(self) -> Mapping[str, tuple[str, ...]]:

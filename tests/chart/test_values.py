@@ -13,6 +13,8 @@ from tests.chart.values_table import CHART, documented, readme
 
 # What the chart knows by itself, and what no installation has a reason to change.
 NOT_VALUES = {"namespace", "release", "health_host"}
+# What becomes of the value `audit`, which says more than the settings: tests/chart/test_audit_values.py.
+AUDIT = {"audit_key_file", "database_url", "audit_required", "audit_retention"}
 
 
 def leaves(node: Any, path: str = "") -> set[str]:
@@ -43,7 +45,7 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
 
 def test_every_setting_of_the_operator_is_a_value() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    assert {to_camel(name) for name in Settings.model_fields.keys() - NOT_VALUES} <= values.keys()
+    assert {to_camel(name) for name in Settings.model_fields.keys() - NOT_VALUES - AUDIT} <= values.keys()
 
 
 def env_of(workload: dict[str, Any]) -> dict[str, str]:
@@ -125,6 +127,10 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         ({"serviceAccount": {"name": "Gatepass"}}, "serviceAccount"),
         ({"drain": {"timeoutSeconds": 0}}, "drain"),
         ({"networkPolicy": {"egress": []}}, "networkPolicy"),
+        ({"audit": {"enabled": True}}, "keySecret"),
+        ({"audit": {"required": True, "keySecret": "keys"}}, "audit"),
+        ({"audit": {"retention": "1y"}}, "retention"),
+        ({"audit": {"url": "postgresql://u:p@h/d"}}, "url"),
     ],
     ids=str,
 )

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gatepass.core.ports import ClusterError, ConflictError, GoneError, Switches
+from gatepass.core.ports import Audit, ClusterError, ConflictError, GoneError, Switches
 from gatepass.core.types.common import FINALIZER, REQUESTED_BY, Custom, Key, format_time
 from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester
@@ -152,6 +152,8 @@ class World:
         self.firewalls = firewalls
         self.switches: Mapping[str, Switches] = {}
         self.confinement: Mapping[str, tuple[str, ...]] = {"*": ("operator", "*")}
+        self.audit: Audit | None = None
+        self.audit_required = False
 
     @contextlib.asynccontextmanager
     async def running(self, resync: float = 600.0, **settings: Any) -> AsyncIterator[Engine]:
@@ -173,10 +175,13 @@ class World:
             "resync_seconds": 600.0,
             "default_ttl": timedelta(hours=24),
             "admission_unverified": False,
+            "audit_required": self.audit_required,
             **settings,
         }
         firewalls = {"aws": self.firewalls}
-        engine = Engine(EngineSettings(**given), Store(), firewalls, self.cluster, LoopClock(), self.switches)
+        engine = Engine(
+            EngineSettings(**given), Store(), firewalls, self.cluster, LoopClock(), self.switches, self.audit
+        )
         for stored in list(self.cluster.objects.values()):
             show(engine, stored)
         self.cluster.watchers.append(engine)

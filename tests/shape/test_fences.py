@@ -31,7 +31,7 @@ def test_crds_are_what_the_models_say() -> None:
 
 
 def test_the_command_line_starts_without_the_heavy_imports() -> None:
-    heavy = "kopf", "boto3", "kubernetes", "moto", "fastapi"
+    heavy = "kopf", "boto3", "kubernetes", "moto", "fastapi", "sqlalchemy"
     probe = f"import sys, gatepass.cli; print([name for name in {heavy!r} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -122,6 +122,25 @@ subjects:
   value: {{ .Values.admissionUnverified | quote }}
 {{- end -}}
 
+{{/* Where the audit trail is. */}}
+{{- define "gatepass.auditEnv" -}}
+- name: GATEPASS_AUDIT_KEY_FILE
+  value: /etc/gatepass/audit/keys
+- name: GATEPASS_DATABASE_URL
+  {{- if .Values.audit.databaseSecret }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.audit.databaseSecret }}
+      key: url
+  {{- else }}
+  value: sqlite:////var/lib/gatepass/audit.db
+  {{- end }}
+- name: GATEPASS_AUDIT_REQUIRED
+  value: {{ .Values.audit.required | quote }}
+- name: GATEPASS_AUDIT_RETENTION
+  value: {{ .Values.audit.retention | quote }}
+{{- end -}}
+
 {{/* What the operator's pod and the one that drains have in common. */}}
 {{- define "gatepass.podSecurity" -}}
 securityContext:

@@ -2,7 +2,7 @@
 
 import typer
 
-from gatepass.cli import crds, demo, iam_policy, manifests, operator, sandbox, sweep
+from gatepass.cli import audit, crds, demo, iam_policy, manifests, operator, sandbox, sweep
 
 app = typer.Typer(
     help="Opens cloud firewalls for CI jobs, for exactly as long as they need it.",
@@ -17,6 +17,7 @@ app.command()(manifests.manifests)
 app.command()(iam_policy.iam_policy)
 app.command()(sweep.sweep)
 app.command()(demo.demo)
+app.add_typer(audit.app, name="audit")
 app.add_typer(sandbox.app, name="sandbox")
 
 

@@ -35,7 +35,8 @@ def run(
     """Run CMD inside a sandbox and exit with its status.
 
     CMD finds kubectl on PATH and KUBECONFIG, AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-    GATEPASS_TOKEN (a bearer token of a cluster admin) and GATEPASS_OPERATOR_KUBECONFIG (Gatepass's own account) set.
+    GATEPASS_TOKEN (a bearer token of a cluster admin), GATEPASS_OPERATOR_KUBECONFIG (Gatepass's own account),
+    GATEPASS_DATABASE_URL and GATEPASS_AUDIT_KEY_FILE (the audit trail, as for `gatepass audit`) set.
     """
     from gatepass.sandbox.command import InterruptedBySignalError, ended_by_signals
     from gatepass.sandbox.command import run as run_command

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from gatepass.core.audit import AuditEntry
 from gatepass.core.errors import ProviderError
 from gatepass.core.rules import ObservedRule, Rule, Target
 from gatepass.core.types.common import Custom, Key
@@ -234,4 +235,20 @@ class Cluster(Protocol):
 
     def announce(self, about: Custom, reason: str, message: str, *, warning: bool = False) -> None:
         """Write an Event soon, or drop it when there are too many."""
+        ...
+
+
+class AuditError(Exception):
+    """The audit trail cannot be written; it may work in a moment."""
+
+
+class Audit(Protocol):
+    """The audit trail. No decision is read back from it."""
+
+    def record(self, *entries: AuditEntry) -> None:
+        """Write the entries soon; returns at once, and never fails: what is lost is told in the trail."""
+        ...
+
+    async def written(self, *entries: AuditEntry) -> None:
+        """Write the entries and return when they are durable; raises AuditError when they are not, within seconds."""
         ...

@@ -6,13 +6,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gatepass.core.ports import Clock, Cluster, Provider, Switches
+from gatepass.core.ports import Audit, Clock, Cluster, Provider, Switches
 from gatepass.core.rules import Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.grants import Grants
 from gatepass.engine.insight import Insight
+from gatepass.engine.journal import Journal
 from gatepass.engine.reconciler import Reconciler
 from gatepass.engine.resource_pass import ResourcePass
 from gatepass.engine.session_pass import SessionPass
@@ -27,7 +28,7 @@ from gatepass.engine.vouching import Vouching
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """`owner` is the install id that marks our rules.
+    """`owner` is the install id that marks our rules; `audit_required` holds an open until its entry is durable.
 
     `handover_seconds` is how long after the start calls of an earlier process may still have their effect; `cutoff`
     ends every session that was created before it.
@@ -40,6 +41,7 @@ class EngineSettings:
     admission_unverified: bool
     handover_seconds: float = 0.0
     cutoff: datetime | None = None
+    audit_required: bool = False
 
 
 class Engine:
@@ -56,6 +58,7 @@ class Engine:
         cluster: Cluster,
         clock: Clock,
         switches: Mapping[str, Switches] | None = None,
+        audit: Audit | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -65,11 +68,20 @@ class Engine:
         )
         grants = Grants(state)
         views = Views(state, grants)
+        self._journal = journal = Journal(audit, clock, required=settings.audit_required)
         self._verifier = Verifier(state, providers, cluster, clock, settings.confinement, self._verified)
         vouching = Vouching(state)
         self._switchboard = Switchboard(state, grants, switches or {}, clock, self._switched)
         self._reconciler = Reconciler(
-            state, grants, providers, clock, self._reconciled, self._verifier.queue.add, vouching, self._switchboard
+            state,
+            grants,
+            providers,
+            clock,
+            journal,
+            self._reconciled,
+            self._verifier.queue.add,
+            vouching,
+            self._switchboard,
         )
         self._sweeper = Sweeper(state, grants, providers, clock, vouching, self._reconciler.queue.add)
         self._sessions = SessionPass(
@@ -78,6 +90,7 @@ class Engine:
             views,
             cluster,
             clock,
+            journal,
             settings.default_ttl,
             unverified=settings.admission_unverified,
             touch=self._reconciler.queue.add,
@@ -96,6 +109,7 @@ class Engine:
             tasks.create_task(self._sweeper.queue.run())
             tasks.create_task(self._switchboard.queue.run())
             tasks.create_task(self._resync())
+            tasks.create_task(self._journal.run(self.store))
 
     async def _resync(self) -> None:
         """Look at everything at the start and then at every resync: drift makes no event.
@@ -146,6 +160,8 @@ class Engine:
         before = self.store.resources.get(resource.key)
         if not self.store.put_resource(resource):
             return
+        if before is None or _version(before) != _version(resource):
+            self._journal.resource_seen(resource)
         if before is not None and before.uid != resource.uid:
             self._forget_resource(before)
             before = None
@@ -160,6 +176,7 @@ class Engine:
         """A resource was deleted."""
         resource = self.store.remove_resource(key, uid)
         if resource is not None:
+            self._journal.resource_gone(resource)
             self._forget_resource(resource)
             self._touch_users(key)
 
@@ -226,6 +243,10 @@ class Engine:
         self._state.set_standing(resource.key, None)
         self._verifier.queue.forget(resource.key)
         self._resources.forget(resource)
+
+
+def _version(resource: ProtectedResource) -> tuple[str, int]:
+    return resource.uid, resource.metadata.generation
 
 
 def _decides(resource: ProtectedResource) -> tuple[int, bool, bool]:

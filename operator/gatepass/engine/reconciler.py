@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from gatepass.core.audit import EventType
 from gatepass.core.desired import ClaimKey
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.placement import FAMILIES
@@ -30,6 +31,7 @@ from gatepass.core.types.common import Key
 from gatepass.engine.demand import Demand, Demands, Wishes
 from gatepass.engine.drift import repairs
 from gatepass.engine.grants import Grants
+from gatepass.engine.journal import Journal
 from gatepass.engine.marks import repair
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
@@ -53,6 +55,7 @@ class Reconciler:
         grants: Grants,
         providers: Mapping[str, Provider],
         clock: Clock,
+        journal: Journal,
         report: Callable[[Target, Collection[str] | None], None],
         reverify: Callable[[Key], None],
         vouching: Vouching,
@@ -65,6 +68,7 @@ class Reconciler:
         self._switchboard = switchboard
         self._providers = providers
         self._clock = clock
+        self._journal = journal
         self._report = report
         self._reverify = reverify
         self._came: defaultdict[tuple[str, str], float] = defaultdict(lambda: float("-inf"))
@@ -302,6 +306,7 @@ class Reconciler:
             case Granted(id=id_):
                 known.granted(_observed(new.rule, id_, new.description, self._state.owner), at)
                 known.refusals.pop(access, None)
+                self._journal.firewall(EventType.FIREWALL_RULE_WRITTEN, known.target, id_, new.rule, new.description)
                 return False
             case Duplicate():
                 if known.confirmed(new.rule):
@@ -346,6 +351,7 @@ class Reconciler:
             at = asyncio.get_running_loop().time()
             for id_, outcome in outcomes.items():
                 if isinstance(outcome, Revoked):
+                    self._tell_revoked(known, id_)
                     known.gone(id_, at)
                 elif isinstance(outcome, ProviderError):
                     self._failed(known, access, outcome)
@@ -355,6 +361,11 @@ class Reconciler:
                     self.queue.add(known.target)
                 return False
         return True
+
+    def _tell_revoked(self, known: TargetState, id_: str) -> None:
+        held = known.rules.get(id_)
+        rule, description = (held.rule, held.description) if held else ("", "")
+        self._journal.firewall(EventType.FIREWALL_RULE_REVOKED, known.target, id_, rule, description)
 
     def _someone_waits(self, target: Target) -> bool:
         resources = (self._state.store.resources.get(key) for key in self._state.tenants[target])

@@ -15,6 +15,7 @@ from gatepass.core.status import ResourceView, session_status
 from gatepass.core.types.common import NEVER, Key
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phase, ResourceState
 from gatepass.engine.grants import Grants, requester_of, was_granted
+from gatepass.engine.journal import Journal
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
 from gatepass.engine.views import FINAL, Views
@@ -42,6 +43,7 @@ class SessionPass:
         views: Views,
         cluster: Cluster,
         clock: Clock,
+        journal: Journal,
         default_ttl: timedelta,
         *,
         unverified: bool,
@@ -53,6 +55,7 @@ class SessionPass:
         self._views = views
         self._cluster = cluster
         self._clock = clock
+        self._journal = journal
         self._default_ttl = default_ttl
         self._unverified = unverified
         self._touch = touch
@@ -85,7 +88,7 @@ class SessionPass:
         if not session.held and not session.deleting and not over:
             await self._cluster.hold(session)
             return False
-        refused = not over and await self._admit(session)
+        refused = not over and self._journal.may_decide(session, self.queue.add) and await self._admit(session)
         now = self._clock.now()
         end = self._grants.end(session, now)
         self._touch_targets(session, now)
@@ -105,6 +108,8 @@ class SessionPass:
         return refused
 
     async def _admission(self, session: AccessSession, key: Key) -> Refusal | None:
+        if (untold := self._journal.refusal(session)) is not None:
+            return untold
         requester = requester_of(session)
         if requester is None:
             return Refusal("RequesterUnknown", "the annotation gatepass.dev/requested-by is missing or cannot be read")
@@ -164,6 +169,7 @@ class SessionPass:
             self._told_place[session.uid] = now
         updated = await self._cluster.write_session_status(session, status)
         self._state.store.put_session(updated)
+        self._journal.reported(session, status)
         if (updated.metadata.generation, updated.deleting) != (session.metadata.generation, session.deleting):
             self.queue.add(session.key)  # the event of this edit is no news any more
         self._announce(session, status)
@@ -239,6 +245,7 @@ class SessionPass:
         self._state.closed.pop(session.uid, None)
         self._state.ending.pop(session.uid, None)
         self._grants.forget(session)
+        self._journal.forget(session)
         for key in session.resource_keys():
             self._state.admitted.pop((session.uid, key), None)
             if (resource := self._state.store.resources.get(key)) is not None:

@@ -7,6 +7,7 @@ with Sandbox() as sandbox:
 import http.client
 import json
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -159,7 +160,17 @@ class Sandbox:
             "GATEPASS_HEALTH_HOST": "127.0.0.1",
             "GATEPASS_HEALTH_PORT": str(self._health_port),
             "GATEPASS_METRICS_PORT": str(self._metrics_port),
+            **self._audit(),
             **self._settings,
+        }
+
+    def _audit(self) -> dict[str, str]:
+        keys = self.directory / "audit-keys"
+        keys.write_text(secrets.token_urlsafe(32) + "\n")
+        keys.chmod(0o600)
+        return {
+            "GATEPASS_DATABASE_URL": f"sqlite:///{self.directory}/audit.db",
+            "GATEPASS_AUDIT_KEY_FILE": str(keys),
         }
 
     def _start(self) -> None:

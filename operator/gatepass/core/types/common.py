@@ -96,7 +96,8 @@ SessionDuration = Annotated[timedelta, *_as_duration, WithJsonSchema(duration_sc
 NEVER: Final = timedelta.max
 
 
-def _parse_ttl(text: Any) -> timedelta:
+def parse_ttl(text: Any) -> timedelta:
+    """Read a duration, or `Never`, which is NEVER; raises ValueError."""
     return NEVER if text == "Never" else parse_duration(text)
 
 
@@ -106,7 +107,7 @@ def _format_ttl(value: timedelta) -> str:
 
 TimeToLive = Annotated[
     timedelta,
-    BeforeValidator(_parse_ttl),
+    BeforeValidator(parse_ttl),
     PlainSerializer(_format_ttl, return_type=str),
     WithJsonSchema(duration_schema("0s", "8760h", never=True)),
 ]

@@ -1,0 +1,46 @@
+"""Settings that only make sense together, and that never show themselves."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from gatepass.core.types.common import NEVER
+from gatepass.settings import Settings
+
+URL = "postgresql://gatepass:hunter2@db/gatepass"
+
+
+def given(monkeypatch: pytest.MonkeyPatch, **values: str) -> Settings:
+    for name, value in values.items():
+        monkeypatch.setenv(f"GATEPASS_{name.upper()}", value)
+    return Settings()
+
+
+def test_there_is_no_audit_trail_by_default() -> None:
+    assert (Settings().database_url, Settings().audit_required) == (None, False)
+
+
+def test_an_audit_trail(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = given(
+        monkeypatch, database_url=URL, audit_key_file="keys", audit_required="true", audit_retention="Never"
+    )
+    assert settings.audit_key_file == Path("keys")
+    assert settings.audit_retention == NEVER
+    assert "hunter2" not in f"{settings!r} {settings}"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"database_url": URL}, "needs GATEPASS_AUDIT_KEY_FILE"),
+        ({"audit_required": "true"}, "needs GATEPASS_DATABASE_URL"),
+        ({"database_url": "mysql://u:hunter2@h/d", "audit_key_file": "keys"}, "must begin with sqlite:/// or"),
+        ({"audit_retention": "1y"}, "is not a duration"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch, values: dict[str, str], said: str) -> None:
+    with pytest.raises(ValidationError, match=said) as refused:
+        given(monkeypatch, **values)
+    told = [problem["msg"] for problem in refused.value.errors()]  # what the command line prints
+    assert not any("hunter2" in each for each in told)
