@@ -8,10 +8,12 @@ from datetime import timedelta
 
 from gatepass.core.ports import Clock, Cluster, Provider
 from gatepass.core.rules import Target
+from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
-from gatepass.engine.grants import Grants
+from gatepass.engine.binding_pass import BindingPass
+from gatepass.engine.grants import Grants, requester_of
 from gatepass.engine.reconciler import Reconciler
 from gatepass.engine.resource_pass import ResourcePass
 from gatepass.engine.session_pass import SessionPass
@@ -64,11 +66,18 @@ class Engine:
             touch=self._reconciler.queue.add,
         )
         self._resources = ResourcePass(state, views, cluster, clock)
+        self._bindings = BindingPass(state, cluster, clock)
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for queue in (self._verifier.queue, self._reconciler.queue, self._sessions.queue, self._resources.queue):
+            for queue in (
+                self._verifier.queue,
+                self._reconciler.queue,
+                self._sessions.queue,
+                self._resources.queue,
+                self._bindings.queue,
+            ):
                 tasks.create_task(queue.run())
             tasks.create_task(self._resync())
 
@@ -90,6 +99,8 @@ class Engine:
                 self._reconciler.queue.add(target)
             for session in list(self.store.sessions):
                 self._sessions.queue.add(session)
+            for binding in list(self.store.bindings):
+                self._bindings.queue.add(binding)
             await asyncio.sleep(pause)
 
     def clock_corrected(self) -> None:
@@ -134,6 +145,25 @@ class Engine:
         if resource is not None:
             self._forget_resource(resource)
             self._touch_users(key)
+
+    def binding_seen(self, binding: ApiKeyBinding) -> None:
+        """A key was bound or changed."""
+        if self.store.put_binding(binding):
+            self._bindings.queue.add(binding.key)
+            self._touch_sessions_of(binding)
+
+    def binding_gone(self, key: Key, uid: str) -> None:
+        """A binding was deleted."""
+        binding = self.store.remove_binding(key, uid)
+        if binding is not None:
+            self._bindings.queue.forget(key)
+            self._touch_sessions_of(binding)
+
+    def _touch_sessions_of(self, binding: ApiKeyBinding) -> None:
+        for session in self.store.sessions.values():
+            requester = requester_of(session)
+            if requester is not None and requester.username == binding.requester:
+                self._sessions.queue.add(session.key)
 
     def namespace_seen(self, namespace: Namespace) -> None:
         """A namespace was created or changed."""

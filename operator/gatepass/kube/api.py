@@ -9,6 +9,8 @@ import aiohttp
 from kubernetes.aio.client import ApiClient, ApiException
 
 from gatepass.core.ports import ClusterError, ConflictError, GoneError
+from gatepass.core.types.binding import PLURAL as BINDINGS
+from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import GROUP, VERSION, Custom
 from gatepass.core.types.resource import PLURAL as RESOURCES
 from gatepass.core.types.resource import ProtectedResource
@@ -19,7 +21,11 @@ from gatepass.kube.clock import CorrectedClock
 MERGE_PATCH: Final = "application/merge-patch+json"
 _TIMEOUT_SECONDS: Final = 10.0
 _PAGE: Final = 500
-_PLURALS: Final[Mapping[type[Custom], str]] = {AccessSession: SESSIONS, ProtectedResource: RESOURCES}
+_PLURALS: Final[Mapping[type[Custom], str]] = {
+    AccessSession: SESSIONS,
+    ProtectedResource: RESOURCES,
+    ApiKeyBinding: BINDINGS,
+}
 
 
 def path_of(kind: type[Custom], namespace: str = "", name: str = "", subresource: str = "") -> str:

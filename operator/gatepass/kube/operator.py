@@ -9,6 +9,7 @@ import structlog
 from kubernetes.aio.client import ApiClient
 
 from gatepass.core.ports import ClusterError, GoneError
+from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession
 from gatepass.engine.engine import Engine
@@ -41,6 +42,11 @@ class Listing:
             resources.discard(identity(body))
             if (resource := parse(ProtectedResource, body)) is not None:
                 self._engine.resource_seen(resource)
+        bindings = {(key, binding.uid) for key, binding in store.bindings.items()}
+        async for body in self._api.each(ApiKeyBinding, self._namespaces):
+            bindings.discard(identity(body))
+            if (binding := parse(ApiKeyBinding, body)) is not None:
+                self._engine.binding_seen(binding)
         sessions = {(key, session.uid) for key, session in store.sessions.items()}
         async for body in self._api.each(AccessSession, self._namespaces):
             sessions.discard(identity(body))
@@ -48,6 +54,8 @@ class Listing:
                 self._engine.session_seen(session)
         for key, uid in sessions:
             self._engine.session_gone(key, uid)
+        for key, uid in bindings:
+            self._engine.binding_gone(key, uid)
         for key, uid in resources:
             self._engine.resource_gone(key, uid)
         for name in namespaces:
