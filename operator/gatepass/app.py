@@ -9,6 +9,10 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient
 
 from gatepass.core.ports import Secrets
+from gatepass.core.types.binding import ApiKeyBinding
+from gatepass.core.types.common import Custom
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import AccessSession
 from gatepass.engine.engine import Engine, EngineSettings
 from gatepass.engine.store import Store
 from gatepass.engine.verifier import Confinement
@@ -17,10 +21,14 @@ from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.cluster import KubeCluster
 from gatepass.kube.drain import drain
 from gatepass.kube.events import Events
+from gatepass.kube.gateway import KubeGateway
 from gatepass.kube.health import Health
-from gatepass.kube.operator import Listing, kube_system_uid, new_client, watch
+from gatepass.kube.operator import Listing, bare_client, kube_system_uid, new_client, watch
 from gatepass.manifests import requester_policies
 from gatepass.providers.aws_security_group import AwsSecurityGroups
+from gatepass.rest.application import application
+from gatepass.rest.context import Context, RestSettings
+from gatepass.rest.server import serving
 from gatepass.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -39,19 +47,19 @@ async def connect(kubeconfig: Path | None) -> None:
         await config.load_kube_config()
 
 
-async def run_operator(settings: Settings, kubeconfig: Path | None) -> None:
-    """Run until SIGTERM or SIGINT."""
+async def run_operator(settings: Settings, kubeconfig: Path | None, *, api: bool = False) -> None:
+    """Run until SIGTERM or SIGINT, with the REST API or without."""
     await connect(kubeconfig)
     clock = CorrectedClock()
     async with new_client(_API_CONNECTIONS) as client:
-        api = KubeApi(client, clock)
-        events = Events(api, component="gatepass")
-        cluster = KubeCluster(api, events, clock, requester_policies(settings.release))
+        kube = KubeApi(client, clock)
+        events = Events(kube, component="gatepass")
+        cluster = KubeCluster(kube, events, clock, requester_policies(settings.release))
         watching = asyncio.Event()
         health = Health(ready=watching.is_set)
         await health.start(settings.health_host, settings.health_port)
         try:
-            await _serve(settings, client, api, events, cluster, clock, watching)
+            await _serve(settings, client, kube, events, cluster, clock, watching, api=api)
         finally:
             await health.stop()
 
@@ -66,13 +74,15 @@ async def run_drain(settings: Settings, kubeconfig: Path | None, seconds: float)
 async def _serve(
     settings: Settings,
     client: ApiClient,
-    api: KubeApi,
+    kube: KubeApi,
     events: Events,
     cluster: KubeCluster,
     clock: CorrectedClock,
     watching: asyncio.Event,
+    *,
+    api: bool,
 ) -> None:
-    owner = settings.install_id or f"{await kube_system_uid(api)}/{settings.namespace}/{settings.release}"
+    owner = settings.install_id or f"{await kube_system_uid(kube)}/{settings.namespace}/{settings.release}"
     secrets: Secrets = cluster
     aws = AwsSecurityGroups(secrets)
     engine = Engine(
@@ -89,7 +99,7 @@ async def _serve(
         clock,
     )
     clock.corrected = engine.clock_corrected
-    listing = Listing(api, engine, settings.watch_namespaces)
+    listing = Listing(kube, engine, settings.watch_namespaces)
     # Nothing may be revoked before everything that is granted is known.
     await listing.read_at_last()
     log.info("listed", sessions=len(engine.store.sessions), resources=len(engine.store.resources), owner=owner)
@@ -111,6 +121,8 @@ async def _serve(
         asyncio.create_task(listing.repeat(settings.resync_seconds)),
         asyncio.create_task(stop.wait()),
     ]
+    if api:
+        work.append(asyncio.create_task(_answer(settings, kube, engine, clock)))
     try:
         # Whatever ends first ends the rest: an operator that works in part is worse than one that is started again.
         done, _ = await asyncio.wait([*work, watcher], return_when=asyncio.FIRST_COMPLETED)
@@ -125,3 +137,24 @@ async def _serve(
         await asyncio.gather(watcher, return_exceptions=True)
         aws.close()
         log.info("stopped")
+
+
+async def _answer(settings: Settings, kube: KubeApi, engine: Engine, clock: CorrectedClock) -> None:
+    """Serve the REST API until cancelled."""
+
+    def seen(changed: Custom) -> None:
+        match changed:
+            case AccessSession():
+                engine.session_seen(changed)
+            case ProtectedResource():
+                engine.resource_seen(changed)
+            case ApiKeyBinding():
+                engine.binding_seen(changed)
+
+    async with bare_client(_API_CONNECTIONS) as client:
+        gateway = KubeGateway(kube, KubeApi(client, clock))
+        rest = RestSettings(settings.trusted_proxies, settings.rate_limit, settings.cors_origins)
+        context = Context(rest, engine.store, gateway, clock, seen)
+        async with serving(application(context), settings.api_host, settings.api_port):
+            log.info("the REST API answers", port=settings.api_port)
+            await asyncio.Event().wait()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, IPvAnyNetwork
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gatepass.core.types.common import parse_duration
@@ -15,6 +15,7 @@ def _split(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -53,6 +54,15 @@ class Settings(BaseSettings):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Field(description="What is logged.")] = "info"
     health_host: Annotated[str, Field(description="Address of the probes.")] = "0.0.0.0"  # noqa: S104 the kubelet calls
     health_port: Annotated[int, Field(ge=0, le=65535, description="Port of /healthz and /readyz.")] = 8080
+    api_host: Annotated[str, Field(description="Address of the REST API.")] = "0.0.0.0"  # noqa: S104 runners call
+    api_port: Annotated[int, Field(ge=0, le=65535, description="Port of the REST API.")] = 8000
+    trusted_proxies: Annotated[
+        Networks, Field(description="Ranges, with commas between, whose X-Forwarded-For says who calls. Empty: none.")
+    ] = ()
+    rate_limit: Annotated[int, Field(ge=1, description="Requests a minute from one address.")] = 60
+    cors_origins: Annotated[
+        Names, Field(description="Origins, with commas between, whose pages may call. Empty: none.")
+    ] = ()
     admission_unverified: Annotated[
         bool, Field(description="Serve sessions although no admission policy vouches for who created them.")
     ] = False

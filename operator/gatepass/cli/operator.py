@@ -1,4 +1,4 @@
-"""`gatepass operator`, which the image runs, and `gatepass drain`, which an uninstall runs first."""
+"""`gatepass operator` and `gatepass serve`, which the image runs, and `gatepass drain` for the uninstall."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -20,10 +20,19 @@ Kubeconfig = Annotated[
 def operator(
     kubeconfig: Kubeconfig = None,
 ) -> None:
-    """Reconcile AccessSessions and ProtectedResources until SIGTERM."""
+    """Reconcile AccessSessions, ProtectedResources and ApiKeyBindings until SIGTERM."""
     from gatepass.app import run_operator
 
     _run(lambda settings: run_operator(settings, kubeconfig))
+
+
+def serve(
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """The same, and answer the REST API."""
+    from gatepass.app import run_operator
+
+    _run(lambda settings: run_operator(settings, kubeconfig, api=True))
 
 
 def drain(

@@ -16,17 +16,23 @@ Ec2Faults = Annotated[
     typer.Option("--ec2-faults", metavar="PROFILE", help="What goes wrong at EC2: none, slow, errors, resets, lag."),
 ]
 
+Caller = Annotated[
+    str, typer.Option("--caller", metavar="ADDRESS", help="Whom the load balancer before the REST API says it saw.")
+]
+
 
 @app.command()
 def run(
     command: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="What to run, with all its arguments.")],
     no_operator: NoOperator = False,
     ec2_faults: Ec2Faults = "none",
+    caller: Caller = "203.0.113.10",
 ) -> None:
     """Run CMD inside a sandbox and exit with its status.
 
     CMD finds kubectl on PATH and KUBECONFIG, AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-    GATEPASS_TOKEN (a bearer token of a cluster admin) and GATEPASS_OPERATOR_KUBECONFIG (Gatepass's own account) set.
+    GATEPASS_TOKEN (a bearer token of a cluster admin), GATEPASS_API_URL (the REST API, behind a stand-in for a load
+    balancer) and GATEPASS_OPERATOR_KUBECONFIG (Gatepass's own account) set.
     """
     from gatepass.sandbox.command import InterruptedBySignalError, ended_by_signals
     from gatepass.sandbox.command import run as run_command
@@ -34,7 +40,10 @@ def run(
     from gatepass.sandbox.errors import SandboxError
 
     try:
-        with ended_by_signals(), Sandbox(operator=not no_operator, ec2_faults=ec2_faults) as sandbox:
+        with (
+            ended_by_signals(),
+            Sandbox(operator=not no_operator, ec2_faults=ec2_faults, caller=caller) as sandbox,
+        ):
             status = run_command(command, sandbox.env)
             sandbox.keep_logs = status != 0
     except InterruptedBySignalError as interruption:
@@ -45,7 +54,7 @@ def run(
 
 
 @app.command()
-def up(no_operator: NoOperator = False, ec2_faults: Ec2Faults = "none") -> None:
+def up(no_operator: NoOperator = False, ec2_faults: Ec2Faults = "none", caller: Caller = "203.0.113.10") -> None:
     """Keep a sandbox until Ctrl-C, and print what a shell needs to use it."""
     import shlex
     import signal
@@ -55,7 +64,10 @@ def up(no_operator: NoOperator = False, ec2_faults: Ec2Faults = "none") -> None:
     from gatepass.sandbox.errors import SandboxError
 
     try:
-        with ended_by_signals(), Sandbox(operator=not no_operator, ec2_faults=ec2_faults) as sandbox:
+        with (
+            ended_by_signals(),
+            Sandbox(operator=not no_operator, ec2_faults=ec2_faults, caller=caller) as sandbox,
+        ):
             for name, value in sandbox.changes.items():
                 print(f"export {name}={shlex.quote(value)}")
             sys.stdout.flush()

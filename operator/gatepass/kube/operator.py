@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import kopf
 import structlog
-from kubernetes.aio.client import ApiClient
+from kubernetes.aio.client import ApiClient, Configuration
 
 from gatepass.core.ports import ClusterError, GoneError
 from gatepass.core.types.binding import ApiKeyBinding
@@ -161,6 +161,18 @@ async def kube_system_uid(api: KubeApi) -> str:
         except (ClusterError, GoneError) as error:
             log.warning("cannot read namespace kube-system yet", error=str(error))
             await asyncio.sleep(_LISTING_RETRY_SECONDS)
+
+
+def bare_client(workers: int) -> ApiClient:
+    """A client of the same API server without credentials: whose token it passes on, whose rights it has."""
+    given = Configuration.get_default_copy()
+    configuration = Configuration(host=given.host)
+    configuration.ssl_ca_cert, configuration.verify_ssl = given.ssl_ca_cert, given.verify_ssl
+    configuration.proxy = given.proxy
+    client = ApiClient(configuration)
+    client.rest_client.maxsize = workers
+    client.user_agent = "gatepass"
+    return client
 
 
 def new_client(workers: int) -> ApiClient:

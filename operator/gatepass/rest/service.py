@@ -1,0 +1,60 @@
+"""/health, /detect-ip and /auth/me, and the paths that answer why they are not there."""
+
+from http import HTTPStatus
+from typing import Final
+
+from fastapi import APIRouter
+
+from gatepass.rest.context import CallerAddress, Here, Who
+from gatepass.rest.errors import ApiError, invalid
+from gatepass.rest.models import DetectedIp, Health, WhoAmI
+from gatepass.rest.principal import KeyHolder
+
+router = APIRouter(tags=["service"])
+
+_NOT_FOR_KEYS: Final = ("users", "roles", "credentials", "organization", "mfa", "static-ip-rules")
+_LATER: Final = ("register", "login", "refresh")
+
+
+@router.get("/health", response_model=Health)
+async def health() -> Health:
+    """Is it there?"""
+    return Health()
+
+
+@router.get("/detect-ip", response_model=DetectedIp)
+async def detect_ip(seen_at: CallerAddress) -> DetectedIp:
+    """The caller's address, as a session would open it."""
+    if seen_at is None:
+        raise invalid("address", "the caller's address is not known")
+    return DetectedIp(ip=str(seen_at), version="IPv4" if seen_at.version == 4 else "IPv6")
+
+
+@router.get("/auth/me", response_model=WhoAmI)
+async def me(who: Who) -> WhoAmI:
+    """Who the key or the token is."""
+    requester = who.requester
+    name = who.binding.metadata.name if isinstance(who, KeyHolder) else requester.username.rpartition(":")[2]
+    scopes = tuple(scope.value for scope in who.scopes) if isinstance(who, KeyHolder) else ()
+    return WhoAmI(id=requester.uid, name=name, email=requester.username, organization=who.namespace, scopes=scopes)
+
+
+@router.get("/{area}", include_in_schema=False)
+async def elsewhere(area: str, here: Here, who: Who) -> None:
+    """Parts of other services of this kind: closed to keys, and not here for people."""
+    del here
+    if area in _NOT_FOR_KEYS and isinstance(who, KeyHolder):
+        raise ApiError(HTTPStatus.FORBIDDEN, f"API keys cannot be used for /{area}", error="Insufficient permissions")
+    raise ApiError(HTTPStatus.NOT_FOUND, "Not found")
+
+
+@router.post("/auth/{step}", include_in_schema=False)
+async def sign_in(step: str) -> None:
+    """Gatepass has no accounts of its own."""
+    if step in _LATER:
+        raise ApiError(
+            HTTPStatus.NOT_FOUND,
+            "Gatepass has no accounts of its own: use Authorization: Bearer with a token of Kubernetes, such as "
+            "kubectl create token NAME gives, or X-API-Key with the key of an ApiKeyBinding",
+        )
+    raise ApiError(HTTPStatus.NOT_FOUND, "Not found")
