@@ -55,11 +55,13 @@ async def run_operator(settings: Settings, kubeconfig: Path | None, *, api: bool
         kube = KubeApi(client, clock)
         events = Events(kube, component="gatepass")
         cluster = KubeCluster(kube, events, clock, requester_policies(settings.release))
-        watching = asyncio.Event()
-        health = Health(ready=watching.is_set)
+        watching, answering = asyncio.Event(), asyncio.Event()
+        if not api:
+            answering.set()
+        health = Health(ready=lambda: watching.is_set() and answering.is_set())
         await health.start(settings.health_host, settings.health_port)
         try:
-            await _serve(settings, client, kube, events, cluster, clock, watching, api=api)
+            await _serve(settings, client, kube, events, cluster, clock, watching, answering)
         finally:
             await health.stop()
 
@@ -79,8 +81,7 @@ async def _serve(
     cluster: KubeCluster,
     clock: CorrectedClock,
     watching: asyncio.Event,
-    *,
-    api: bool,
+    answering: asyncio.Event,
 ) -> None:
     owner = settings.install_id or f"{await kube_system_uid(kube)}/{settings.namespace}/{settings.release}"
     secrets: Secrets = cluster
@@ -121,8 +122,8 @@ async def _serve(
         asyncio.create_task(listing.repeat(settings.resync_seconds)),
         asyncio.create_task(stop.wait()),
     ]
-    if api:
-        work.append(asyncio.create_task(_answer(settings, kube, engine, clock)))
+    if not answering.is_set():
+        work.append(asyncio.create_task(_answer(settings, kube, engine, clock, answering)))
     try:
         # Whatever ends first ends the rest: an operator that works in part is worse than one that is started again.
         done, _ = await asyncio.wait([*work, watcher], return_when=asyncio.FIRST_COMPLETED)
@@ -139,8 +140,10 @@ async def _serve(
         log.info("stopped")
 
 
-async def _answer(settings: Settings, kube: KubeApi, engine: Engine, clock: CorrectedClock) -> None:
-    """Serve the REST API until cancelled."""
+async def _answer(
+    settings: Settings, kube: KubeApi, engine: Engine, clock: CorrectedClock, answering: asyncio.Event
+) -> None:
+    """Serve the REST API until cancelled; `answering` is set once it does."""
 
     def seen(changed: Custom) -> None:
         match changed:
@@ -156,5 +159,6 @@ async def _answer(settings: Settings, kube: KubeApi, engine: Engine, clock: Corr
         rest = RestSettings(settings.trusted_proxies, settings.rate_limit, settings.cors_origins)
         context = Context(rest, engine.store, gateway, clock, seen)
         async with serving(application(context), settings.api_host, settings.api_port):
+            answering.set()
             log.info("the REST API answers", port=settings.api_port)
             await asyncio.Event().wait()

@@ -8,12 +8,13 @@ from gatepass.core.types.session import Requester
 
 
 class RefusedError(Exception):
-    """The API server refused a request: the HTTP status that it gave, and its message for people."""
+    """The API server refused a request: the HTTP status that it gave, its message for people, and which fields."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, causes: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
+        self.causes = dict(causes or {})
 
 
 class Gateway(Protocol):
@@ -42,6 +43,10 @@ class Gateway(Protocol):
 
     async def patch_status(self, kind: type[Custom], key: Key, body: Mapping[str, Any]) -> None:
         """Merge a patch into its status, as Gatepass's account."""
+        ...
+
+    async def credential(self, namespace: str, wanted: str, token: str) -> str | None:
+        """The name of the Secret of this name or uid that is labelled as a credential; None when there is none."""
         ...
 
     async def delete(self, kind: type[Custom], key: Key, uid: str, token: str | None = None) -> None:

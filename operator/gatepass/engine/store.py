@@ -40,6 +40,7 @@ class Store:
         self._gone: dict[str, None] = {}
         self._by_uid: dict[str, Key] = {}
         self._awaited: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._bound: defaultdict[str, set[Key]] = defaultdict(set)
 
     def put_session(self, session: AccessSession) -> bool:
         """Keep the session; False when it is not news."""
@@ -91,7 +92,10 @@ class Store:
         """Keep the binding; False when it is not news."""
         if binding.uid in self._gone or not _is_news(self.bindings.get(binding.key), binding):
             return False
+        self._unbind(binding.key)
         self.bindings[binding.key] = binding
+        for hash_ in binding.hashes:
+            self._bound[hash_].add(binding.key)
         return True
 
     def remove_binding(self, key: Key, uid: str) -> ApiKeyBinding | None:
@@ -100,7 +104,20 @@ class Store:
         if binding is None or binding.uid != uid:
             return None
         self._bury(uid)
+        self._unbind(key)
         return self.bindings.pop(key)
+
+    def _unbind(self, key: Key) -> None:
+        before = self.bindings.get(key)
+        for hash_ in before.hashes if before is not None else ():
+            self._bound[hash_].discard(key)
+            if not self._bound[hash_]:
+                del self._bound[hash_]
+
+    def bound_to(self, hash_: str) -> ApiKeyBinding | None:
+        """The binding of a key; the oldest, should somebody have copied the hash into one of his own."""
+        found = [self.bindings[key] for key in self._bound.get(hash_, ())]
+        return min(found, key=lambda each: (each.metadata.creation_timestamp, each.uid), default=None)
 
     def _bury(self, uid: str) -> None:
         """A listing that began before the deletion must not bring the object back."""

@@ -125,10 +125,13 @@ class KubeApi:
 
 def _refused(status: int, body: str | bytes) -> RefusedError:
     try:
-        message = str(json.loads(body).get("message") or body)
+        told = json.loads(body)
+        message = str(told.get("message") or body)
+        found = (told.get("details") or {}).get("causes") or ()
+        causes = {str(cause["field"]): str(cause.get("message", "")) for cause in found if cause.get("field")}
     except (ValueError, AttributeError):
-        message = str(body)
-    return RefusedError(status, message[:1000])
+        message, causes = str(body), {}
+    return RefusedError(status, message[:1000], causes)
 
 
 def _translated(error: RefusedError) -> ClusterError | GoneError:

@@ -7,6 +7,7 @@ from gatepass.core.types.common import API_VERSION, GROUP, Custom, Key
 from gatepass.core.types.session import Requester
 from gatepass.kube.api import MERGE_PATCH, KubeApi, path_of
 
+CREDENTIAL_LABEL: Final = "gatepass.dev/credential"
 _REVIEWS: Final = "/apis/{0}/v1/{1}"
 
 
@@ -66,6 +67,14 @@ class KubeGateway:
         """Patch its status."""
         path = path_of(kind, key.namespace, key.name, "status")
         await self._api.answer("PATCH", path, {"status": body}, content_type=MERGE_PATCH)
+
+    async def credential(self, namespace: str, wanted: str, token: str) -> str | None:
+        """Look among the Secrets that the owner of the token may list."""
+        path = f"/api/v1/namespaces/{namespace}/secrets"
+        query = {"labelSelector": CREDENTIAL_LABEL}
+        found = await self._bare.answer("GET", path, query=query, token=token)
+        metadata = (secret["metadata"] for secret in found.get("items", ()))
+        return next((each["name"] for each in metadata if wanted in (each["name"], each["uid"])), None)
 
     async def delete(self, kind: type[Custom], key: Key, uid: str, token: str | None = None) -> None:
         """Delete a custom resource."""

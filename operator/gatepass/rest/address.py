@@ -10,7 +10,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def caller(scope: Scope, trusted: Sequence[Network]) -> Address | None:
-    """The caller's address; None when there is none, as on a Unix socket.
+    """The caller's address; None when there is none, as on a Unix socket, or a trusted proxy does not know it.
 
     The peer, unless it is a trusted proxy: then the rightmost X-Forwarded-For that is not one. What stands left of it
     anybody may have written.
@@ -23,7 +23,7 @@ def caller(scope: Scope, trusted: Sequence[Network]) -> Address | None:
     for text in reversed([part.strip() for part in forwarded.split(",") if part.strip()]):
         hop = parse(text)
         if hop is None:
-            return found  # a trusted proxy wrote no address there: nothing left of it can be believed
+            return None  # nothing left of it can be believed, and the proxy itself is not who calls
         found = hop
         if not _is_in(hop, trusted):
             return found

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import ipaddress
+import re
 from collections import OrderedDict
 from http import HTTPStatus
 from typing import Final
@@ -24,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 NAMESPACE_HEADER: Final = "X-Gatepass-Namespace"
 _SERVICE_ACCOUNT: Final = "system:serviceaccount:"
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _REMEMBERED: Final = 1024
 _REMEMBERED_SECONDS: Final = 30.0
 
@@ -58,12 +60,9 @@ class Authenticator:
     def _holder(self, key: str, address: Address | None) -> KeyHolder:
         shown = key_hash(key)
         now = self._clock.now()
-        found: ApiKeyBinding | None = None
-        for binding in self._store.bindings.values():
-            for live in binding.live_hashes(now):
-                if hmac.compare_digest(live, shown):
-                    found = binding
-        if found is None or not _from(found, address):
+        found = self._store.bound_to(shown)
+        live = found.live_hashes(now) if found is not None else ()
+        if found is None or not any(hmac.compare_digest(each, shown) for each in live) or not _from(found, address):
             log.info("key refused", key=key_id(key), address=str(address))
             raise _denied()
         return KeyHolder(found)
@@ -76,6 +75,8 @@ class Authenticator:
             namespace = requester.username.removeprefix(_SERVICE_ACCOUNT).partition(":")[0]
         if not namespace:
             raise invalid(NAMESPACE_HEADER, "say which namespace is meant: the token belongs to no service account")
+        if not _NAMESPACE.fullmatch(namespace):
+            raise invalid(NAMESPACE_HEADER, "must be the name of a namespace")
         return Person(requester, token, namespace)
 
     async def _whose(self, token: str) -> Requester | None:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Final
 
+import structlog
 from fastapi import Depends, Request
 
-from gatepass.core.gateway import Gateway
-from gatepass.core.ports import Clock
+from gatepass.core.gateway import Gateway, RefusedError
+from gatepass.core.ports import Clock, ClusterError
 from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import Custom, format_time
 from gatepass.engine.store import Store
@@ -17,6 +18,8 @@ from gatepass.rest.address import Address, Network, caller
 from gatepass.rest.authentication import Authenticator
 from gatepass.rest.errors import ApiError
 from gatepass.rest.principal import KeyHolder, Person, Principal
+
+log = structlog.get_logger(__name__)
 
 _USED_EVERY: Final = timedelta(minutes=1)
 
@@ -40,6 +43,7 @@ class Context:
     clock: Clock
     seen: Callable[[Custom], None]
     authenticator: Authenticator = field(init=False)
+    _used: dict[str, datetime] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.authenticator = Authenticator(self.store, self.gateway, self.clock)
@@ -51,10 +55,15 @@ class Context:
     async def used(self, binding: ApiKeyBinding, address: Address | None) -> None:
         """Note when and from where a key was last used, at most once a minute."""
         now = self.clock.now()
-        last = binding.status.last_used_at
-        if last is None or now - last >= _USED_EVERY:
-            told = {"lastUsedAt": format_time(now), "lastUsedIP": str(address)}
+        last = self._used.get(binding.uid) or binding.status.last_used_at
+        if last is not None and now - last < _USED_EVERY:
+            return
+        self._used[binding.uid] = now
+        told = {"lastUsedAt": format_time(now), "lastUsedIP": str(address)}
+        try:
             await self.gateway.patch_status(ApiKeyBinding, binding.key, told)
+        except (ClusterError, RefusedError) as error:
+            log.warning("cannot note the use of a key", binding=str(binding.key), error=str(error))
 
 
 def context(request: Request) -> Context:

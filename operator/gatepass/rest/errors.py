@@ -1,9 +1,10 @@
 """Errors as the contract has them: one body for all, and a field for each thing that is wrong with the input."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from fastapi import FastAPI, Request
@@ -50,15 +51,20 @@ def not_found(what: str) -> ApiError:
 
 def body(path: str, error: ApiError) -> dict[str, Any]:
     """The body of an error."""
-    fields = {"validationErrors": dict(error.fields)} if error.fields else {}
+    fields = {_text(name): _text(problem) for name, problem in (error.fields or {}).items()}
     return {
         "timestamp": format_time(datetime.now(UTC)),
         "status": error.status.value,
         "error": error.error,
-        "message": error.message,
-        "path": path,
-        **fields,
+        "message": _text(error.message),
+        "path": _text(path),
+        **({"validationErrors": fields} if fields else {}),
     }
+
+
+def _text(said: str) -> str:
+    """What was sent may be said again, and need not be text: half a surrogate pair is not."""
+    return said.encode(errors="backslashreplace").decode()
 
 
 def answer(path: str, error: ApiError) -> JSONResponse:
@@ -83,7 +89,14 @@ def register(app: FastAPI) -> None:
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         status = HTTPStatus(error.status_code)
         headers = dict(error.headers or {})
-        return answer(request.url.path, ApiError(status, str(error.detail), headers=headers))
+        # Of what is no JSON at all, however it fails, FastAPI says no more than this.
+        fields = {"body": str(error.detail)} if status is HTTPStatus.BAD_REQUEST else None
+        return answer(request.url.path, ApiError(status, str(error.detail), fields=fields, headers=headers))
+
+    @app.exception_handler(Exception)
+    async def defect(request: Request, _: Exception) -> JSONResponse:
+        told = ApiError(HTTPStatus.INTERNAL_SERVER_ERROR, "Gatepass failed: its log says how")
+        return answer(request.url.path, told)
 
     @app.exception_handler(RefusedError)
     async def refused(request: Request, error: RefusedError) -> JSONResponse:
@@ -102,14 +115,45 @@ def register(app: FastAPI) -> None:
 
 def _told(error: RefusedError) -> ApiError:
     """What the API server says, in the words of HTTP: its admission refuses input with 422, which is a 400 here."""
+    told = error.message.rpartition("denied request: ")[2]
     match error.status:
         case 400 | 422:
-            return ApiError(HTTPStatus.BAD_REQUEST, error.message)
+            return ApiError(HTTPStatus.BAD_REQUEST, told, fields=_fields(error.causes, told))
         case 403 | 404 | 409 | 413 | 429:
-            return ApiError(HTTPStatus(error.status), error.message)
+            return ApiError(HTTPStatus(error.status), told)
         case _:
             log.warning("the API server failed a call", status=error.status, error=error.message)
             return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "the Kubernetes API failed the call: try again")
+
+
+# Where the fields of custom resources come from in the bodies of the contract; the longer one first.
+_SPOKEN: Final = {
+    "metadata.name": "name",
+    "spec.allowedCIDRs": "allowedCIDRs",
+    "spec.aws.credentials": "credentialId",
+    "spec.aws.region": "config.region",
+    "spec.aws.securityGroups": "config.securityGroupIds",
+    "spec.duration": "durationHours",
+    "spec.expiresAt": "expiresAt",
+    "spec.maxDuration": "maxDurationHours",
+    "spec.ports": "config.ports",
+    "spec.reason": "reason",
+    "spec.resources": "resourceIds",
+    "spec.scopes": "scopes",
+    "spec.source": "ipv4Address",
+}
+_NAMED: Final = re.compile(r"\b(?:spec|metadata)\.[A-Za-z.]+")
+
+
+def _fields(causes: Mapping[str, str], told: str) -> dict[str, str]:
+    """What the API server says of fields; an admission policy names one in its message only."""
+    named = _NAMED.search(told)
+    found = causes or ({named[0]: told} if named is not None else {})
+    return {_spoken(field): problem for field, problem in found.items()}
+
+
+def _spoken(field: str) -> str:
+    return next((ours for theirs, ours in _SPOKEN.items() if field.startswith(theirs)), field)
 
 
 def _field(location: tuple[int | str, ...]) -> str:

@@ -16,6 +16,7 @@ from gatepass.rest.errors import ApiError, not_found
 from gatepass.rest.models import ApiKey, CreatedKey, CreateKey, Id, Page
 from gatepass.rest.paging import WantedPart, part
 from gatepass.rest.principal import Person
+from gatepass.rest.titles import slug, titled
 
 router = APIRouter(prefix="/api-keys", tags=["api-keys"])
 
@@ -34,7 +35,9 @@ async def create(asked: CreateKey, here: Here, who: APerson) -> CreatedKey:
         spec["resources"] = _named(here, who, asked.resource_ids)
     if asked.expires_at is not None:
         spec["expiresAt"] = format_time(asked.expires_at)
-    body = {"metadata": {"name": _name(asked.name), "namespace": who.namespace}, "spec": spec}
+    # Names of keys may be alike there, and names of objects may not.
+    metadata = {**titled(asked.name), "name": f"{slug(asked.name)[:56]}-{os.urandom(3).hex()}".lstrip("-")}
+    body = {"metadata": {**metadata, "namespace": who.namespace}, "spec": spec}
     made = ApiKeyBinding.model_validate(await here.gateway.create(ApiKeyBinding, body, who.token))
     here.seen(made)
     return CreatedKey(key=text, **dict(views.api_key(made, here.store)))
@@ -61,12 +64,6 @@ async def revoke(key_id: Id, here: Here, who: APerson) -> Response:
     body = {"metadata": {"uid": found.uid}, "spec": {"revoked": True}}
     here.seen(ApiKeyBinding.model_validate(await here.gateway.patch(ApiKeyBinding, found.key, body, who.token)))
     return Response(status_code=HTTPStatus.NO_CONTENT)
-
-
-def _name(title: str) -> str:
-    """A name that Kubernetes takes: `GitHub Actions CI` becomes `github-actions-ci`, with an end that makes it one."""
-    words = "".join(character if character.isascii() and character.isalnum() else " " for character in title.lower())
-    return "-".join([*words.split(), os.urandom(3).hex()])[-63:].lstrip("-")
 
 
 def _named(here: Context, who: Person, wanted: tuple[Id, ...]) -> list[dict[str, str]]:

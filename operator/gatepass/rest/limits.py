@@ -1,5 +1,6 @@
 """Bounds on every request: how many from one address, and how large."""
 
+import ipaddress
 import time
 from http import HTTPStatus
 from typing import Final
@@ -10,7 +11,7 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gatepass.rest.address import caller
+from gatepass.rest.address import Address, caller
 from gatepass.rest.context import RestSettings
 from gatepass.rest.errors import ApiError, answer
 
@@ -30,7 +31,7 @@ class RateLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        who = str(caller(scope, self._settings.trusted_proxies))
+        who = _bucket(caller(scope, self._settings.trusted_proxies))
         allowed = await self._limiter.hit(self._limit, who)
         stats = await self._limiter.get_window_stats(self._limit, who)
         headers = {
@@ -56,6 +57,13 @@ class RateLimit:
         await answer(scope["path"], error)(scope, receive, told)
 
 
+def _bucket(address: Address | None) -> str:
+    """IPv6 hosts have a whole /64, and so as many addresses as they like."""
+    if address is None or address.version == 4:
+        return str(address)
+    return str(ipaddress.ip_network((address, 64), strict=False))
+
+
 class AnyBodyIsJson:
     """What curl -d sends says that it is a form: whatever it says, it is JSON here."""
 
@@ -69,12 +77,8 @@ class AnyBodyIsJson:
         await self._app(scope, receive, send)
 
 
-class _TooLargeError(Exception):
-    """The body goes on and on."""
-
-
 class BodyLimit:
-    """No request is larger than a session of 32 resources could need."""
+    """No request is larger than a session of 32 resources could need; it is read before anything is done about it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -83,29 +87,31 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        error = ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {LARGEST_BODY} bytes")
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > LARGEST_BODY:
+        body = await _whole(scope, receive)
+        if body is None:
+            error = ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {LARGEST_BODY} bytes")
             await answer(scope["path"], error)(scope, receive, send)
             return
-        size = 0
-        started = False
+        first: Message | None = {"type": "http.request", "body": body, "more_body": False}
 
-        async def counted() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > LARGEST_BODY:
-                raise _TooLargeError
-            return message
+        async def read() -> Message:
+            nonlocal first
+            message, first = first, None
+            return message or await receive()
 
-        async def noted(message: Message) -> None:
-            nonlocal started
-            started = started or message["type"] == "http.response.start"
-            await send(message)
+        await self._app(scope, read, send)
 
-        try:
-            await self._app(scope, counted, noted)
-        except _TooLargeError:
-            if not started:
-                await answer(scope["path"], error)(scope, receive, send)
+
+async def _whole(scope: Scope, receive: Receive) -> bytes | None:
+    """The body; None when it is too large, whether it says so or goes on and on."""
+    declared = dict(scope["headers"]).get(b"content-length", b"0")
+    if not declared.isdigit() or int(declared) > LARGEST_BODY:
+        return None
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > LARGEST_BODY:
+            return None
+        if not message.get("more_body", False):
+            return bytes(body)

@@ -1,11 +1,10 @@
 """What goes in and comes out, as the contract has it."""
 
 import ipaddress
-from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from gatepass.core.types.binding import Scope
@@ -53,6 +52,19 @@ def _address(text: str, version: Literal[4, 6]) -> str:
     if found.version != version:
         raise ValueError(f"must be an IPv{version} address")
     return str(found)
+
+
+def _cidr(text: str) -> str:
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError("must be a range of addresses such as 203.0.113.0/24") from None
+
+
+def _moment(text: object) -> object:
+    if not isinstance(text, str):
+        raise ValueError("must be a time such as 2026-11-22T18:00:00Z")  # noqa: TRY004 pydantic takes ValueErrors
+    return text
 
 
 class StartSession(Body):
@@ -134,8 +146,8 @@ class ResourceConfig(Body):
             raise ValueError("exactly one of securityGroupId and securityGroupIds is needed")
         if self.port is not None and self.ports is not None:
             raise ValueError("port and ports exclude each other")
-        if self.protocol in (Protocol.TCP, Protocol.UDP) and self.port is None and self.ports is None:
-            raise ValueError(f"port or ports is needed for {self.protocol.value}")
+        if self.protocol not in (Protocol.TCP, Protocol.UDP) and (self.port is not None or self.ports is not None):
+            raise ValueError(f"{self.protocol.value} has no ports")
         return self
 
 
@@ -146,7 +158,10 @@ class CreateResource(Body):
     provider: Literal["AWS"]
     credential_id: Annotated[
         Line | None,
-        Field(max_length=253, description="A Secret of the namespace, by name; absent: Gatepass's identity."),
+        Field(
+            max_length=253,
+            description="A Secret with the label gatepass.dev/credential, by name or uid; absent: Gatepass's identity.",
+        ),
     ] = None
     config: ResourceConfig
 
@@ -173,9 +188,13 @@ class CreateKey(Body):
         tuple[Annotated[Scope, Field(strict=False)], ...], Field(strict=False, min_length=1, max_length=4)
     ]
     resource_ids: Annotated[tuple[Id, ...] | None, Field(strict=False, min_length=1, max_length=32)] = None
-    allowed_cidrs: Annotated[tuple[Line, ...], Field(strict=False, max_length=64, alias="allowedCIDRs")] = ()
+    allowed_cidrs: Annotated[
+        tuple[Annotated[Line, AfterValidator(_cidr)], ...],
+        AfterValidator(lambda cidrs: tuple(dict.fromkeys(cidrs))),
+        Field(strict=False, max_length=64, alias="allowedCIDRs"),
+    ] = ()
     max_duration_hours: Annotated[int, Field(ge=1, le=24)] = 24
-    expires_at: Annotated[datetime | None, Field(strict=False)] = None
+    expires_at: Annotated[AwareDatetime, BeforeValidator(_moment), Field(strict=False)] | None = None
 
 
 class ApiKey(Answer):

@@ -9,10 +9,11 @@ from gatepass.core.types.resource import PLURAL as RESOURCES
 from gatepass.core.types.resource import ProtectedResource, Protocol
 from gatepass.rest import views
 from gatepass.rest.context import Context, Here, Who
-from gatepass.rest.errors import ApiError, not_found
+from gatepass.rest.errors import ApiError, invalid, not_found
 from gatepass.rest.models import CreateResource, Id, Page, Resource, ResourceConfig
 from gatepass.rest.paging import WantedPart, part
 from gatepass.rest.principal import KeyHolder, Person, Principal
+from gatepass.rest.titles import slug, titled
 
 router = APIRouter(prefix="/resources", tags=["resources"])
 
@@ -44,7 +45,16 @@ async def one(resource_id: Id, here: Here, who: Who) -> Resource:
 async def create(asked: CreateResource, here: Here, who: Who) -> Resource:
     """A ProtectedResource, by the caller's own rights."""
     person = _person(who)
-    body = {"metadata": {"name": asked.name, "namespace": person.namespace}, "spec": _spec(asked)}
+    credential = None
+    if asked.credential_id is not None:
+        credential = await here.gateway.credential(person.namespace, asked.credential_id, person.token)
+        if credential is None:
+            raise invalid("credentialId", "there is no such Secret with the label gatepass.dev/credential")
+    name = slug(asked.name)
+    if not name:
+        raise invalid("name", "must have a letter or a digit of ASCII")
+    metadata = {**titled(asked.name), "name": name, "namespace": person.namespace}
+    body = {"metadata": metadata, "spec": _spec(asked, credential)}
     made = ProtectedResource.model_validate(await here.gateway.create(ProtectedResource, body, person.token))
     here.seen(made)
     return views.resource(made)
@@ -79,10 +89,10 @@ async def _found(here: Context, who: Principal, resource_id: Id, verb: str) -> P
     return found
 
 
-def _spec(asked: CreateResource) -> dict[str, Any]:
+def _spec(asked: CreateResource, credential: str | None) -> dict[str, Any]:
     config = asked.config
     groups = config.security_group_ids or (config.security_group_id,)
-    credentials = {"credentials": {"secretRef": {"name": asked.credential_id}}} if asked.credential_id else {}
+    credentials = {"credentials": {"secretRef": {"name": credential}}} if credential is not None else {}
     return {
         "aws": {"region": config.region, "securityGroups": list(groups), **credentials},
         "ports": _ports(config),
@@ -92,5 +102,7 @@ def _spec(asked: CreateResource) -> dict[str, Any]:
 def _ports(config: ResourceConfig) -> list[dict[str, Any]]:
     if config.protocol not in (Protocol.TCP, Protocol.UDP):
         return [{"protocol": config.protocol.value}]
-    ports = config.ports or (config.port,)
+    ports = config.ports or ((config.port,) if config.port is not None else None)
+    if ports is None:  # the contract's own example names no port: the whole group is the door
+        return [{"protocol": config.protocol.value, "port": 1, "endPort": 65535}]
     return [{"protocol": config.protocol.value, "port": port} for port in ports]

@@ -5,7 +5,7 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from gatepass.rest.context import CallerAddress, Here, Who
+from gatepass.rest.context import CallerAddress, Who
 from gatepass.rest.errors import ApiError, invalid
 from gatepass.rest.models import DetectedIp, Health, WhoAmI
 from gatepass.rest.principal import KeyHolder
@@ -13,6 +13,7 @@ from gatepass.rest.principal import KeyHolder
 router = APIRouter(tags=["service"])
 
 _NOT_FOR_KEYS: Final = ("users", "roles", "credentials", "organization", "mfa", "static-ip-rules")
+_METHODS: Final = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _LATER: Final = ("register", "login", "refresh")
 
 
@@ -39,13 +40,16 @@ async def me(who: Who) -> WhoAmI:
     return WhoAmI(id=requester.uid, name=name, email=requester.username, organization=who.namespace, scopes=scopes)
 
 
-@router.get("/{area}", include_in_schema=False)
-async def elsewhere(area: str, here: Here, who: Who) -> None:
+async def elsewhere(who: Who) -> None:
     """Parts of other services of this kind: closed to keys, and not here for people."""
-    del here
-    if area in _NOT_FOR_KEYS and isinstance(who, KeyHolder):
-        raise ApiError(HTTPStatus.FORBIDDEN, f"API keys cannot be used for /{area}", error="Insufficient permissions")
+    if isinstance(who, KeyHolder):
+        raise ApiError(HTTPStatus.FORBIDDEN, "API keys cannot be used here", error="Insufficient permissions")
     raise ApiError(HTTPStatus.NOT_FOUND, "Not found")
+
+
+for _area in _NOT_FOR_KEYS:
+    for _path in (f"/{_area}", f"/{_area}/{{rest:path}}"):
+        router.add_api_route(_path, elsewhere, methods=_METHODS, include_in_schema=False)
 
 
 @router.post("/auth/{step}", include_in_schema=False)

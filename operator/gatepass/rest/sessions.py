@@ -23,7 +23,7 @@ from gatepass.rest.context import CallerAddress, Context, Here, Who
 from gatepass.rest.errors import ApiError, invalid, not_found
 from gatepass.rest.models import ExtendSession, Id, Page, Session, StartSession
 from gatepass.rest.paging import WantedPart, part
-from gatepass.rest.principal import KeyHolder, Principal
+from gatepass.rest.principal import KeyHolder, Person, Principal
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
 
@@ -107,7 +107,7 @@ async def every(here: Here, who: Who, wanted: WantedPart) -> Page[Session] | lis
         who.require(READ)
     elif not await here.may(who, "list", SESSIONS, who.namespace):
         raise ApiError(HTTPStatus.FORBIDDEN, f'needs the verb "list" on {SESSIONS} of namespace {who.namespace}')
-    found = [session for session in here.store.sessions.values() if session.metadata.namespace == who.namespace]
+    found = [session for session in here.store.sessions.values() if _visible(who, session)]
     found.sort(key=lambda session: (session.metadata.creation_timestamp, session.uid), reverse=True)
     return part(found, lambda session: _view(here, session), wanted)
 
@@ -139,6 +139,8 @@ async def extend(session_id: Id, asked: ExtendSession, here: Here, who: Who, pre
     session = await _found(here, who, session_id, "patch")
     if session.status.phase not in (Phase.ACTIVE, Phase.PARTIAL) or session.spec.stop:
         raise ApiError(HTTPStatus.CONFLICT, f"only a session that is open can be extended: it is {_phase(session)}")
+    if isinstance(who, KeyHolder) and not all(map(who.opens, session.resource_keys())):
+        raise ApiError(HTTPStatus.FORBIDDEN, "the key opens a resource of the session no more")
     duration = session.spec.duration + timedelta(hours=asked.additional_hours)
     resources = (here.store.resources.get(key) for key in session.resource_keys())
     bounds = [resource.spec.policy.max_duration for resource in resources if isinstance(resource, ProtectedResource)]
@@ -151,9 +153,21 @@ async def extend(session_id: Id, asked: ExtendSession, here: Here, who: Who, pre
     return await _answer(here, await _patch(here, who, session, {"duration": format_duration(duration)}), prefer)
 
 
+def _visible(who: Principal, session: AccessSession) -> bool:
+    """A key sees its own sessions, and those that it might have started; a person the namespace, if RBAC says so."""
+    if session.metadata.namespace != who.namespace:
+        return False
+    return isinstance(who, Person) or _started(who, session) or all(map(who.opens, session.resource_keys()))
+
+
+def _started(who: KeyHolder, session: AccessSession) -> bool:
+    requester = requester_of(session)
+    return requester is not None and requester.uid == who.binding.uid
+
+
 async def _found(here: Context, who: Principal, session_id: Id, verb: str) -> AccessSession:
     session = here.store.session(str(session_id))
-    if session is None or session.metadata.namespace != who.namespace:
+    if session is None or not _visible(who, session):
         raise not_found("Session")
     if not await here.may(who, verb, SESSIONS, who.namespace, session.metadata.name):
         raise not_found("Session")

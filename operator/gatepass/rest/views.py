@@ -7,10 +7,11 @@ from typing import Final, Literal
 from gatepass.core.lifecycle import deadline
 from gatepass.core.types.binding import KEY_USER, ApiKeyBinding
 from gatepass.core.types.common import Key
-from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.resource import PortRange, ProtectedResource
 from gatepass.core.types.session import AccessSession, Requester, ResourceState, SessionResourceStatus
 from gatepass.engine.store import Store
 from gatepass.rest.models import ApiKey, Resource, ResourceIp, Session
+from gatepass.rest.titles import title
 
 State = Literal["PENDING", "APPLIED", "FAILED", "REMOVING", "REMOVED"]
 _STATES: Final[dict[ResourceState, State]] = {
@@ -94,10 +95,10 @@ def resource(found: ProtectedResource) -> Resource:
     """A resource as the contract shows it."""
     firewall = found.spec.aws
     ready = next((condition for condition in found.status.conditions if condition.type == "Ready"), None)
-    ports = [port.port for port in found.spec.ports if port.port is not None]
+    ports = [_ports(each) for each in found.spec.ports if each.port is not None]
     return Resource(
         id=found.uid,
-        name=found.metadata.name,
+        name=title(found),
         provider="AWS",
         namespace=found.metadata.namespace,
         ready=ready is not None and ready.status == "True",
@@ -114,13 +115,17 @@ def resource(found: ProtectedResource) -> Resource:
     )
 
 
+def _ports(spec: PortRange) -> int | str | None:
+    return spec.port if spec.end_port is None else f"{spec.port}-{spec.end_port}"
+
+
 def api_key(found: ApiKeyBinding, store: Store) -> ApiKey:
     """A key as the contract shows it, without the key."""
     named = found.resource_keys()
     resources = (store.resources.get(key) for key in named or ())
     return ApiKey(
         id=found.uid,
-        name=found.metadata.name,
+        name=title(found),
         scopes=found.spec.scopes,
         resource_ids=None if named is None else tuple(each.uid for each in resources if each is not None),
         created_at=found.metadata.creation_timestamp,

@@ -158,6 +158,11 @@ class ApiKeyBinding(Custom):
         named = self.resource_keys()
         return resource.namespace == self.metadata.namespace if named is None else resource in named
 
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """The hashes of its keys, also of those that work no more."""
+        return (self.spec.key_hash,) if self.spec.key_hash is not None else tuple(key.hash for key in self.status.keys)
+
     def live_hashes(self, now: datetime) -> tuple[str, ...]:
         """The hashes of the keys that work now."""
         spec = self.spec
