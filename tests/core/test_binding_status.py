@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gatepass.core.binding_status import KeySecret, binding_status, issued, moments, next_keys
 from gatepass.core.types.binding import ApiKeyBinding, IssuedKey
 from gatepass.core.types.common import format_time
+from tests.core import builders
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -17,19 +18,8 @@ OLD, NEW = "gp_live_old", "gp_live_new"
 
 
 def a_binding(*keys: IssuedKey, **spec: Any) -> ApiKeyBinding:
-    body = {
-        "metadata": {
-            "name": "ci",
-            "namespace": "ci",
-            "uid": "b-1",
-            "generation": 1,
-            "resourceVersion": "1",
-            "creationTimestamp": format_time(NOW - HOUR),
-        },
-        "spec": {"scopes": ["sessions:write"], "secretName": "ci-key", **spec},
-        "status": {"keys": [key.model_dump(mode="json", by_alias=True) for key in keys]},
-    }
-    return ApiKeyBinding.model_validate(body)
+    status = {"keys": [key.model_dump(mode="json", by_alias=True) for key in keys]}
+    return builders.a_binding(created=NOW - HOUR, status=status, **spec)
 
 
 def a_key(text: str, created: datetime = NOW - HOUR, expires: datetime | None = None) -> IssuedKey:
@@ -52,10 +42,11 @@ ROTATION = {"rotation": {"interval": "2h", "overlap": "30m"}}
         ((a_key(NEW),), "something", {}, [], True),  # somebody wrote into the Secret
         # A rotation: the old key works on for the overlap.
         ((a_key(OLD, NOW - 2 * HOUR),), OLD, ROTATION, ["old"], True),
+        ((a_key(OLD, NOW - 2 * HOUR), a_key(NEW)), NEW, ROTATION, ["old", "new"], False),
         ((a_key(OLD, NOW - 2 * HOUR, NOW + HOUR / 4), a_key(NEW)), NEW, ROTATION, ["old", "new"], False),
         ((a_key(OLD, NOW - 2 * HOUR, NOW), a_key(NEW)), NEW, ROTATION, ["new"], False),
         # The operator ended between the two writes of a rotation: the old key is still the one in the Secret.
-        ((a_key(OLD, NOW - 2 * HOUR, NOW + HOUR / 4), a_key(NEW)), OLD, ROTATION, ["old"], True),
+        ((a_key(OLD, NOW - 2 * HOUR), a_key(NEW)), OLD, ROTATION, ["old"], True),
         # Somebody puts the key before the last back: it never becomes the key again.
         ((a_key(OLD, NOW - 3 * HOUR, NOW), a_key(NEW)), OLD, ROTATION, [], True),
     ],
@@ -67,9 +58,14 @@ def test_next_keys(
     assert (names(found.kept), found.another) == (kept, another)
 
 
-def test_the_overlap_begins_with_the_rotation() -> None:
-    found = next_keys(a_binding(a_key(OLD, NOW - 2 * HOUR), **ROTATION), KeySecret(True, OLD), NOW)
-    assert [key.expires_at for key in found.kept] == [NOW + HOUR / 2]
+def test_the_overlap_begins_when_the_new_key_can_be_read() -> None:
+    old, new = a_key(OLD, NOW - 2 * HOUR), a_key(NEW, NOW)
+    due = next_keys(a_binding(old, **ROTATION), KeySecret(True, OLD), NOW)
+    assert (due.kept, due.another) == ((old,), True)
+    undelivered = next_keys(a_binding(old, new, **ROTATION), KeySecret(True, OLD), NOW + HOUR)
+    assert (undelivered.kept, undelivered.another) == ((old,), True)
+    delivered = next_keys(a_binding(old, new, **ROTATION), KeySecret(True, NEW), NOW)
+    assert [key.expires_at for key in delivered.kept] == [NOW + HOUR / 2, None]
 
 
 AGE = st.integers(0, 300).map(lambda minutes: NOW - timedelta(minutes=minutes))
@@ -86,6 +82,7 @@ def test_what_is_kept_works_and_was_there(
     assert all(key.expires_at is None or key.expires_at > NOW for key in found.kept)
     # A key stays without an end only while it is the one that is handed out.
     assert all(key.id == f"{held:03}" for key in found.kept if key.expires_at is None)
+    assert len(found.kept) <= len(keys)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from gatepass.engine.engine import Engine, EngineSettings
 from gatepass.engine.store import Store
 from gatepass.engine.verifier import Confinement
 from gatepass.providers.memory import MemoryFirewalls
-from tests.core.builders import a_resource, a_session
+from tests.core.builders import a_binding, a_resource, a_session
 from tests.shape.conditions import assert_session_conditions
 
 BIG_BANG = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -209,6 +209,18 @@ class World:
     def resource(self, name: str = "staging-db", **given: Any) -> ProtectedResource:
         """Create a resource, as admission lets it in."""
         return self.cluster.put(a_resource(name, metadata={"finalizers": [FINALIZER]}, **given))
+
+    def binding(self, name: str = "ci", **given: Any) -> ApiKeyBinding:
+        """Create an ApiKeyBinding, as admission lets it in."""
+        return self.cluster.put(a_binding(name, created=LoopClock().now(), **given))
+
+    def session_by(self, binding: ApiKeyBinding, name: str = "it-1", **given: Any) -> AccessSession:
+        """Create a session, as the REST API does for who shows the key of a binding."""
+        stamp = Requester(username=binding.requester, uid=binding.uid).model_dump_json()
+        metadata = {"annotations": {REQUESTED_BY: stamp}, "finalizers": [FINALIZER]}
+        source = {"request": {"addresses": ["203.0.113.10"]}}
+        made = a_session(name, created=LoopClock().now(), **{"metadata": metadata, "source": source, **given})
+        return self.cluster.put(made)
 
     def edit(self, kind: type[Custom], key: Key, **spec: Any) -> None:
         """Change the spec, as `kubectl patch` does."""

@@ -8,7 +8,8 @@ from typing import Any, Final
 import httpx
 
 from gatepass.core.keys import ENTROPY_BYTES, key_hash, make_key
-from gatepass.sandbox.environment import Sandbox
+from gatepass.sandbox.environment import NAMESPACE, SERVICE_ACCOUNT, Sandbox
+from gatepass.sandbox.kubeapi import KubeApi
 from tests.conftest import AwsAccount
 from tests.e2e.tenant import Tenant, wait_for
 
@@ -82,6 +83,34 @@ class Organisation(Tenant):
         """The sources of all rules of a group."""
         found = self._sandbox.ec2.rules(group, account=self._account.account, region=self._account.region)
         return {rule.get("cidrIpv4") or rule["cidrIpv6"] for rule in found[group] or []}
+
+    def sibling(self) -> KubeApi:
+        """Another connection of the sandbox's admin, for another thread."""
+        return self._sandbox.control_plane.api()
+
+    def gatepass(self) -> KubeApi:
+        """A connection of Gatepass's own account."""
+        return self._sandbox.control_plane.api(self._sandbox.control_plane.account_token(NAMESPACE, SERVICE_ACCOUNT))
+
+    def binder(self, *names: str) -> httpx.Client:
+        """Who may create bindings, and use these resources only."""
+        token = self.member("view")
+        account = f"member-{next(_numbers)}"
+        home = f"{_RBAC}/namespaces/{self.namespace}"
+        ours = {"apiGroups": ["gatepass.dev"]}
+        rules = [
+            {**ours, "resources": [BINDING], "verbs": ["create", "patch", "list"]},
+            {**ours, "resources": ["protectedresources"], "resourceNames": list(names), "verbs": ["use"]},
+        ]
+        self.api.request("POST", f"{home}/roles", {"metadata": {"name": account}, "rules": rules})
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account}
+        who = self.caller(Authorization=f"Bearer {token}")
+        wait_for(lambda: who.get("/api-keys").status_code == 200, "the rights of a viewer")
+        _, _, _, name = who.get("/auth/me").json()["email"].split(":")
+        subject = {"kind": "ServiceAccount", "name": name, "namespace": self.namespace}
+        body = {"metadata": {"name": account}, "roleRef": reference, "subjects": [subject]}
+        self.api.request("POST", f"{home}/rolebindings", body)
+        return who
 
     def leave(self) -> None:
         """Delete everything."""

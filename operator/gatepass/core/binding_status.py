@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from gatepass.core.conditions import Fact, assert_conditions
 from gatepass.core.keys import key_hash
-from gatepass.core.types.binding import ApiKeyBinding, ApiKeyBindingStatus, IssuedKey
+from gatepass.core.types.binding import ApiKeyBinding, ApiKeyBindingStatus, IssuedKey, Rotation
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,14 @@ def next_keys(binding: ApiKeyBinding, secret: KeySecret | None, now: datetime) -
     live = tuple(key for key in binding.status.keys if key.expires_at is None or key.expires_at > now)
     newest = live[-1] if live else None
     if newest is None or newest.hash != held:
-        # The one before may be in the Secret still, when the operator ended between two writes of a rotation.
+        # The one before is still in the Secret when a rotation is not finished yet.
         return NextKeys(tuple(key for key in live if key.hash == held or key.expires_at is not None), another=True)
+    # The overlap begins when the new key can be read: however long that takes, there is always one that works.
+    end = now + (binding.spec.rotation or Rotation()).overlap
+    before = tuple(key if key.expires_at else key.model_copy(update={"expires_at": end}) for key in live[:-1])
     rotation = binding.spec.rotation
-    if rotation is None or now < newest.created_at + rotation.interval:
-        return NextKeys(live, another=False)
-    retired = newest.model_copy(update={"expires_at": now + rotation.overlap})
-    return NextKeys((*live[:-1], retired), another=True)
+    due = rotation is not None and now >= newest.created_at + rotation.interval
+    return NextKeys((*before, newest), another=due)
 
 
 def issued(key: str, id_: str, now: datetime) -> IssuedKey:

@@ -12,7 +12,7 @@ from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import format_time
 from gatepass.rest import views
 from gatepass.rest.context import APerson, Context, Here
-from gatepass.rest.errors import ApiError, not_found
+from gatepass.rest.errors import ApiError, invalid, not_found
 from gatepass.rest.models import ApiKey, CreatedKey, CreateKey, Id, Page
 from gatepass.rest.paging import WantedPart, part
 from gatepass.rest.principal import Person
@@ -34,6 +34,8 @@ async def create(asked: CreateKey, here: Here, who: APerson) -> CreatedKey:
     if asked.resource_ids is not None:
         spec["resources"] = _named(here, who, asked.resource_ids)
     if asked.expires_at is not None:
+        if asked.expires_at <= here.clock.now():
+            raise invalid("expiresAt", "must be in the future")
         spec["expiresAt"] = format_time(asked.expires_at)
     # Names of keys may be alike there, and names of objects may not.
     metadata = {**titled(asked.name), "name": f"{slug(asked.name)[:56]}-{os.urandom(3).hex()}".lstrip("-")}

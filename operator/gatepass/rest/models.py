@@ -44,7 +44,9 @@ Line = Annotated[str, AfterValidator(_printable)]
 Id = Annotated[UUID, Field(strict=False)]
 
 
-def _address(text: str, version: Literal[4, 6]) -> str:
+def _address(text: str | None, version: Literal[4, 6]) -> str | None:
+    if text is None:
+        return None
     try:
         found = ipaddress.ip_address(text)
     except ValueError:
@@ -76,10 +78,10 @@ class StartSession(Body):
     ] = None
     duration_hours: Annotated[int, Field(ge=1, le=24)] = 1
     ipv4_address: Annotated[
-        str | None, AfterValidator(lambda text: text and _address(text, 4)), Field(description="Absent: the caller's.")
+        str | None, AfterValidator(lambda text: _address(text, 4)), Field(description="Absent: the caller's.")
     ] = None
     ipv6_address: Annotated[
-        str | None, AfterValidator(lambda text: text and _address(text, 6)), Field(description="Absent: the caller's.")
+        str | None, AfterValidator(lambda text: _address(text, 6)), Field(description="Absent: the caller's.")
     ] = None
     reason: Annotated[Line | None, Field(max_length=256)] = None
 
