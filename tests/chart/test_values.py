@@ -12,7 +12,19 @@ from tests.chart.helm import Helm, HelmError, one
 from tests.chart.values_table import CHART, documented, readme
 
 # What the chart knows by itself, and what no installation has a reason to change.
-NOT_VALUES = {"namespace", "release", "health_host"}
+NOT_VALUES = {"namespace", "release", "health_host", "api_host"}
+
+
+PUBLISHED = {
+    "api": {"enabled": True},
+    "trustedProxies": ["10.0.0.0/8"],
+    "ingress": {"enabled": True, "host": "gatepass.example.com"},
+}
+ROUTED = {
+    "api": {"enabled": True},
+    "trustedProxies": ["10.0.0.0/8"],
+    "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["gatepass.example.com"]},
+}
 
 
 def leaves(node: Any, path: str = "") -> set[str]:
@@ -70,6 +82,10 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         "logLevel": "debug",
         "healthPort": 8081,
         "admissionUnverified": True,
+        "apiPort": 8001,
+        "trustedProxies": ["10.0.0.0/8", "2001:db8::/32"],
+        "rateLimit": 600,
+        "corsOrigins": ["https://portal.example.com"],
         "extraEnv": [{"name": "AWS_REGION", "value": "eu-central-1"}],
     }
     env = env_of(one(helm.template(values, "--api-versions", "v1"), "Deployment"))
@@ -85,6 +101,9 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
     assert (settings.log_format, settings.log_level) == ("json", "debug")
     assert settings.health_port == 8081
     assert settings.admission_unverified
+    assert (settings.api_port, settings.rate_limit) == (8001, 600)
+    assert [str(each) for each in settings.trusted_proxies] == ["10.0.0.0/8", "2001:db8::/32"]
+    assert settings.cors_origins == ("https://portal.example.com",)
     assert (settings.namespace, settings.release) == ("gatepass-system", "gatepass")
 
 
@@ -112,6 +131,18 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         ({"serviceAccount": {"name": "Gatepass"}}, "serviceAccount"),
         ({"drain": {"timeoutSeconds": 0}}, "drain"),
         ({"networkPolicy": {"egress": []}}, "networkPolicy"),
+        ({"apiPort": 0}, "apiPort"),
+        ({"rateLimit": 0}, "rateLimit"),
+        ({"trustedProxies": ["any"]}, "trustedProxies"),
+        ({"corsOrigins": ["*"]}, "corsOrigins"),
+        ({"api": {"serviceType": "ExternalName"}}, "serviceType"),
+        # Behind a controller that is not trusted, every session would be opened to the controller.
+        ({**PUBLISHED, "trustedProxies": []}, "trustedProxies"),
+        ({**PUBLISHED, "api": {"enabled": False}}, "api"),
+        ({**PUBLISHED, "ingress": {"enabled": True}}, "host"),
+        ({**ROUTED, "trustedProxies": []}, "trustedProxies"),
+        ({**ROUTED, "httpRoute": {"enabled": True}}, "parentRefs"),
+        ({**PUBLISHED, "certificate": {"enabled": True}}, "name"),
     ],
     ids=str,
 )
