@@ -113,11 +113,11 @@ async def every(here: Here, who: Who, wanted: WantedPart) -> Page[Session] | lis
 
 
 @router.get("/{session_id}", response_model=Session)
-async def one(session_id: Id, here: Here, who: Who) -> Session:
+async def one(session_id: Id, here: Here, who: Who, prefer: Prefer = None) -> Session:
     """One session."""
     if isinstance(who, KeyHolder):
         who.require(READ)
-    return _view(here, await _found(here, who, session_id, "get"))
+    return await _answer(here, await _found(here, who, session_id, "get"), prefer)
 
 
 @router.post("/{session_id}/stop", response_model=Session)
