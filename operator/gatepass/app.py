@@ -156,7 +156,7 @@ async def _answer(
 
     async with bare_client(_API_CONNECTIONS) as client:
         gateway = KubeGateway(kube, KubeApi(client, clock))
-        rest = RestSettings(settings.trusted_proxies, settings.rate_limit, settings.cors_origins)
+        rest = RestSettings(settings.trusted_proxies, settings.rate_limit, settings.cors_origins, settings.oidc_issuers)
         context = Context(rest, engine.store, gateway, clock, seen)
         async with serving(application(context), settings.api_host, settings.api_port):
             answering.set()

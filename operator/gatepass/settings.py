@@ -14,6 +14,8 @@ def _split(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+# Without TLS only on this machine, as in a sandbox.
+Issuer = Annotated[str, Field(pattern=r"^(https://[^ ?#@]*[^ ?#@/]|http://127\.0\.0\.1:[0-9]+)$")]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)]
 
@@ -63,6 +65,14 @@ class Settings(BaseSettings):
     cors_origins: Annotated[
         Names, Field(description="Origins, with commas between, whose pages may call. Empty: none.")
     ] = ()
+    oidc_issuers: Annotated[
+        tuple[Issuer, ...],
+        NoDecode,
+        BeforeValidator(_split),
+        Field(
+            description="CI providers, with commas between, whose tokens are taken where an ApiKeyBinding names them."
+        ),
+    ] = ("https://token.actions.githubusercontent.com", "https://gitlab.com")
     admission_unverified: Annotated[
         bool, Field(description="Serve sessions although no admission policy vouches for who created them.")
     ] = False

@@ -86,6 +86,7 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         "trustedProxies": ["10.0.0.0/8", "2001:db8::/32"],
         "rateLimit": 600,
         "corsOrigins": ["https://portal.example.com"],
+        "oidcIssuers": ["https://gitlab.example.com"],
         "extraEnv": [{"name": "AWS_REGION", "value": "eu-central-1"}],
     }
     env = env_of(one(helm.template(values, "--api-versions", "v1"), "Deployment"))
@@ -103,6 +104,7 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
     assert settings.admission_unverified
     assert (settings.api_port, settings.rate_limit) == (8001, 600)
     assert [str(each) for each in settings.trusted_proxies] == ["10.0.0.0/8", "2001:db8::/32"]
+    assert settings.oidc_issuers == ("https://gitlab.example.com",)
     assert settings.cors_origins == ("https://portal.example.com",)
     assert (settings.namespace, settings.release) == ("gatepass-system", "gatepass")
 
@@ -135,6 +137,7 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         ({"rateLimit": 0}, "rateLimit"),
         ({"trustedProxies": ["any"]}, "trustedProxies"),
         ({"corsOrigins": ["*"]}, "corsOrigins"),
+        ({"oidcIssuers": ["http://gitlab.example.com"]}, "oidcIssuers"),
         ({"api": {"serviceType": "ExternalName"}}, "serviceType"),
         # Behind a controller that is not trusted, every session would be opened to the controller.
         ({**PUBLISHED, "trustedProxies": []}, "trustedProxies"),

@@ -71,8 +71,8 @@ def test_accepted(cluster: Cluster, namespace: str, item: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("item", "words"),
     [
-        (without_secret(), ("exactly one of secretName and keyHash",)),
-        (binding(keyHash=DIGEST), ("exactly one of secretName and keyHash",)),
+        (without_secret(), ("exactly one of secretName, oidc and keyHash",)),
+        (binding(keyHash=DIGEST), ("exactly one of secretName, oidc and keyHash",)),
         (without_secret(keyHash="0" * 63), ("spec.keyHash",)),
         (without_secret(keyHash=DIGEST.upper()), ("spec.keyHash",)),
         (without_secret(keyHash=DIGEST, rotation={}), ("rotation goes with secretName",)),

@@ -196,6 +196,11 @@ def test_what_the_api_server_refuses_names_the_field_too(org: Organisation) -> N
     assert told()["message"].startswith("spec.duration: 2h is above the 1h that ProtectedResource")
 
 
+def test_a_whole_number_is_one_however_it_is_written(org: Organisation) -> None:
+    told = org.person.post("/sessions", content=b'{"durationHours": 2.0, "resourceIds": []}')
+    assert set(told.json()["validationErrors"]) == {"resourceIds"}
+
+
 def test_addresses_are_stored_canonical(org: Organisation) -> None:
     org.door("spelled")
     given = {"ipv4Address": "203.0.113.9", "ipv6Address": "2001:0db8:85a3:0000:0000:8a2e:0370:7334"}

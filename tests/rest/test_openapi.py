@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.rest.organisation import Organisation
+from tests.rest.organisation import ELSEWHERE, Organisation
 
 SECONDS = 300
 
@@ -36,13 +36,14 @@ def test_the_page(org: Organisation) -> None:
 @pytest.mark.parametrize("who", ["nobody", "key", "token"])
 def test_every_check_of_schemathesis(org: Organisation, tmp_path: Path, who: str) -> None:
     caller: httpx.Client = org.caller()
-    headers = {
+    headers = {"X-Forwarded-For": ELSEWHERE} | {
         "nobody": {},
         "key": {"X-API-Key": org.key()[0] if who == "key" else ""},
         "token": {"Authorization": f"Bearer {org.token}"},
     }[who]
     shown = [part for name, value in headers.items() for part in ("--header", f"{name}: {value}")]
-    command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{caller.base_url}openapi.json"]
+    program, bounds = Path(sys.executable).parent / "schemathesis", Path(__file__).with_name("schemathesis.toml")
+    command = [str(program), "--config-file", str(bounds), "run", f"{caller.base_url}openapi.json"]
     command += ["--checks", "all", "--max-examples", "12", "--seed", "1", "--no-color", "--warnings", "off", *shown]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done.stdout[-20_000:] + done.stderr[-2_000:]

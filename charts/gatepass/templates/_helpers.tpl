@@ -120,6 +120,8 @@ subjects:
   value: {{ join "," .Values.trustedProxies | quote }}
 - name: GATEPASS_RATE_LIMIT
   value: {{ .Values.rateLimit | int64 | quote }}
+- name: GATEPASS_OIDC_ISSUERS
+  value: {{ join "," .Values.oidcIssuers | quote }}
 - name: GATEPASS_CORS_ORIGINS
   value: {{ join "," .Values.corsOrigins | quote }}
 {{- end -}}

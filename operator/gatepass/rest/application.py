@@ -58,7 +58,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             schema["components"]["schemas"].pop(unused, None)
         schema["components"]["securitySchemes"] = {
             "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-            "token": {"type": "http", "scheme": "bearer", "description": "A token of Kubernetes."},
+            "token": {"type": "http", "scheme": "bearer", "description": "A token of Kubernetes or of a CI provider."},
         }
         app.openapi_schema = schema
     return app.openapi_schema

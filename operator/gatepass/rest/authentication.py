@@ -5,6 +5,7 @@ import hmac
 import ipaddress
 import re
 from collections import OrderedDict
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -14,11 +15,13 @@ from fastapi import Request
 from gatepass.core.gateway import Gateway
 from gatepass.core.keys import key_hash, key_id
 from gatepass.core.ports import Clock
-from gatepass.core.types.binding import ApiKeyBinding
+from gatepass.core.types.binding import AUDIENCE, ApiKeyBinding
+from gatepass.core.types.common import Key
 from gatepass.core.types.session import Requester
 from gatepass.engine.store import Store
 from gatepass.rest.address import Address
 from gatepass.rest.errors import ApiError, invalid
+from gatepass.rest.oidc import IssuerDownError, Unverified, Verifier, peek
 from gatepass.rest.principal import KeyHolder, Person, Principal
 
 log = structlog.get_logger(__name__)
@@ -33,7 +36,7 @@ _REMEMBERED_SECONDS: Final = 30.0
 def _denied() -> ApiError:
     return ApiError(
         HTTPStatus.UNAUTHORIZED,
-        "Authentication required: a valid X-API-Key, or Authorization: Bearer with a Kubernetes token",
+        "Authentication required: a valid X-API-Key, or Authorization: Bearer with a token of Kubernetes or of your CI",
         headers={"WWW-Authenticate": 'Bearer realm="gatepass"'},
     )
 
@@ -41,10 +44,11 @@ def _denied() -> ApiError:
 class Authenticator:
     """Keys are looked up in the watched bindings; tokens are asked about, and remembered for half a minute."""
 
-    def __init__(self, store: Store, gateway: Gateway, clock: Clock) -> None:
+    def __init__(self, store: Store, gateway: Gateway, clock: Clock, issuers: Sequence[str]) -> None:
         self._store = store
         self._gateway = gateway
         self._clock = clock
+        self._oidc = Verifier(issuers, clock)
         self._known: OrderedDict[str, tuple[float, Requester]] = OrderedDict()
 
     async def principal(self, request: Request, address: Address | None) -> Principal:
@@ -55,6 +59,9 @@ class Authenticator:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise _denied()
+        said = peek(token.strip())
+        if said is not None and said.audience.startswith(AUDIENCE) and self._oidc.takes(said.issuer):
+            return await self._pipeline(token.strip(), said, address)
         return await self._person(token.strip(), request.headers.get(NAMESPACE_HEADER))
 
     def _holder(self, key: str, address: Address | None) -> KeyHolder:
@@ -66,6 +73,24 @@ class Authenticator:
             log.info("key refused", key=key_id(key), address=str(address))
             raise _denied()
         return KeyHolder(found)
+
+    async def _pipeline(self, token: str, said: Unverified, address: Address | None) -> KeyHolder:
+        """The binding that the token was made for, which it has to match."""
+        namespace, _, name = said.audience.removeprefix(AUDIENCE).partition("/")
+        binding = self._store.bindings.get(Key(namespace, name))
+        if binding is None or not binding.works(self._clock.now()) or not _from(binding, address):
+            raise _denied()
+        try:
+            accepted = await self._oidc.accepts(token, said, binding)
+        except IssuerDownError:
+            raise ApiError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"the keys of {said.issuer} cannot be read: try again",
+                headers={"Retry-After": "30"},
+            ) from None
+        if not accepted:
+            raise _denied()
+        return KeyHolder(binding)
 
     async def _person(self, token: str, namespace: str | None) -> Person:
         requester = await self._whose(token)

@@ -13,6 +13,7 @@ from gatepass.core.gateway import Gateway, RefusedError
 from gatepass.core.ports import Clock, ClusterError
 from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import Custom, format_time
+from gatepass.core.types.session import AccessSession
 from gatepass.engine.store import Store
 from gatepass.rest.address import Address, Network, caller
 from gatepass.rest.authentication import Authenticator
@@ -26,11 +27,15 @@ _USED_EVERY: Final = timedelta(minutes=1)
 
 @dataclass(frozen=True, slots=True)
 class RestSettings:
-    """`trusted_proxies` say who calls; `rate_limit` is requests a minute from an address; `origins` are browsers'."""
+    """`trusted_proxies` say who calls; `rate_limit` is requests a minute from an address; `origins` are browsers'.
+
+    `issuers` are the CI providers whose tokens are taken.
+    """
 
     trusted_proxies: Sequence[Network] = ()
     rate_limit: int = 60
     origins: Sequence[str] = ()
+    issuers: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -44,9 +49,22 @@ class Context:
     seen: Callable[[Custom], None]
     authenticator: Authenticator = field(init=False)
     _used: dict[str, datetime] = field(default_factory=dict)
+    _written: dict[str, tuple[AccessSession, bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.authenticator = Authenticator(self.store, self.gateway, self.clock)
+        self.authenticator = Authenticator(self.store, self.gateway, self.clock, self.settings.issuers)
+
+    def written(self, session: AccessSession, write: Callable[[], bytes]) -> bytes:
+        """What is told of a session, written once for each version of it."""
+        known = self._written.get(session.uid)
+        if known is not None and known[0] is session:
+            return known[1]
+        text = write()
+        if session.status.resources:  # before that, it tells what is known of its resources
+            self._written[session.uid] = session, text
+        if len(self._written) > 2 * len(self.store.sessions) + 64:
+            self._written = {uid: self._written[uid] for uid in self._written if self.store.session(uid) is not None}
+        return text
 
     async def may(self, who: Principal, verb: str, plural: str, namespace: str, name: str = "") -> bool:
         """Has a person the verb? Keys are asked for their scope instead."""

@@ -14,7 +14,7 @@ from gatepass.rest import views
 from gatepass.rest.context import APerson, Context, Here
 from gatepass.rest.errors import ApiError, invalid, not_found
 from gatepass.rest.models import ApiKey, CreatedKey, CreateKey, Id, Page
-from gatepass.rest.paging import WantedPart, part
+from gatepass.rest.paging import WantedPart, json_of, part
 from gatepass.rest.principal import Person
 from gatepass.rest.titles import slug, titled
 
@@ -46,13 +46,13 @@ async def create(asked: CreateKey, here: Here, who: APerson) -> CreatedKey:
 
 
 @router.get("", response_model=Page[ApiKey] | list[ApiKey])
-async def every(here: Here, who: APerson, wanted: WantedPart) -> Page[ApiKey] | list[ApiKey]:
+async def every(here: Here, who: APerson, wanted: WantedPart) -> Response:
     """The keys of the namespace, newest first."""
     if not await here.may(who, "list", BINDINGS, who.namespace):
         raise ApiError(HTTPStatus.FORBIDDEN, f'needs the verb "list" on {BINDINGS} of namespace {who.namespace}')
     found = [each for each in here.store.bindings.values() if each.metadata.namespace == who.namespace]
     found.sort(key=lambda each: (each.metadata.creation_timestamp, each.uid), reverse=True)
-    return part(found, lambda each: views.api_key(each, here.store), wanted)
+    return part(found, lambda each: json_of(views.api_key(each, here.store)), wanted)
 
 
 @router.delete("/{key_id}", status_code=HTTPStatus.NO_CONTENT)

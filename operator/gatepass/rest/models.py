@@ -44,6 +44,11 @@ Line = Annotated[str, AfterValidator(_printable)]
 Id = Annotated[UUID, Field(strict=False)]
 
 
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 2.0 is 2."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _address(text: str | None, version: Literal[4, 6]) -> str | None:
     if text is None:
         return None
@@ -69,6 +74,9 @@ def _moment(text: object) -> object:
     return text
 
 
+Hours = Annotated[int, Field(ge=1, le=24), BeforeValidator(_whole)]
+
+
 class StartSession(Body):
     """POST /sessions."""
 
@@ -76,12 +84,16 @@ class StartSession(Body):
         tuple[Id, ...] | None,
         Field(strict=False, min_length=1, max_length=32, description="Absent: all that the caller may use."),
     ] = None
-    duration_hours: Annotated[int, Field(ge=1, le=24)] = 1
+    duration_hours: Hours = 1
     ipv4_address: Annotated[
-        str | None, AfterValidator(lambda text: _address(text, 4)), Field(description="Absent: the caller's.")
+        str | None,
+        AfterValidator(lambda text: _address(text, 4)),
+        Field(description="Absent: the caller's.", json_schema_extra={"format": "ipv4"}),
     ] = None
     ipv6_address: Annotated[
-        str | None, AfterValidator(lambda text: _address(text, 6)), Field(description="Absent: the caller's.")
+        str | None,
+        AfterValidator(lambda text: _address(text, 6)),
+        Field(description="Absent: the caller's.", json_schema_extra={"format": "ipv6"}),
     ] = None
     reason: Annotated[Line | None, Field(max_length=256)] = None
 
@@ -96,7 +108,7 @@ class StartSession(Body):
 class ExtendSession(Body):
     """POST /sessions/{id}/extend."""
 
-    additional_hours: Annotated[int, Field(ge=1, le=24)]
+    additional_hours: Hours
 
 
 class ResourceIp(Answer):
@@ -195,7 +207,7 @@ class CreateKey(Body):
         AfterValidator(lambda cidrs: tuple(dict.fromkeys(cidrs))),
         Field(strict=False, max_length=64, alias="allowedCIDRs"),
     ] = ()
-    max_duration_hours: Annotated[int, Field(ge=1, le=24)] = 24
+    max_duration_hours: Hours = 24
     expires_at: Annotated[AwareDatetime, BeforeValidator(_moment), Field(strict=False)] | None = None
 
 

@@ -11,7 +11,7 @@ from gatepass.rest import views
 from gatepass.rest.context import Context, Here, Who
 from gatepass.rest.errors import ApiError, invalid, not_found
 from gatepass.rest.models import CreateResource, Id, Page, Resource, ResourceConfig
-from gatepass.rest.paging import WantedPart, part
+from gatepass.rest.paging import WantedPart, json_of, part
 from gatepass.rest.principal import KeyHolder, Person, Principal
 from gatepass.rest.titles import slug, titled
 
@@ -22,7 +22,7 @@ WRITE: Final = "resources:write"
 
 
 @router.get("", response_model=Page[Resource] | list[Resource])
-async def every(here: Here, who: Who, wanted: WantedPart) -> Page[Resource] | list[Resource]:
+async def every(here: Here, who: Who, wanted: WantedPart) -> Response:
     """The resources of the namespace, newest first; for a key those that it may open."""
     if isinstance(who, KeyHolder):
         who.require(READ)
@@ -30,7 +30,7 @@ async def every(here: Here, who: Who, wanted: WantedPart) -> Page[Resource] | li
         raise ApiError(HTTPStatus.FORBIDDEN, f'needs the verb "list" on {RESOURCES} of namespace {who.namespace}')
     found = [each for each in here.store.resources.values() if _visible(who, each)]
     found.sort(key=lambda each: (each.metadata.creation_timestamp, each.uid), reverse=True)
-    return part(found, views.resource, wanted)
+    return part(found, lambda each: json_of(views.resource(each)), wanted)
 
 
 @router.get("/{resource_id}", response_model=Resource)

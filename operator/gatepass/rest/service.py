@@ -52,13 +52,14 @@ for _area in _NOT_FOR_KEYS:
         router.add_api_route(_path, elsewhere, methods=_METHODS, include_in_schema=False)
 
 
-@router.post("/auth/{step}", include_in_schema=False)
-async def sign_in(step: str) -> None:
+async def sign_in() -> None:
     """Gatepass has no accounts of its own."""
-    if step in _LATER:
-        raise ApiError(
-            HTTPStatus.NOT_FOUND,
-            "Gatepass has no accounts of its own: use Authorization: Bearer with a token of Kubernetes, such as "
-            "kubectl create token NAME gives, or X-API-Key with the key of an ApiKeyBinding",
-        )
-    raise ApiError(HTTPStatus.NOT_FOUND, "Not found")
+    raise ApiError(
+        HTTPStatus.NOT_FOUND,
+        "Gatepass has no accounts of its own: use Authorization: Bearer with a token of Kubernetes, such as "
+        "kubectl create token NAME gives, or X-API-Key with the key of an ApiKeyBinding",
+    )
+
+
+for _step in _LATER:
+    router.add_api_route(f"/auth/{_step}", sign_in, methods=["POST"], include_in_schema=False)

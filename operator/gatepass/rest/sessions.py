@@ -8,7 +8,7 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Response
 
 from gatepass.core.gateway import RefusedError
 from gatepass.core.types.common import FINALIZER, REQUESTED_BY, Key, format_duration
@@ -22,7 +22,7 @@ from gatepass.rest.address import Address
 from gatepass.rest.context import CallerAddress, Context, Here, Who
 from gatepass.rest.errors import ApiError, invalid, not_found
 from gatepass.rest.models import ExtendSession, Id, Page, Session, StartSession
-from gatepass.rest.paging import WantedPart, part
+from gatepass.rest.paging import WantedPart, json_of, part
 from gatepass.rest.principal import KeyHolder, Person, Principal
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
@@ -101,7 +101,7 @@ def _longest(who: KeyHolder) -> str:
 
 
 @router.get("", response_model=Page[Session] | list[Session])
-async def every(here: Here, who: Who, wanted: WantedPart) -> Page[Session] | list[Session]:
+async def every(here: Here, who: Who, wanted: WantedPart) -> Response:
     """The sessions of the namespace, newest first."""
     if isinstance(who, KeyHolder):
         who.require(READ)
@@ -109,7 +109,7 @@ async def every(here: Here, who: Who, wanted: WantedPart) -> Page[Session] | lis
         raise ApiError(HTTPStatus.FORBIDDEN, f'needs the verb "list" on {SESSIONS} of namespace {who.namespace}')
     found = [session for session in here.store.sessions.values() if _visible(who, session)]
     found.sort(key=lambda session: (session.metadata.creation_timestamp, session.uid), reverse=True)
-    return part(found, lambda session: _view(here, session), wanted)
+    return part(found, lambda session: here.written(session, lambda: json_of(_view(here, session))), wanted)
 
 
 @router.get("/{session_id}", response_model=Session)

@@ -1,8 +1,9 @@
 """ApiKeyBinding: a key of the REST API, what it may open, and from where."""
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import ConfigDict, Field
 
@@ -49,19 +50,63 @@ class Rotation(Model):
     overlap: Annotated[timedelta, *parsed_duration(duration_schema("10s", "720h"))] = timedelta(hours=24)
 
 
+# Who owns what a token speaks of: names can be given up and taken by others, and these ids cannot.
+OWNER_CLAIMS: Final[Mapping[str, str]] = {
+    "https://token.actions.githubusercontent.com": "repository_owner_id",
+    "https://gitlab.com": "namespace_id",
+}
+
+
+class Oidc(Model):
+    """Tokens of a CI provider instead of a key; their audience is gatepass:<namespace>/<binding>."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            *(
+                cel(
+                    f"self.issuer != '{issuer}' || '{claim}' in self.claims",
+                    f"'claims must have {claim}, as names can be taken over by others'",
+                )
+                for issuer, claim in OWNER_CLAIMS.items()
+            )
+        )
+    )
+
+    issuer: Annotated[
+        str,
+        Field(
+            pattern=r"^https?://[^ ?#@]+[^ ?#@/]$",
+            max_length=253,
+            description="Its iss, such as https://token.actions.githubusercontent.com; the installation has a list.",
+        ),
+    ]
+    claims: Annotated[
+        Mapping[str, Annotated[str, Field(min_length=1, max_length=253)]],
+        Field(
+            min_length=1,
+            max_length=16,
+            description="Claims that a token must have, each with exactly this value; the owner's id among them.",
+        ),
+    ]
+
+
 class ApiKeyBindingSpec(Model):
     """The key, and its bounds."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
-            cel("has(self.secretName) != has(self.keyHash)", "must have exactly one of secretName and keyHash"),
+            cel(
+                "(has(self.secretName) ? 1 : 0) + (has(self.keyHash) ? 1 : 0) + (has(self.oidc) ? 1 : 0) == 1",
+                "must have exactly one of secretName, oidc and keyHash",
+            ),
             cel(
                 "!has(self.rotation) || (has(self.secretName) && !has(self.expiresAt))",
                 "rotation goes with secretName, and not with expiresAt",
             ),
             cel(
-                "has(self.secretName) == has(oldSelf.secretName) && has(self.keyHash) == has(oldSelf.keyHash)",
-                "secretName and keyHash are immutable: create another ApiKeyBinding instead",
+                "has(self.secretName) == has(oldSelf.secretName) && has(self.keyHash) == has(oldSelf.keyHash) "
+                "&& has(self.oidc) == has(oldSelf.oidc)",
+                "secretName and keyHash are immutable, and oidc stays: create another ApiKeyBinding instead",
             ),
             cel(
                 "!(has(oldSelf.revoked) && oldSelf.revoked) || (has(self.revoked) && self.revoked)",
@@ -85,6 +130,7 @@ class ApiKeyBindingSpec(Model):
             json_schema_extra=rules(immutable("oldSelf", "ApiKeyBinding")),
         ),
     ] = None
+    oidc: Annotated[Oidc | None, Field(description="Tokens of a CI provider instead of a key.")] = None
     scopes: Annotated[
         tuple[Scope, ...],
         Field(
@@ -163,10 +209,20 @@ class ApiKeyBinding(Custom):
         """The hashes of its keys, also of those that work no more."""
         return (self.spec.key_hash,) if self.spec.key_hash is not None else tuple(key.hash for key in self.status.keys)
 
+    def works(self, now: datetime) -> bool:
+        """Has nobody ended it, and neither has time?"""
+        expires_at = self.spec.expires_at
+        return not (self.spec.revoked or self.deleting or (expires_at is not None and expires_at <= now))
+
+    @property
+    def audience(self) -> str:
+        """Whom a token has to be made for."""
+        return f"{AUDIENCE}{self.metadata.namespace}/{self.metadata.name}"
+
     def live_hashes(self, now: datetime) -> tuple[str, ...]:
         """The hashes of the keys that work now."""
         spec = self.spec
-        if spec.revoked or self.deleting or (spec.expires_at is not None and spec.expires_at <= now):
+        if not self.works(now):
             return ()
         if spec.key_hash is not None:
             return (spec.key_hash,)
@@ -179,6 +235,7 @@ class ApiKeyBinding(Custom):
 
 
 KEY_USER = "gatepass:key:"
+AUDIENCE = "gatepass:"
 PLURAL = "apikeybindings"
 
 
