@@ -126,5 +126,6 @@ def test_a_rotation_is_announced_before_it_is_due() -> None:
 
 
 def test_no_status_tells_a_key() -> None:
+    assert NEW not in repr(KeySecret(True, NEW))
     status = binding_status(a_binding(a_key(NEW)), (a_key(NEW),), NOW, conflict=False)
     assert NEW not in status.model_dump_json()

@@ -9,7 +9,7 @@ import pytest
 
 from gatepass.core.types.common import format_time
 from gatepass.sandbox.environment import Sandbox
-from tests.e2e.tenant import wait_for
+from tests.e2e.tenant import in_seconds, wait_for
 from tests.rest.organisation import BINDING, ELSEWHERE, Organisation
 
 
@@ -93,7 +93,9 @@ def test_what_is_no_token(org: Organisation, refused: tuple[int, dict[str, Any],
 
 def test_a_copied_hash_does_not_take_a_key_over(org: Organisation, other: Organisation) -> None:
     key, name = org.key()
-    digest = org.get(BINDING, name)["spec"]["keyHash"]
+    made = org.get(BINDING, name)
+    digest = made["spec"]["keyHash"]
+    wait_for(lambda: in_seconds(0) > made["metadata"]["creationTimestamp"], "another second")
     other.bind("copied", keyHash=digest, scopes=["sessions:write"])
     other.key()  # by then the copy is known too
     assert org.by(key).get("/auth/me").json()["organization"] == org.namespace

@@ -1,7 +1,7 @@
 """Which keys of an ApiKeyBinding work, when it gets another one, and what its status says."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from gatepass.core.conditions import Fact, assert_conditions
@@ -14,7 +14,7 @@ class KeySecret:
     """The Secret that holds a key: `owned` by the binding, and the `text` in it."""
 
     owned: bool
-    text: str | None
+    text: str | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """One pass over one ApiKeyBinding: make its key, write it, replace it, and say so."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -25,8 +25,8 @@ LOOK_EVERY_SECONDS: Final = 30.0
 class _Attempt:
     """A key whose hash is in the status, and that could not be written yet instead of what the Secret holds."""
 
-    text: str
-    instead_of: str | None
+    text: str = field(repr=False)
+    instead_of: str | None = field(repr=False)
 
 
 class BindingPass:

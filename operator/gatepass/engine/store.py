@@ -5,6 +5,7 @@ import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, TypeVar
 
 from gatepass.core.types.binding import ApiKeyBinding
@@ -115,9 +116,14 @@ class Store:
                 del self._bound[hash_]
 
     def bound_to(self, hash_: str) -> ApiKeyBinding | None:
-        """The binding of a key; the oldest, should somebody have copied the hash into one of his own."""
-        found = [self.bindings[key] for key in self._bound.get(hash_, ())]
-        return min(found, key=lambda each: (each.metadata.creation_timestamp, each.uid), default=None)
+        """The binding of a key; the oldest, should somebody have copied the hash into one of his own.
+
+        None when two were made in the same second: nobody can tell then whose it is.
+        """
+        found = sorted((self.bindings[key] for key in self._bound.get(hash_, ())), key=_age)
+        if len(found) > 1 and _age(found[0]) == _age(found[1]):
+            return None
+        return found[0] if found else None
 
     def _bury(self, uid: str) -> None:
         """A listing that began before the deletion must not bring the object back."""
@@ -163,6 +169,10 @@ class Store:
 
 def _target_ids(resource: ProtectedResource) -> set[str]:
     return {*resource.spec.aws.security_groups, *(target.id for target in resource.status.targets)}
+
+
+def _age(binding: ApiKeyBinding) -> datetime:
+    return binding.metadata.creation_timestamp
 
 
 def _is_news(known: C | None, seen: C) -> bool:

@@ -38,6 +38,7 @@ class RateLimit:
             "X-RateLimit-Limit": str(self._limit.amount),
             "X-RateLimit-Remaining": str(stats.remaining),
             "X-RateLimit-Reset": str(int(stats.reset_time) + 1),
+            "Cache-Control": "no-store",  # answers are of the moment, and one of them is a key
         }
 
         async def told(message: Message) -> None:

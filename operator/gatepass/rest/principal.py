@@ -1,7 +1,7 @@
 """Who makes a request, and what that lets it do."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from gatepass.core.types.binding import ApiKeyBinding, Scope
@@ -54,7 +54,7 @@ class Person:
     """Who shows a bearer token of Kubernetes: its own rights decide, in the namespace that it names."""
 
     requester: Requester
-    token: str
+    token: str = field(repr=False)
     namespace: str
 
 
