@@ -67,7 +67,8 @@ class Product:
 
     def writes(self) -> list[dict[str, Any]]:
         """Everything that it has written to the API server so far, from the audit log."""
-        lines = self._sandbox.control_plane.audit_log.read_text().splitlines()
+        whole, _, _ = self._sandbox.control_plane.audit_log.read_text().rpartition("\n")  # the last is being written
+        lines = whole.splitlines()
         entries = (json.loads(line) for line in lines)
         return [
             entry
