@@ -35,8 +35,9 @@ check: setup ## Format, lint, types, import layers, generated files.
 	.venv/bin/lint-imports
 	.venv/bin/pytest -q tests/shape
 
-bench: setup ## The figures, as a table and as bench/results.json.
+bench: setup ## The figures, as tables and as bench/results.json and bench/rest.json.
 	.venv/bin/python -m bench
+	.venv/bin/python -m bench.rest
 
 crds: setup ## Write crds/ and the chart's copies from the models.
 	.venv/bin/gatepass crds --directory crds

@@ -12,7 +12,10 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient
 
 from gatepass.core.ports import Clock
-from gatepass.core.types.common import NEVER
+from gatepass.core.types.binding import ApiKeyBinding
+from gatepass.core.types.common import NEVER, Custom
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import AccessSession
 from gatepass.engine.engine import Engine, EngineSettings
 from gatepass.engine.store import Store
 from gatepass.engine.verifier import Confinement
@@ -21,9 +24,10 @@ from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.cluster import KubeCluster
 from gatepass.kube.drain import drain
 from gatepass.kube.events import Events
+from gatepass.kube.gateway import KubeGateway
 from gatepass.kube.health import Health
 from gatepass.kube.lease import Lease, identity
-from gatepass.kube.operator import Listing, kube_system_uid, new_client, watch
+from gatepass.kube.operator import Listing, bare_client, kube_system_uid, new_client, watch
 from gatepass.kube.watches import Watches
 from gatepass.manifests import requester_policies
 from gatepass.metrics import Metrics
@@ -31,6 +35,9 @@ from gatepass.metrics.server import MetricsServer
 from gatepass.providers.aws_clients import CALL_SECONDS
 from gatepass.providers.aws_security_group import AwsSecurityGroups
 from gatepass.providers.aws_switches import AwsSwitches
+from gatepass.rest.application import application
+from gatepass.rest.context import Context, RestSettings
+from gatepass.rest.server import serving
 from gatepass.settings import Settings
 
 if TYPE_CHECKING:
@@ -53,22 +60,28 @@ async def connect(kubeconfig: Path | None) -> None:
         await config.load_kube_config()
 
 
-async def run_operator(settings: Settings, kubeconfig: Path | None, cutoff: datetime | None = None) -> None:
-    """Run until SIGTERM or SIGINT; raises LeaseLostError when another replica leads after we did.
+async def run_operator(
+    settings: Settings, kubeconfig: Path | None, cutoff: datetime | None = None, *, api: bool = False
+) -> None:
+    """Run until SIGTERM or SIGINT, with the REST API or without.
 
-    Sessions that were created before `cutoff` are ended.
+    Sessions that were created before `cutoff` are ended. Raises LeaseLostError when another replica leads after we did.
     """
     await connect(kubeconfig)
     clock = CorrectedClock()
     async with new_client(_API_CONNECTIONS) as client:
-        watching = asyncio.Event()
+        watching, answering = asyncio.Event(), asyncio.Event()
+        if not api:
+            answering.set()
         watches = Watches()
         metrics = Metrics(lambda: time.time() - clock.now().timestamp(), watches.ages)
-        health, scraped = Health(ready=watching.is_set, dead=watches.dead), MetricsServer(metrics.registry)
+        health = Health(ready=lambda: watching.is_set() and answering.is_set(), dead=watches.dead)
+        scraped = MetricsServer(metrics.registry)
         try:
             await health.start(settings.health_host, settings.health_port)
             await scraped.start(settings.health_host, settings.metrics_port)
-            await _serve(settings, client, KubeApi(client, clock), clock, watches, metrics, watching, cutoff)
+            kube = KubeApi(client, clock)
+            await _serve(settings, client, kube, clock, watches, metrics, watching, answering, cutoff)
         finally:
             await scraped.stop()
             await health.stop()
@@ -96,22 +109,23 @@ async def run_drain(settings: Settings, kubeconfig: Path | None, seconds: float)
 async def _serve(
     settings: Settings,
     client: ApiClient,
-    api: KubeApi,
+    kube: KubeApi,
     clock: CorrectedClock,
     watches: Watches,
     metrics: Metrics,
     watching: asyncio.Event,
+    answering: asyncio.Event,
     cutoff: datetime | None,
 ) -> None:
     stop, listed, end_watching = asyncio.Event(), asyncio.Event(), asyncio.Event()
     name = identity(settings.health_host, settings.health_port)
-    lease = Lease(api, settings.namespace, settings.release, name, settings.lease_seconds)
+    lease = Lease(kube, settings.namespace, settings.release, name, settings.lease_seconds)
     keeping = asyncio.create_task(lease.run())
-    events = Events(api, component="gatepass")
-    cluster = KubeCluster(api, events, clock, requester_policies(settings.release), lease.outlasts)
+    events = Events(kube, component="gatepass")
+    cluster = KubeCluster(kube, events, clock, requester_policies(settings.release), lease.outlasts)
     aws = AwsSecurityGroups(cluster, told=metrics.aws.told, fence=lease.outlasts, scheduler=bool(settings.switch_roles))
     metrics.leading = lease.taken.is_set
-    owner = settings.install_id or f"{await kube_system_uid(api)}/{settings.namespace}/{settings.release}"
+    owner = settings.install_id or f"{await kube_system_uid(kube)}/{settings.namespace}/{settings.release}"
     writer = audit_writer(settings, clock)
     _take_signals(stop)
     engine = Engine(
@@ -134,7 +148,7 @@ async def _serve(
     )
     clock.corrected = engine.clock_corrected
     cluster.session_written = metrics.follow(engine.insight, clock.now)
-    listing = Listing(api, engine, settings.watch_namespaces)
+    listing = Listing(kube, engine, settings.watch_namespaces)
 
     async def lead() -> None:
         await lease.looked.wait()
@@ -166,6 +180,8 @@ async def _serve(
         asyncio.create_task(stop.wait()),
         *([asyncio.create_task(writer.run())] if writer else []),
     ]
+    if not answering.is_set():
+        work.append(asyncio.create_task(_answer(settings, kube, engine, clock, listed, answering)))
     try:
         # Whatever ends first ends the rest: an operator that works in part is worse than one that is started again.
         done, _ = await asyncio.wait([*work, watcher], return_when=asyncio.FIRST_COMPLETED)
@@ -186,6 +202,36 @@ async def _serve(
         if writer is not None:
             await writer.close(_LAST_ENTRIES_SECONDS)
         log.info("stopped")
+
+
+async def _answer(
+    settings: Settings,
+    kube: KubeApi,
+    engine: Engine,
+    clock: CorrectedClock,
+    listed: asyncio.Event,
+    answering: asyncio.Event,
+) -> None:
+    """Serve the REST API until cancelled, once everything is `listed`; `answering` is set once it does."""
+    await listed.wait()
+
+    def seen(changed: Custom) -> None:
+        match changed:
+            case AccessSession():
+                engine.session_seen(changed)
+            case ProtectedResource():
+                engine.resource_seen(changed)
+            case ApiKeyBinding():
+                engine.binding_seen(changed)
+
+    async with bare_client(_API_CONNECTIONS) as client:
+        gateway = KubeGateway(kube, KubeApi(client, clock))
+        rest = RestSettings(settings.trusted_proxies, settings.rate_limit, settings.cors_origins, settings.oidc_issuers)
+        context = Context(rest, engine.store, gateway, clock, seen)
+        async with serving(application(context), settings.api_host, settings.api_port):
+            answering.set()
+            log.info("the REST API answers", port=settings.api_port)
+            await asyncio.Event().wait()
 
 
 def _take_signals(stop: asyncio.Event) -> None:

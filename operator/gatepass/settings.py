@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, SecretStr, ValidationInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gatepass.core.rules import OWNER
@@ -32,7 +32,10 @@ def _served(url: SecretStr) -> SecretStr:
     return url
 
 
+# Without TLS only on this machine, as in a sandbox.
+Issuer = Annotated[str, Field(pattern=r"^(https://[^ ?#@]*[^ ?#@/]|http://127\.0\.0\.1:[0-9]+)$")]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)]
 Roles = Annotated[tuple[Annotated[str, Field(pattern=ROLE_ARN)], ...], NoDecode, BeforeValidator(_split)]
 
 
@@ -89,6 +92,23 @@ class Settings(BaseSettings):
     health_host: Annotated[str, Field(description="Address of the probes and the metrics.")] = "0.0.0.0"  # noqa: S104 the kubelet calls
     health_port: Annotated[int, Field(ge=0, le=65535, description="Port of /healthz and /readyz.")] = 8080
     metrics_port: Annotated[int, Field(ge=0, le=65535, description="Port of /metrics, for Prometheus.")] = 9090
+    api_host: Annotated[str, Field(description="Address of the REST API.")] = "0.0.0.0"  # noqa: S104 runners call
+    api_port: Annotated[int, Field(ge=0, le=65535, description="Port of the REST API.")] = 8000
+    trusted_proxies: Annotated[
+        Networks, Field(description="Ranges, with commas between, whose X-Forwarded-For says who calls. Empty: none.")
+    ] = ()
+    rate_limit: Annotated[int, Field(ge=1, description="Requests a minute from one address.")] = 60
+    cors_origins: Annotated[
+        Names, Field(description="Origins, with commas between, whose pages may call. Empty: none.")
+    ] = ()
+    oidc_issuers: Annotated[
+        tuple[Issuer, ...],
+        NoDecode,
+        BeforeValidator(_split),
+        Field(
+            description="CI providers, with commas between, whose tokens are taken where an ApiKeyBinding names them."
+        ),
+    ] = ("https://token.actions.githubusercontent.com", "https://gitlab.com")
     admission_unverified: Annotated[
         bool, Field(description="Serve sessions although no admission policy vouches for who created them.")
     ] = False

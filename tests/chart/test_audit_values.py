@@ -22,7 +22,7 @@ def test_there_is_none_by_default(helm: Helm) -> None:
 
 
 def test_a_file_on_a_volume_that_outlives_the_release(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
-    objects = helm.template({"audit": {**ON, "volumeSize": "5Gi", "storageClassName": "fast", "retention": "720h"}})
+    objects = helm.template({"replicas": 1, "audit": {**ON, "volumeSize": "5Gi", "storageClassName": "fast", "retention": "720h"}})
     claim = one(objects, "PersistentVolumeClaim", "gatepass-audit")
     assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     assert claim["spec"]["resources"] == {"requests": {"storage": "5Gi"}}
@@ -44,9 +44,11 @@ def test_a_file_on_a_volume_that_outlives_the_release(helm: Helm, monkeypatch: p
 
 
 def test_a_claim_that_is_there_already(helm: Helm) -> None:
-    objects = helm.template({"audit": {**ON, "existingClaim": "mine"}})
+    objects = helm.template({"replicas": 1, "audit": {**ON, "existingClaim": "mine"}})
     assert "PersistentVolumeClaim" not in kinds(objects)
-    volumes = one(objects, "Deployment")["spec"]["template"]["spec"]["volumes"]
+    spec = one(objects, "Deployment")["spec"]
+    assert spec["strategy"] == {"type": "Recreate"}
+    volumes = spec["template"]["spec"]["volumes"]
     assert {"name": "audit", "persistentVolumeClaim": {"claimName": "mine"}} in volumes
 
 

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import boto3
+import httpx
 import pytest
 
 from gatepass.manifests import manifests
 from gatepass.sandbox.cloud import REGION
 from gatepass.sandbox.environment import Sandbox
 from tests.chart.audit import granted, requests, used
-from tests.manifests.tenants import Cluster, Person, resource, session, wait_until
+from tests.manifests.tenants import MERGE, Cluster, Person, binding, resource, session, wait_until
 
 ACCOUNT = "system:serviceaccount:gatepass-system:gatepass"
 ROLES = {"gatepass-cluster", "gatepass-served", "gatepass-leader"}
@@ -47,7 +48,7 @@ def security_group(sandbox: Sandbox) -> str:
 
 
 def a_life(sandbox: Sandbox, admin: Person) -> None:
-    """Everything that the operator has a right for: a session from its creation to its deletion, with a Secret."""
+    """Everything that it has a right for: a session from its creation to its deletion, by kubectl and by HTTP."""
     group = security_group(sandbox)
     data = {name.lower(): sandbox.env[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
     encoded = {name: base64.b64encode(value.encode()).decode() for name, value in data.items()}
@@ -60,10 +61,43 @@ def a_life(sandbox: Sandbox, admin: Person) -> None:
     wait_until(lambda: admin.get("AccessSession", "brief").get("status", {}).get("phase") == "Active")
     admin.patch("AccessSession", "brief", {"spec": {"stop": True}})
     wait_until(lambda: not exists(admin, admin.path("AccessSession", "brief")))
+    by_http(sandbox, admin)
     for name in ("own", "keyed"):
         admin.api.request("DELETE", admin.path("ProtectedResource", name))
     wait_until(lambda: not any(exists(admin, admin.path("ProtectedResource", name)) for name in ("own", "keyed")))
     wait_until(lambda: not admin.api.request("GET", secret)["metadata"].get("finalizers"))
+
+
+def by_http(sandbox: Sandbox, admin: Person) -> None:
+    """A key in a Secret, which somebody edits, starts and stops a session; a token is asked about."""
+    admin.create(binding("own"))
+    secret = f"/api/v1/namespaces/{admin.namespace}/secrets/ci-key"
+    first = key_in(admin, secret, "")
+    admin.api.request("PATCH", secret, {"data": {"api-key": "eA=="}}, MERGE)
+    admin.patch("ApiKeyBinding", "ci", {"metadata": {"labels": {"touched": "yes"}}})
+    key = key_in(admin, secret, first)
+    with httpx.Client(base_url=f"{sandbox.api_url}/api/v1", trust_env=False) as client:
+        shown = {"X-API-Key": key}
+        wait_until(lambda: client.get("/auth/me", headers=shown).status_code == 200)
+        made = client.post("/sessions", json={}, headers=shown)
+        assert made.status_code == 200, made.text
+        assert client.post(f"/sessions/{made.json()['id']}/stop", headers=shown).status_code == 200
+        admin.api.request("DELETE", admin.path("ApiKeyBinding", "ci"))
+        token = {"Authorization": f"Bearer {sandbox.control_plane.admin_token}"}
+        assert client.get("/auth/me", headers={**token, "X-Gatepass-Namespace": admin.namespace}).status_code == 200
+
+
+def key_in(admin: Person, secret: str, before: str) -> str:
+    """The key in a Secret once it is another one than before."""
+    found = [before]
+
+    def another() -> bool:
+        if exists(admin, secret):
+            found[0] = base64.b64decode(admin.api.request("GET", secret)["data"]["api-key"]).decode()
+        return found[0] not in ("", "x", before)
+
+    wait_until(another)
+    return found[0]
 
 
 def exists(person: Person, path: str) -> bool:

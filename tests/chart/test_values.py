@@ -12,9 +12,22 @@ from tests.chart.helm import Helm, HelmError, one
 from tests.chart.values_table import CHART, documented, readme
 
 # What the chart knows by itself, and what no installation has a reason to change.
-NOT_VALUES = {"namespace", "release", "health_host"}
+NOT_VALUES = {"namespace", "release", "health_host", "api_host"}
 # What becomes of the value `audit`, which says more than the settings: tests/chart/test_audit_values.py.
 AUDIT = {"audit_key_file", "database_url", "audit_required", "audit_retention"}
+
+PUBLISHED = {
+    "replicas": 1,
+    "api": {"enabled": True},
+    "trustedProxies": ["10.0.0.0/8"],
+    "ingress": {"enabled": True, "host": "gatepass.example.com"},
+}
+ROUTED = {
+    "replicas": 1,
+    "api": {"enabled": True},
+    "trustedProxies": ["10.0.0.0/8"],
+    "httpRoute": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["gatepass.example.com"]},
+}
 
 
 def leaves(node: Any, path: str = "") -> set[str]:
@@ -75,6 +88,11 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         "healthPort": 8081,
         "metricsPort": 9091,
         "admissionUnverified": True,
+        "apiPort": 8001,
+        "trustedProxies": ["10.0.0.0/8", "2001:db8::/32"],
+        "rateLimit": 600,
+        "corsOrigins": ["https://portal.example.com"],
+        "oidcIssuers": ["https://gitlab.example.com"],
         "extraEnv": [{"name": "AWS_REGION", "value": "eu-central-1"}],
     }
     env = env_of(one(helm.template(values, "--api-versions", "v1"), "Deployment"))
@@ -92,6 +110,10 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
     assert (settings.log_format, settings.log_level) == ("json", "debug")
     assert (settings.health_port, settings.metrics_port) == (8081, 9091)
     assert settings.admission_unverified
+    assert (settings.api_port, settings.rate_limit) == (8001, 600)
+    assert [str(each) for each in settings.trusted_proxies] == ["10.0.0.0/8", "2001:db8::/32"]
+    assert settings.oidc_issuers == ("https://gitlab.example.com",)
+    assert settings.cors_origins == ("https://portal.example.com",)
     assert (settings.namespace, settings.release) == ("gatepass-system", "gatepass")
 
 
@@ -131,6 +153,21 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         ({"audit": {"required": True, "keySecret": "keys"}}, "audit"),
         ({"audit": {"retention": "1y"}}, "retention"),
         ({"audit": {"url": "postgresql://u:p@h/d"}}, "url"),
+        ({"apiPort": 0}, "apiPort"),
+        ({"replicas": 2, "api": {"enabled": True}}, "replicas"),
+        ({"replicas": 2, "audit": {"enabled": True, "keySecret": "keys"}}, "replicas"),
+        ({"rateLimit": 0}, "rateLimit"),
+        ({"trustedProxies": ["any"]}, "trustedProxies"),
+        ({"corsOrigins": ["*"]}, "corsOrigins"),
+        ({"oidcIssuers": ["http://gitlab.example.com"]}, "oidcIssuers"),
+        ({"api": {"serviceType": "ExternalName"}}, "serviceType"),
+        # Behind a controller that is not trusted, every session would be opened to the controller.
+        ({**PUBLISHED, "trustedProxies": []}, "trustedProxies"),
+        ({**PUBLISHED, "api": {"enabled": False}}, "api"),
+        ({**PUBLISHED, "ingress": {"enabled": True}}, "host"),
+        ({**ROUTED, "trustedProxies": []}, "trustedProxies"),
+        ({**ROUTED, "httpRoute": {"enabled": True}}, "parentRefs"),
+        ({**PUBLISHED, "certificate": {"enabled": True}}, "name"),
     ],
     ids=str,
 )

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import format_time
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession
@@ -64,6 +65,32 @@ def a_resource(
                 "policy": policy or {},
                 **spec,
             },
+            "status": status or {},
+        }
+    )
+
+
+def a_binding(
+    name: str = "ci",
+    *,
+    namespace: str = "ci",
+    created: datetime = NOON,
+    metadata: dict[str, Any] | None = None,
+    status: dict[str, Any] | None = None,
+    **spec: Any,
+) -> ApiKeyBinding:
+    """A binding of a key that may start sessions for all of its namespace, unless said otherwise."""
+    given = {"scopes": ["sessions:write"], "secretName": "ci-key", **spec}
+    return ApiKeyBinding.model_validate(
+        {
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "uid": f"uid-{namespace}-{name}",
+                "creationTimestamp": format_time(created),
+                **(metadata or {}),
+            },
+            "spec": {field: value for field, value in given.items() if value is not None},
             "status": status or {},
         }
     )

@@ -20,15 +20,17 @@ _WRITES = {"create", "update", "patch", "delete"}
 class Product:
     """The operator in a sandbox that was started without one."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, command: str = "operator", **settings: str) -> None:
         self._sandbox = sandbox
+        self._command = command
+        self._settings = settings
         self._process = self._prepared({})
 
     def _prepared(self, settings: dict[str, str]) -> Process:
-        command = [sys.executable, "-m", "gatepass", "operator"]
+        command = [sys.executable, "-m", "gatepass", self._command]
         command += ["--kubeconfig", str(self._sandbox.operator_kubeconfig)]
-        env = {**self._sandbox.env, "GATEPASS_RESYNC_SECONDS": str(RESYNC_SECONDS), **settings}
-        return Process("operator", command, self._sandbox.operator_log, env)
+        given = {"GATEPASS_RESYNC_SECONDS": str(RESYNC_SECONDS), **self._settings, **settings}
+        return Process("operator", command, self._sandbox.operator_log, {**self._sandbox.env, **given})
 
     def ready(self) -> bool:
         """Does it run and say that it is ready?"""
@@ -65,7 +67,8 @@ class Product:
 
     def writes(self) -> list[dict[str, Any]]:
         """Everything that it has written to the API server so far, but for its lease, from the audit log."""
-        lines = self._sandbox.control_plane.audit_log.read_text().splitlines()
+        whole, _, _ = self._sandbox.control_plane.audit_log.read_text().rpartition("\n")  # the last is being written
+        lines = whole.splitlines()
         entries = (json.loads(line) for line in lines)
         return [
             entry

@@ -18,9 +18,9 @@ SESSION, RESOURCE = "accesssessions", "protectedresources"
 T = TypeVar("T")
 
 
-def wait_for(ask: Callable[[], T], what: str = "it") -> T:
+def wait_for(ask: Callable[[], T], what: str = "it", seconds: float = PATIENCE_SECONDS) -> T:
     """Ask until the answer is true, and give it; fails the test when it takes too long."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while not (answer := ask()):
         assert time.monotonic() < deadline, f"{what} did not come true in time"
         time.sleep(0.02)

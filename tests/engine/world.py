@@ -7,15 +7,17 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from gatepass.core.binding_status import KeySecret
 from gatepass.core.ports import Audit, ClusterError, ConflictError, GoneError, Switches
-from gatepass.core.types.common import FINALIZER, REQUESTED_BY, Custom, Key, format_time
+from gatepass.core.types.binding import ApiKeyBinding, ApiKeyBindingStatus
+from gatepass.core.types.common import FINALIZER, REQUESTED_BY, Custom, Key, Model, format_time
 from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester
 from gatepass.engine.engine import Engine, EngineSettings
 from gatepass.engine.store import Store
 from gatepass.engine.verifier import Confinement
 from gatepass.providers.memory import MemoryFirewalls
-from tests.core.builders import a_resource, a_session
+from tests.core.builders import a_binding, a_resource, a_session
 from tests.shape.conditions import assert_session_conditions
 
 BIG_BANG = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -43,6 +45,7 @@ class InMemoryCluster:
         self.refuse: Callable[[str], bool] = lambda _verb: False
         self.allowed: Callable[[Requester, Key], bool] = lambda _who, _key: True
         self.verified_since: datetime | None = BIG_BANG - timedelta(days=1)
+        self.secrets: dict[Key, KeySecret] = {}
         self._version = 0
 
     def put(self, changed: Custom, **metadata: Any) -> Any:
@@ -72,7 +75,13 @@ class InMemoryCluster:
     def _remove(self, gone: Custom) -> None:
         del self.objects[type(gone), gone.key]
         for engine in self.watchers:
-            (engine.session_gone if isinstance(gone, AccessSession) else engine.resource_gone)(gone.key, gone.uid)
+            match gone:
+                case AccessSession():
+                    engine.session_gone(gone.key, gone.uid)
+                case ProtectedResource():
+                    engine.resource_gone(gone.key, gone.uid)
+                case ApiKeyBinding():
+                    engine.binding_gone(gone.key, gone.uid)
 
     def _check(self, verb: str, about: Custom) -> Any:
         self.writes.append((verb, about.key))
@@ -87,7 +96,7 @@ class InMemoryCluster:
         if current.metadata.resource_version != about.metadata.resource_version:
             raise ConflictError(f"{about.key}: the object has been modified")
 
-    def _put_status(self, about: Custom, status: AccessSessionStatus | ProtectedResourceStatus) -> Any:
+    def _put_status(self, about: Custom, status: Model) -> Any:
         """As JSON, so that what does not come back from it as it went in shows."""
         current = self._check("status", about)
         written = json.loads(json.dumps({**current.to_json(), "status": status.to_json()}))
@@ -126,6 +135,16 @@ class InMemoryCluster:
     async def requesters_verified_since(self) -> datetime | None:
         return self.verified_since
 
+    async def write_binding_status(self, binding: ApiKeyBinding, status: ApiKeyBindingStatus) -> ApiKeyBinding:
+        return self._put_status(binding, status)
+
+    async def key_secret(self, binding: ApiKeyBinding) -> KeySecret | None:
+        return self.secrets.get(Key(binding.metadata.namespace, binding.spec.secret_name or ""))
+
+    async def write_key_secret(self, binding: ApiKeyBinding, text: str) -> None:
+        self._check("key_secret", binding)
+        self.secrets[Key(binding.metadata.namespace, binding.spec.secret_name or "")] = KeySecret(True, text)
+
     async def hold_secret(self, namespace: str, name: str) -> None:
         self.writes.append(("hold_secret", Key(namespace, name)))
 
@@ -142,6 +161,8 @@ def show(engine: Engine, seen: Custom) -> None:
         engine.session_seen(seen)
     elif isinstance(seen, ProtectedResource):
         engine.resource_seen(seen)
+    elif isinstance(seen, ApiKeyBinding):
+        engine.binding_seen(seen)
 
 
 class World:
@@ -196,6 +217,18 @@ class World:
     def resource(self, name: str = "staging-db", **given: Any) -> ProtectedResource:
         """Create a resource, as admission lets it in."""
         return self.cluster.put(a_resource(name, metadata={"finalizers": [FINALIZER]}, **given))
+
+    def binding(self, name: str = "ci", **given: Any) -> ApiKeyBinding:
+        """Create an ApiKeyBinding, as admission lets it in."""
+        return self.cluster.put(a_binding(name, created=LoopClock().now(), **given))
+
+    def session_by(self, binding: ApiKeyBinding, name: str = "it-1", **given: Any) -> AccessSession:
+        """Create a session, as the REST API does for who shows the key of a binding."""
+        stamp = Requester(username=binding.requester, uid=binding.uid).model_dump_json()
+        metadata = {"annotations": {REQUESTED_BY: stamp}, "finalizers": [FINALIZER]}
+        source = {"request": {"addresses": ["203.0.113.10"]}}
+        made = a_session(name, created=LoopClock().now(), **{"metadata": metadata, "source": source, **given})
+        return self.cluster.put(made)
 
     def edit(self, kind: type[Custom], key: Key, **spec: Any) -> None:
         """Change the spec, as `kubectl patch` does."""

@@ -23,6 +23,11 @@ WRITES_SESSIONS: Rule = {
     "resources": ["accesssessions"],
     "verbs": ["get", "create", "update", "patch", "delete"],
 }
+WRITES_BINDINGS: Rule = {
+    "apiGroups": ["gatepass.dev"],
+    "resources": ["apikeybindings", "apikeybindings/status"],
+    "verbs": ["get", "create", "update", "patch", "delete"],
+}
 WRITES_EVERYTHING: Rule = {
     "apiGroups": ["gatepass.dev"],
     "resources": ["accesssessions", "accesssessions/status", "protectedresources", "protectedresources/status"],
@@ -63,6 +68,18 @@ def resource(name: str = "db", policy: Mapping[str, Any] | None = None, **spec: 
     }
 
 
+def binding(*resources: str | Mapping[str, str], name: str = "ci", **spec: Any) -> dict[str, Any]:
+    """An ApiKeyBinding with a Secret; for all of the namespace when no resource is named."""
+    references = [{"name": each} if isinstance(each, str) else dict(each) for each in resources]
+    named = {"resources": references} if references else {}
+    return {
+        "apiVersion": "gatepass.dev/v1alpha1",
+        "kind": "ApiKeyBinding",
+        "metadata": {"name": name},
+        "spec": {"secretName": "ci-key", "scopes": ["sessions:write"], **named, **spec},
+    }
+
+
 def annotated(item: Mapping[str, Any], **metadata: Any) -> dict[str, Any]:
     """The object with more metadata."""
     return {**item, "metadata": {**item["metadata"], **metadata}}
@@ -78,7 +95,11 @@ class Person:
 
     def path(self, kind: str, name: str = "", subresource: str = "", namespace: str | None = None) -> str:
         """Where objects of a kind are."""
-        plural = {"AccessSession": "accesssessions", "ProtectedResource": "protectedresources"}[kind]
+        plural = {
+            "AccessSession": "accesssessions",
+            "ProtectedResource": "protectedresources",
+            "ApiKeyBinding": "apikeybindings",
+        }[kind]
         parts = (f"{API}/namespaces/{namespace or self.namespace}/{plural}", name, subresource)
         return "/".join(part for part in parts if part)
 

@@ -119,7 +119,7 @@ def test_sessions_that_pass(admin: Person, spec: dict[str, Any]) -> None:
         ({"resources": [{"name": "DB"}]}, ("spec.resources[0].name", "DB")),
         ({"resources": [{"name": "x" * 64}]}, ("spec.resources[0].name", "63")),
         ({"resources": [{"name": "db", "namespace": ""}]}, ("spec.resources[0].namespace", "at least 1")),
-        ({"source": {}}, ("spec.source.cidrs", "Required")),
+        ({"source": {}}, ("spec.source", "exactly one of cidrs and request")),
         ({"source": {"cidrs": []}}, ("spec.source.cidrs", "at least 1")),
         (
             {"source": {"cidrs": [f"203.0.113.{number}/32" for number in range(17)]}},

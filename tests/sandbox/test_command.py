@@ -153,3 +153,11 @@ def test_up_prints_what_a_shell_needs_and_stays_until_ctrl_c() -> None:
             assert nothing_left(directory_in(used.stdout))
         finally:
             sandbox.kill()
+
+
+def test_the_rest_api_sees_the_caller_that_is_asked_for() -> None:
+    command = [sys.executable, "-m", "gatepass", "sandbox", "run", "--caller", "2001:db8::7", "--"]
+    script = 'curl -s -H "X-Forwarded-For: 192.0.2.1" "$GATEPASS_API_URL/api/v1/detect-ip"'
+    ended = subprocess.run([*command, "sh", "-c", script], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == '{"ip":"2001:db8::7","version":"IPv6"}'

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
+from gatepass.core.types.binding import ApiKeyBindingSpec
 from gatepass.core.types.resource import LabelSelector, ProtectedResourceSpec
 from gatepass.core.types.session import AccessSessionSpec
 
@@ -37,7 +38,12 @@ def _inner(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "spec"), [("AccessSession", AccessSessionSpec), ("ProtectedResource", ProtectedResourceSpec)]
+    ("kind", "spec"),
+    [
+        ("AccessSession", AccessSessionSpec),
+        ("ProtectedResource", ProtectedResourceSpec),
+        ("ApiKeyBinding", ApiKeyBindingSpec),
+    ],
 )
 def test_the_table_of_a_kind_has_exactly_its_fields(kind: str, spec: type[BaseModel]) -> None:
     section = README.split(f"### {kind}\n")[1].split("\n#")[0]

@@ -120,6 +120,22 @@ subjects:
   value: {{ .Values.metricsPort | int64 | quote }}
 - name: GATEPASS_ADMISSION_UNVERIFIED
   value: {{ .Values.admissionUnverified | quote }}
+- name: GATEPASS_API_PORT
+  value: {{ .Values.apiPort | int64 | quote }}
+- name: GATEPASS_TRUSTED_PROXIES
+  value: {{ join "," .Values.trustedProxies | quote }}
+- name: GATEPASS_RATE_LIMIT
+  value: {{ .Values.rateLimit | int64 | quote }}
+- name: GATEPASS_OIDC_ISSUERS
+  value: {{ join "," .Values.oidcIssuers | quote }}
+- name: GATEPASS_CORS_ORIGINS
+  value: {{ join "," .Values.corsOrigins | quote }}
+{{- end -}}
+
+{{/* The Secret with the certificate of the Ingress, if it has one. */}}
+{{- define "gatepass.tlsSecretName" -}}
+{{- $own := ternary (printf "%s-tls" (include "gatepass.name" .)) "" .Values.certificate.enabled -}}
+{{- .Values.ingress.tlsSecretName | default $own -}}
 {{- end -}}
 
 {{/* Where the audit trail is. */}}

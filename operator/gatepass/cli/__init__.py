@@ -11,6 +11,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(operator.operator)
+app.command()(operator.serve)
 app.command()(operator.drain)
 app.command()(crds.crds)
 app.command()(manifests.manifests)

@@ -1,4 +1,4 @@
-"""`gatepass operator`, which the image runs, and `gatepass drain`, which an uninstall runs first."""
+"""`gatepass operator` and `gatepass serve`, which the image runs, and `gatepass drain` for the uninstall."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,10 +43,19 @@ def operator(
         ),
     ] = None,
 ) -> None:
-    """Reconcile AccessSessions and ProtectedResources until SIGTERM, while no other replica does."""
+    """Reconcile AccessSessions, ProtectedResources and ApiKeyBindings until SIGTERM, while no other replica does."""
     from gatepass.app import run_operator
 
     _run(lambda settings: run_operator(settings, kubeconfig, end_sessions_created_before))
+
+
+def serve(
+    kubeconfig: Kubeconfig = None,
+) -> None:
+    """The same, and answer the REST API."""
+    from gatepass.app import run_operator
+
+    _run(lambda settings: run_operator(settings, kubeconfig, api=True))
 
 
 def drain(

@@ -24,6 +24,10 @@ Ec2Seed = Annotated[
     int | None, typer.Option(min=0, help="What the faults are drawn from, to meet the same ones again; else a new one.")
 ]
 
+Caller = Annotated[
+    str, typer.Option("--caller", metavar="ADDRESS", help="Whom the load balancer before the REST API says it saw.")
+]
+
 
 @app.command()
 def run(
@@ -31,12 +35,14 @@ def run(
     no_operator: NoOperator = False,
     ec2_faults: Ec2Faults = "none",
     ec2_seed: Ec2Seed = None,
+    caller: Caller = "203.0.113.10",
 ) -> None:
     """Run CMD inside a sandbox and exit with its status.
 
     CMD finds kubectl on PATH and KUBECONFIG, AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-    GATEPASS_TOKEN (a bearer token of a cluster admin), GATEPASS_OPERATOR_KUBECONFIG (Gatepass's own account),
-    GATEPASS_DATABASE_URL and GATEPASS_AUDIT_KEY_FILE (the audit trail, as for `gatepass audit`) set.
+    GATEPASS_TOKEN (a bearer token of a cluster admin), GATEPASS_API_URL (the REST API, behind a stand-in for a load
+    balancer), GATEPASS_OPERATOR_KUBECONFIG (Gatepass's own account), GATEPASS_DATABASE_URL and GATEPASS_AUDIT_KEY_FILE
+    (the audit trail, as for `gatepass audit`) set.
     """
     from gatepass.sandbox.command import InterruptedBySignalError, ended_by_signals
     from gatepass.sandbox.command import run as run_command
@@ -47,7 +53,7 @@ def run(
     try:
         with (
             ended_by_signals(),
-            Sandbox(operator=not no_operator, ec2_faults=ec2_faults, ec2_seed=seed) as sandbox,
+            Sandbox(operator=not no_operator, ec2_faults=ec2_faults, ec2_seed=seed, caller=caller) as sandbox,
         ):
             status = run_command(command, sandbox.env)
             sandbox.keep_logs = status != 0
@@ -59,7 +65,12 @@ def run(
 
 
 @app.command()
-def up(no_operator: NoOperator = False, ec2_faults: Ec2Faults = "none", ec2_seed: Ec2Seed = None) -> None:
+def up(
+    no_operator: NoOperator = False,
+    ec2_faults: Ec2Faults = "none",
+    ec2_seed: Ec2Seed = None,
+    caller: Caller = "203.0.113.10",
+) -> None:
     """Keep a sandbox until Ctrl-C, and print what a shell needs to use it."""
     import shlex
     import signal
@@ -72,7 +83,7 @@ def up(no_operator: NoOperator = False, ec2_faults: Ec2Faults = "none", ec2_seed
     try:
         with (
             ended_by_signals(),
-            Sandbox(operator=not no_operator, ec2_faults=ec2_faults, ec2_seed=seed) as sandbox,
+            Sandbox(operator=not no_operator, ec2_faults=ec2_faults, ec2_seed=seed, caller=caller) as sandbox,
         ):
             for name, value in sandbox.changes.items():
                 print(f"export {name}={shlex.quote(value)}")

@@ -47,7 +47,7 @@ def session_claim(
     return Claim(
         key=ClaimKey(session.uid, resource.uid),
         resource=str(resource.key),
-        rules=rules_for(resource.spec.ports, session.spec.source.cidrs),
+        rules=rules_for(resource.spec.ports, session.spec.source.ranges),
         until=until,
         since=session.metadata.creation_timestamp,
         granted=granted,

@@ -30,10 +30,18 @@ def deadline(session: AccessSession, longest: Iterable[timedelta] = ()) -> tuple
     return by_duration, EndedReason.EXPIRED
 
 
-def end(session: AccessSession, now: datetime, until: tuple[datetime, EndedReason], *, withdrawn: bool) -> End | None:
+def end(
+    session: AccessSession,
+    now: datetime,
+    until: tuple[datetime, EndedReason],
+    *,
+    withdrawn: bool,
+    key_revoked: bool = False,
+) -> End | None:
     """The end of the session if it has come, the latched one first; `until` is its deadline.
 
-    `withdrawn` says that policy has taken back everything that the session was granted.
+    `withdrawn` says that policy has taken back everything that the session was granted, `key_revoked` that the API key
+    that started it is no more.
     """
     status = session.status
     if status.ended_at is not None and status.ended_reason is not None:
@@ -45,6 +53,8 @@ def end(session: AccessSession, now: datetime, until: tuple[datetime, EndedReaso
         return End(now, EndedReason.DELETED, latched=False)
     if session.spec.stop:
         return End(now, EndedReason.MANUAL, latched=False)
+    if key_revoked:
+        return End(now, EndedReason.KEY_REVOKED, latched=False)
     if withdrawn:
         return End(now, EndedReason.POLICY_WITHDRAWN, latched=False)
     return None

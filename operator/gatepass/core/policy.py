@@ -13,6 +13,7 @@ from gatepass.core.types.session import AccessSession
 WITHDRAWN: Final = "PolicyWithdrawn"
 NOT_FOUND: Final = "ResourceNotFound"
 NOT_SEEN: Final = "NamespaceNotSeen"
+KEY_UNKNOWN: Final = "KeyUnknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,22 @@ def cidr_refusal(text: str, where: str) -> Refusal | None:
     return None
 
 
+def _field(session: AccessSession) -> str:
+    return f"spec.source.{session.spec.source.kind}"
+
+
+def _source_accepted(session: AccessSession, resource: ProtectedResource, _around: Surroundings) -> Refusal | None:
+    accepted = resource.spec.policy.sources
+    if session.spec.source.kind in accepted:
+        return None
+    return Refusal(
+        "SourceNotAllowed",
+        f"{_field(session)}: ProtectedResource {resource.key} accepts {', '.join(accepted)} (policy.sources)",
+    )
+
+
 def _well_formed(session: AccessSession, _resource: ProtectedResource, _around: Surroundings) -> Refusal | None:
-    return next(filter(None, (cidr_refusal(cidr, "spec.source.cidrs") for cidr in session.spec.source.cidrs)), None)
+    return next(filter(None, (cidr_refusal(cidr, _field(session)) for cidr in session.spec.source.ranges)), None)
 
 
 def _namespace_allowed(session: AccessSession, resource: ProtectedResource, around: Surroundings) -> Refusal | None:
@@ -102,13 +117,13 @@ def _namespace_seen(session: AccessSession, resource: ProtectedResource, around:
 
 def _narrow_enough(session: AccessSession, resource: ProtectedResource, _around: Surroundings) -> Refusal | None:
     bound = resource.spec.policy.min_prefix_length
-    for cidr in session.spec.source.cidrs:
+    for cidr in session.spec.source.ranges:
         network = ipaddress.ip_network(cidr)
         shortest = bound.ipv4 if network.version == 4 else bound.ipv6
         if network.prefixlen < shortest:
             return Refusal(
                 "AddressTooWide",
-                f"spec.source.cidrs: {cidr} is wider than the /{shortest} that "
+                f"{_field(session)}: {cidr} is wider than the /{shortest} that "
                 f"ProtectedResource {resource.key} allows (policy.minPrefixLength.ipv{network.version})",
             )
     return None
@@ -117,11 +132,11 @@ def _narrow_enough(session: AccessSession, resource: ProtectedResource, _around:
 def _public(session: AccessSession, resource: ProtectedResource, _around: Surroundings) -> Refusal | None:
     if resource.spec.policy.allow_private_addresses:
         return None
-    for cidr in session.spec.source.cidrs:
+    for cidr in session.spec.source.ranges:
         if _touches(ipaddress.ip_network(cidr), _PRIVATE):
             return Refusal(
                 "PrivateAddress",
-                f"spec.source.cidrs: {cidr} is a private address, which ProtectedResource {resource.key} "
+                f"{_field(session)}: {cidr} is a private address, which ProtectedResource {resource.key} "
                 "does not allow (policy.allowPrivateAddresses is false)",
             )
     return None
@@ -159,7 +174,14 @@ def _resource_stays(_session: AccessSession, resource: ProtectedResource, _aroun
 
 
 # Those that bind as long as the session lives, and those that bind new sessions only.
-LASTING: Final[tuple[Check, ...]] = (_well_formed, _namespace_allowed, _narrow_enough, _public, _namespace_stays)
+LASTING: Final[tuple[Check, ...]] = (
+    _well_formed,
+    _source_accepted,
+    _namespace_allowed,
+    _narrow_enough,
+    _public,
+    _namespace_stays,
+)
 AT_FIRST: Final[tuple[Check, ...]] = (_namespace_seen, _short_enough, _reason_given, _resource_stays)
 
 

@@ -6,8 +6,10 @@ from datetime import datetime
 from typing import Protocol
 
 from gatepass.core.audit import AuditEntry
+from gatepass.core.binding_status import KeySecret
 from gatepass.core.errors import ProviderError
 from gatepass.core.rules import ObservedRule, Rule, Target
+from gatepass.core.types.binding import ApiKeyBinding, ApiKeyBindingStatus
 from gatepass.core.types.common import Custom, Key
 from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester
@@ -223,6 +225,18 @@ class Cluster(Protocol):
 
     async def requesters_verified_since(self) -> datetime | None:
         """Since when admission policies make the requested-by annotation true; None when they are not in force."""
+        ...
+
+    async def write_binding_status(self, binding: ApiKeyBinding, status: ApiKeyBindingStatus) -> ApiKeyBinding:
+        """Replace the status; answers with the object as it is now."""
+        ...
+
+    async def key_secret(self, binding: ApiKeyBinding) -> KeySecret | None:
+        """The Secret that the binding names; None when there is none."""
+        ...
+
+    async def write_key_secret(self, binding: ApiKeyBinding, text: str) -> None:
+        """Put a key into the binding's Secret; raises ConflictError when it has changed hands in between."""
         ...
 
     async def hold_secret(self, namespace: str, name: str) -> None:

@@ -23,7 +23,7 @@ def started(session: AccessSession, requester: Requester | None) -> AuditEntry:
     spec = session.spec
     details = {
         "resources": " ".join(map(str, session.resource_keys())),
-        "addresses": " ".join(spec.source.cidrs),
+        "addresses": " ".join(spec.source.ranges),
         "duration": format_duration(spec.duration),
         **({"notAfter": format_time(spec.not_after)} if spec.not_after else {}),
         **({"reason": spec.reason} if spec.reason else {}),

@@ -71,7 +71,8 @@ def session_status(
     entries = tuple(_entry(session, view, end, now, refresh_places=refresh_places) for view in views)
     left = any(view.left for view in views)
     step, settled = phase(end, [entry.state for entry in entries], left=left)
-    addresses = tuple(_address(cidr) for cidr in session.spec.source.cidrs)
+    source = f"spec.source.{session.spec.source.kind}"
+    addresses = tuple(_address(cidr, source) for cidr in session.spec.source.ranges)
     applied = sum(entry.state is ResourceState.APPLIED for entry in entries)
     return AccessSessionStatus(
         phase=step,
@@ -86,7 +87,7 @@ def session_status(
         resources=entries,
         conditions=assert_conditions(
             session.status.conditions,
-            _facts(entries, step, settled=settled, end=end),
+            _facts(source, entries, step, settled=settled, end=end),
             now,
             session.metadata.generation,
         ),
@@ -95,12 +96,10 @@ def session_status(
 
 
 @lru_cache(maxsize=65536)
-def _address(cidr: str) -> SourceAddress:
+def _address(cidr: str, evidence: str) -> SourceAddress:
     network = ipaddress.ip_network(cidr)
     alone = network.prefixlen == network.max_prefixlen
-    return SourceAddress(
-        ip=str(network.network_address) if alone else cidr, version=network.version, evidence="spec.source.cidrs"
-    )
+    return SourceAddress(ip=str(network.network_address) if alone else cidr, version=network.version, evidence=evidence)
 
 
 def _entry(
@@ -175,11 +174,13 @@ def _rules(
     )
 
 
-def _facts(entries: Sequence[SessionResourceStatus], step: Phase, *, settled: bool, end: End | None) -> list[Fact]:
+def _facts(
+    source: str, entries: Sequence[SessionResourceStatus], step: Phase, *, settled: bool, end: End | None
+) -> list[Fact]:
     opened = all(entry.state is ResourceState.APPLIED for entry in entries)
     troubled = [entry for entry in entries if entry.state is not ResourceState.APPLIED]
     told = "; ".join(_told(entry) for entry in troubled)
-    facts = [Fact("SourceResolved", True, "Declared", "the addresses are those of spec.source.cidrs")]
+    facts = [Fact("SourceResolved", True, "Declared", f"the addresses are those of {source}")]
     if end is not None:
         gone = settled
         facts.append(Fact("RulesApplied", False, "Removed" if gone else "Removing", "" if gone else told))
@@ -219,3 +220,5 @@ def _ending(reason: EndedReason) -> str:
             return "the session was deleted"
         case EndedReason.POLICY_WITHDRAWN:
             return "policy has withdrawn every resource of the session"
+        case EndedReason.KEY_REVOKED:
+            return "the API key that started the session was revoked"

@@ -8,10 +8,12 @@ from datetime import datetime, timedelta
 
 from gatepass.core.ports import Audit, Clock, Cluster, Provider, Switches
 from gatepass.core.rules import Target
+from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
-from gatepass.engine.grants import Grants
+from gatepass.engine.binding_pass import BindingPass
+from gatepass.engine.grants import Grants, requester_of
 from gatepass.engine.insight import Insight
 from gatepass.engine.journal import Journal
 from gatepass.engine.reconciler import Reconciler
@@ -97,14 +99,21 @@ class Engine:
             promised=self._switchboard.promised,
         )
         self._resources = ResourcePass(state, views, cluster, clock, self.resource_seen)
-        queues = self._verifier.queue, self._reconciler.queue, self._sessions.queue, self._resources.queue
-        self.insight = Insight(state, grants, views, clock, queues)
+        self._bindings = BindingPass(state, cluster, clock)
+        self._queues = (
+            self._verifier.queue,
+            self._reconciler.queue,
+            self._sessions.queue,
+            self._resources.queue,
+            self._bindings.queue,
+        )
+        self.insight = Insight(state, grants, views, clock, self._queues)
 
     async def run(self) -> None:
         """Work until cancelled. What is counted from a start is counted from here: this is when we begin to lead."""
         self._state.started, self._state.started_at = self._clock.monotonic(), self._clock.now()
         async with asyncio.TaskGroup() as tasks:
-            for queue in (self._verifier.queue, self._reconciler.queue, self._sessions.queue, self._resources.queue):
+            for queue in self._queues:
                 tasks.create_task(queue.run())
             tasks.create_task(self._sweeper.queue.run())
             tasks.create_task(self._switchboard.queue.run())
@@ -132,6 +141,8 @@ class Engine:
                 self._reconciler.queue.add(target)
             for session in list(self.store.sessions):
                 self._sessions.queue.add(session)
+            for binding in list(self.store.bindings):
+                self._bindings.queue.add(binding)
             await asyncio.sleep(pause)
 
     def clock_corrected(self) -> None:
@@ -179,6 +190,25 @@ class Engine:
             self._journal.resource_gone(resource)
             self._forget_resource(resource)
             self._touch_users(key)
+
+    def binding_seen(self, binding: ApiKeyBinding) -> None:
+        """A key was bound or changed."""
+        if self.store.put_binding(binding):
+            self._bindings.queue.add(binding.key)
+            self._touch_sessions_of(binding)
+
+    def binding_gone(self, key: Key, uid: str) -> None:
+        """A binding was deleted."""
+        binding = self.store.remove_binding(key, uid)
+        if binding is not None:
+            self._bindings.queue.forget(key)
+            self._touch_sessions_of(binding)
+
+    def _touch_sessions_of(self, binding: ApiKeyBinding) -> None:
+        for session in self.store.sessions.values():
+            requester = requester_of(session)
+            if requester is not None and requester.username == binding.requester:
+                self._sessions.queue.add(session.key)
 
     def namespace_seen(self, namespace: Namespace) -> None:
         """A namespace was created or changed."""

@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from gatepass.core import lifecycle
 from gatepass.core.desired import Claim, session_claim, static_claims
-from gatepass.core.policy import NOT_FOUND, NOT_SEEN, WITHDRAWN, Refusal, Surroundings, refusal, withdrawal
+from gatepass.core.policy import KEY_UNKNOWN, NOT_FOUND, NOT_SEEN, WITHDRAWN, Refusal, Surroundings, refusal, withdrawal
 from gatepass.core.rules import Rule, rules_for
+from gatepass.core.types.binding import KEY_USER
 from gatepass.core.types.common import MAX_RULES_PER_SESSION, REQUESTED_BY, Key, format_duration
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, EndedReason, Requester, SessionResourceStatus
@@ -37,6 +38,14 @@ def _requester(stamp: str) -> Requester | None:
 def was_granted(entry: SessionResourceStatus | None) -> bool:
     """Had the session got this resource once?"""
     return entry is not None and (bool(entry.rules) or entry.reason == WITHDRAWN)
+
+
+def key_of(requester: Requester | None) -> Key | None:
+    """The ApiKeyBinding whose key started a session; None when a person or a controller did."""
+    if requester is None or not requester.username.startswith(KEY_USER):
+        return None
+    namespace, _, name = requester.username.removeprefix(KEY_USER).partition("/")
+    return Key(namespace, name)
 
 
 class Grants:
@@ -66,7 +75,13 @@ class Grants:
 
     def end(self, session: AccessSession, now: datetime) -> lifecycle.End | None:
         """The end of the session, if it has come. Once its rules may go it stays ended, whatever its spec says then."""
-        found = lifecycle.end(session, now, self.deadline(session), withdrawn=self._withdrawn(session, now))
+        found = lifecycle.end(
+            session,
+            now,
+            self.deadline(session),
+            withdrawn=self._withdrawn(session, now),
+            key_revoked=self._key_revoked(session, now),
+        )
         if found is not None and found.latched:
             self._state.closed[session.uid] = found
             return found
@@ -85,6 +100,16 @@ class Grants:
         """May its rules go?"""
         end = self.end(session, now)
         return end is not None and (end.latched or session.uid in self._state.closed)
+
+    def _key_revoked(self, session: AccessSession, now: datetime) -> bool:
+        requester = requester_of(session)
+        key = key_of(requester)
+        if key is None or requester is None:
+            return False
+        binding = self._state.store.bindings.get(key)
+        if binding is None:
+            return now >= session.metadata.creation_timestamp + _NEWS_LAG
+        return binding.uid != requester.uid or binding.spec.revoked or binding.deleting
 
     def _withdrawn(self, session: AccessSession, now: datetime) -> bool:
         keys = session.resource_keys()
@@ -112,7 +137,9 @@ class Grants:
         if now >= until:
             return None
         refusals = (self.refusal(session, key, now) for key in session.resource_keys())
-        return until if any(found and found.reason in (NOT_FOUND, NOT_SEEN) for found in refusals) else None
+        return (
+            until if any(found and found.reason in (NOT_FOUND, NOT_SEEN, KEY_UNKNOWN) for found in refusals) else None
+        )
 
     def _by_policy(self, session: AccessSession, resource: ProtectedResource, *, granted: bool) -> Refusal | None:
         """What policy says, asked again only when one of the objects, or what is around them, has changed."""
@@ -144,7 +171,7 @@ class Grants:
 
     def _too_many(self, session: AccessSession) -> Refusal | None:
         found = (self._state.store.resources.get(key) for key in session.resource_keys())
-        needs = len(session.spec.source.cidrs) * sum(len(resource.spec.ports) for resource in found if resource)
+        needs = len(session.spec.source.ranges) * sum(len(resource.spec.ports) for resource in found if resource)
         if needs <= MAX_RULES_PER_SESSION:
             return None
         return Refusal("TooManyRules", f"the session needs {needs} rules, and {MAX_RULES_PER_SESSION} are the most")
@@ -173,7 +200,7 @@ class Grants:
         for session in self._state.store.sessions_of(resource.key):
             asked = (session.uid, resource.key) in self._state.admitted
             if not asked and not was_granted(session.resource_status(resource.key)) and self.end(session, now) is None:
-                yield from rules_for(resource.spec.ports, session.spec.source.cidrs)
+                yield from rules_for(resource.spec.ports, session.spec.source.ranges)
 
     def claims(self, resource: ProtectedResource, now: datetime) -> Iterator[Claim]:
         """Everything that is wanted of the resource now."""

@@ -8,13 +8,13 @@ import structlog
 
 from gatepass.core.desired import ClaimKey
 from gatepass.core.lifecycle import End
-from gatepass.core.policy import Refusal
+from gatepass.core.policy import KEY_UNKNOWN, Refusal
 from gatepass.core.ports import Clock, Cluster, ClusterError, ConflictError, GoneError
 from gatepass.core.rules import Target
 from gatepass.core.status import ResourceView, session_status
-from gatepass.core.types.common import NEVER, Key
+from gatepass.core.types.common import NEVER, Key, SourceKind, format_duration
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phase, ResourceState
-from gatepass.engine.grants import Grants, requester_of, was_granted
+from gatepass.engine.grants import Grants, key_of, requester_of, was_granted
 from gatepass.engine.journal import Journal
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
@@ -115,6 +115,11 @@ class SessionPass:
             return Refusal("RequesterUnknown", "the annotation gatepass.dev/requested-by is missing or cannot be read")
         if not self._unverified and (unverified := await self._unvouched(session)):
             return unverified
+        binding = key_of(requester)
+        if binding is not None:
+            return self._by_key(binding, session, key)
+        if session.spec.source.kind is SourceKind.REQUEST:
+            return Refusal("SourceNotAllowed", "spec.source.request: only the REST API may say what it saw")
         if await self._cluster.may_use(requester, key):
             return None
         return Refusal(
@@ -122,6 +127,18 @@ class SessionPass:
             f'user "{requester.username}" may not use ProtectedResource {key}: '
             'needs the verb "use" on protectedresources',
         )
+
+    def _by_key(self, binding_key: Key, session: AccessSession, key: Key) -> Refusal | None:
+        """The REST API has asked the same before it created the session in the name of the key."""
+        binding = self._state.store.bindings.get(binding_key)
+        if binding is None or session.metadata.namespace != binding_key.namespace:
+            return Refusal(KEY_UNKNOWN, f"there is no ApiKeyBinding {binding_key}")
+        if not binding.opens(key):
+            return Refusal("NotAuthorized", f"ApiKeyBinding {binding_key} does not open ProtectedResource {key}")
+        if session.spec.duration > binding.spec.max_duration:
+            longest = format_duration(binding.spec.max_duration)
+            return Refusal("DurationTooLong", f"spec.duration is above the {longest} of ApiKeyBinding {binding_key}")
+        return None
 
     async def _unvouched(self, session: AccessSession) -> Refusal | None:
         since = await self._cluster.requesters_verified_since()

@@ -1,10 +1,14 @@
 """The custom resources as last seen, indexed; filled by one full listing, kept fresh by events."""
 
+import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, TypeVar
 
+from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import Custom, Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession
@@ -30,10 +34,14 @@ class Store:
     def __init__(self) -> None:
         self.sessions: dict[Key, AccessSession] = {}
         self.resources: dict[Key, ProtectedResource] = {}
+        self.bindings: dict[Key, ApiKeyBinding] = {}
         self.namespaces: dict[str, Namespace] = {}
         self._users: defaultdict[Key, set[Key]] = defaultdict(set)
         self._naming: defaultdict[str, set[Key]] = defaultdict(set)
         self._gone: dict[str, None] = {}
+        self._by_uid: dict[str, Key] = {}
+        self._awaited: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._bound: defaultdict[str, set[Key]] = defaultdict(set)
 
     def put_session(self, session: AccessSession) -> bool:
         """Keep the session; False when it is not news."""
@@ -43,6 +51,9 @@ class Store:
         if before is not None and before.uid != session.uid:
             self.remove_session(before.key, before.uid)
         self.sessions[session.key] = session
+        self._by_uid[session.uid] = session.key
+        for event in self._awaited.get(session.uid, ()):
+            event.set()
         for key in session.resource_keys():
             self._users[key].add(session.key)
         return True
@@ -53,7 +64,10 @@ class Store:
         if session is None or session.uid != uid:
             return None
         del self.sessions[key]
+        del self._by_uid[uid]
         self._bury(uid)
+        for event in self._awaited.get(uid, ()):
+            event.set()
         for resource in session.resource_keys():
             self._users[resource].discard(key)
         return session
@@ -75,11 +89,64 @@ class Store:
         self._bury(uid)
         return self.resources.pop(key)
 
+    def put_binding(self, binding: ApiKeyBinding) -> bool:
+        """Keep the binding; False when it is not news."""
+        if binding.uid in self._gone or not _is_news(self.bindings.get(binding.key), binding):
+            return False
+        self._unbind(binding.key)
+        self.bindings[binding.key] = binding
+        for hash_ in binding.hashes:
+            self._bound[hash_].add(binding.key)
+        return True
+
+    def remove_binding(self, key: Key, uid: str) -> ApiKeyBinding | None:
+        """Forget the binding, unless another one of its name has come since."""
+        binding = self.bindings.get(key)
+        if binding is None or binding.uid != uid:
+            return None
+        self._bury(uid)
+        self._unbind(key)
+        return self.bindings.pop(key)
+
+    def _unbind(self, key: Key) -> None:
+        before = self.bindings.get(key)
+        for hash_ in before.hashes if before is not None else ():
+            self._bound[hash_].discard(key)
+            if not self._bound[hash_]:
+                del self._bound[hash_]
+
+    def bound_to(self, hash_: str) -> ApiKeyBinding | None:
+        """The binding of a key; the oldest, should somebody have copied the hash into one of his own.
+
+        None when two were made in the same second: nobody can tell then whose it is.
+        """
+        found = sorted((self.bindings[key] for key in self._bound.get(hash_, ())), key=_age)
+        if len(found) > 1 and _age(found[0]) == _age(found[1]):
+            return None
+        return found[0] if found else None
+
     def _bury(self, uid: str) -> None:
         """A listing that began before the deletion must not bring the object back."""
         self._gone[uid] = None
         while len(self._gone) > _REMEMBERED:
             del self._gone[next(iter(self._gone))]
+
+    def session(self, uid: str) -> AccessSession | None:
+        """The session of this uid."""
+        key = self._by_uid.get(uid)
+        return None if key is None else self.sessions[key]
+
+    @contextlib.contextmanager
+    def changes_of(self, uid: str) -> Iterator[asyncio.Event]:
+        """An event that is set at each change of a session."""
+        changed = asyncio.Event()
+        self._awaited[uid].add(changed)
+        try:
+            yield changed
+        finally:
+            self._awaited[uid].discard(changed)
+            if not self._awaited[uid]:
+                del self._awaited[uid]
 
     def sessions_of(self, resource: Key) -> Iterator[AccessSession]:
         """The sessions that name the resource."""
@@ -102,6 +169,10 @@ class Store:
 
 def _target_ids(resource: ProtectedResource) -> set[str]:
     return {*resource.spec.aws.security_groups, *(target.id for target in resource.status.targets)}
+
+
+def _age(binding: ApiKeyBinding) -> datetime:
+    return binding.metadata.creation_timestamp
 
 
 def _is_news(known: C | None, seen: C) -> bool:

@@ -75,7 +75,7 @@ class Views:
         if self._unread(entry, standing):
             return ResourceView(resource.key, resource.uid, unread=True)
         claim = ClaimKey(session.uid, resource.uid)
-        rules = rules_for(resource.spec.ports, session.spec.source.cidrs)
+        rules = rules_for(resource.spec.ports, session.spec.source.ranges)
         placed = list(dict.fromkeys(self._state.placements.of(claim).values()))
         # Who waits has nothing, also where a rule for the same address is there for somebody else.
         present = self._present(rules, claim, entry, standing) if placed or was_granted(entry) else ()
@@ -128,7 +128,7 @@ class Views:
         entry = session.resource_status(resource.key)
         records = [r for r in (entry.rules if entry else ()) if not r.foreign and r.removed_at is None]
         recorded = {record.id for record in records}
-        wished = rules_for(resource.spec.ports, session.spec.source.cidrs) | {rule_of(record) for record in records}
+        wished = rules_for(resource.spec.ports, session.spec.source.ranges) | {rule_of(record) for record in records}
         own = ClaimKey(session.uid, resource.uid)
         remaining: list[PresentRule] = []
         uncertain = False

@@ -8,9 +8,11 @@ from urllib.parse import quote
 
 import structlog
 
+from gatepass.core.binding_status import KeySecret
 from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.ports import ClusterError, Fence, GoneError
-from gatepass.core.types.common import FINALIZER, GROUP, Custom, Key
+from gatepass.core.ports import ClusterError, ConflictError, Fence, GoneError
+from gatepass.core.types.binding import ApiKeyBinding, ApiKeyBindingStatus
+from gatepass.core.types.common import API_VERSION, FINALIZER, GROUP, Custom, Key
 from gatepass.core.types.resource import PLURAL as RESOURCES
 from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester
@@ -21,6 +23,8 @@ from gatepass.kube.events import Events
 log = structlog.get_logger(__name__)
 
 _ANSWER_KEPT_SECONDS: Final = 30.0
+KEY_FIELD: Final = "api-key"
+"""Where in its Secret an API key is."""
 
 
 def _secret_path(namespace: str, name: str) -> str:
@@ -98,6 +102,13 @@ class KubeCluster:
         path = path_of(type(about), about.metadata.namespace, about.metadata.name, "status")
         return await self._change("PATCH", path, {"metadata": metadata, "status": {**removed, **after}})
 
+    async def write_binding_status(self, binding: ApiKeyBinding, status: ApiKeyBindingStatus) -> ApiKeyBinding:
+        """Replace the binding's status, but for what the REST API writes of its use."""
+        used = {"last_used_at", "last_used_ip"}
+        before, after = binding.status.model_copy(), status.model_copy(update=dict.fromkeys(used))
+        answer = await self._write(binding, before.model_copy(update=dict.fromkeys(used)).to_json(), after.to_json())
+        return ApiKeyBinding.model_validate(answer)
+
     async def delete_session(self, session: AccessSession) -> None:
         """Delete the session, if it is still the same."""
         path = path_of(AccessSession, session.metadata.namespace, session.metadata.name)
@@ -160,6 +171,41 @@ class KubeCluster:
         return max(made)
 
     # secrets
+
+    async def key_secret(self, binding: ApiKeyBinding) -> KeySecret | None:
+        """The Secret that the binding names; ours is one that the binding owns."""
+        try:
+            secret = await self._api.call("GET", self._key_path(binding))
+        except GoneError:
+            return None
+        owners = secret["metadata"].get("ownerReferences", ())
+        data = secret.get("data") or {}
+        try:
+            text = base64.b64decode(data.get(KEY_FIELD, ""), validate=True).decode() or None
+        except ValueError:
+            text = None
+        return KeySecret(owned=any(owner["uid"] == binding.uid for owner in owners), text=text)
+
+    async def write_key_secret(self, binding: ApiKeyBinding, text: str) -> None:
+        """Make the Secret, owned by the binding so that it goes with it, or replace what is in it."""
+        owner = {"apiVersion": API_VERSION, "kind": "ApiKeyBinding", "name": binding.metadata.name, "uid": binding.uid}
+        metadata = {"name": binding.spec.secret_name, "ownerReferences": [{**owner, "controller": True}]}
+        data = {KEY_FIELD: base64.b64encode(text.encode()).decode()}
+        try:
+            current = await self._api.call("GET", self._key_path(binding))
+        except GoneError:
+            path = _secret_path(binding.metadata.namespace, "").rstrip("/")
+            await self._api.call("POST", path, {"metadata": metadata, "type": "Opaque", "data": data})
+            return
+        if not any(each["uid"] == binding.uid for each in current["metadata"].get("ownerReferences", ())):
+            raise ConflictError(f"Secret {binding.spec.secret_name} belongs to somebody else")
+        version = {"resourceVersion": current["metadata"]["resourceVersion"], "uid": current["metadata"]["uid"]}
+        patch = {"metadata": version, "data": {**dict.fromkeys(current.get("data") or {}), **data}}
+        await self._api.call("PATCH", self._key_path(binding), patch, content_type=MERGE_PATCH)
+
+    @staticmethod
+    def _key_path(binding: ApiKeyBinding) -> str:
+        return _secret_path(binding.metadata.namespace, binding.spec.secret_name or "")
 
     async def read(self, namespace: str, name: str) -> Mapping[str, str]:
         """The decoded data of a Secret: the providers' `Secrets` port."""

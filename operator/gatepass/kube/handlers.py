@@ -7,6 +7,8 @@ import kopf
 import structlog
 from pydantic import ValidationError
 
+from gatepass.core.types.binding import PLURAL as BINDINGS
+from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import GROUP, VERSION, Custom, Key
 from gatepass.core.types.resource import PLURAL as RESOURCES
 from gatepass.core.types.resource import ProtectedResource
@@ -38,6 +40,14 @@ def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
             engine.resource_gone(*identity(body))
         elif not is_echo(engine.store.resources, body) and (resource := parse(ProtectedResource, body)) is not None:
             engine.resource_seen(resource)
+
+    @kopf.on.event(GROUP, VERSION, BINDINGS, registry=registry)
+    async def binding_event(event: kopf.RawEvent, **_: Any) -> None:
+        body = event["object"]
+        if event["type"] == "DELETED":
+            engine.binding_gone(*identity(body))
+        elif not is_echo(engine.store.bindings, body) and (binding := parse(ApiKeyBinding, body)) is not None:
+            engine.binding_seen(binding)
 
     @kopf.on.event("", "v1", "namespaces", registry=registry)
     async def namespace_event(event: kopf.RawEvent, **_: Any) -> None:

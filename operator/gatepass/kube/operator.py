@@ -6,9 +6,10 @@ from typing import Any, Final
 
 import kopf
 import structlog
-from kubernetes.aio.client import ApiClient
+from kubernetes.aio.client import ApiClient, Configuration
 
 from gatepass.core.ports import ClusterError, GoneError
+from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession
 from gatepass.engine.engine import Engine
@@ -41,6 +42,11 @@ class Listing:
             resources.discard(identity(body))
             if not is_echo(store.resources, body) and (resource := parse(ProtectedResource, body)) is not None:
                 self._engine.resource_seen(resource)
+        bindings = {(key, binding.uid) for key, binding in store.bindings.items()}
+        async for body in self._api.each(ApiKeyBinding, self._namespaces):
+            bindings.discard(identity(body))
+            if (binding := parse(ApiKeyBinding, body)) is not None:
+                self._engine.binding_seen(binding)
         sessions = {(key, session.uid) for key, session in store.sessions.items()}
         async for body in self._api.each(AccessSession, self._namespaces):
             sessions.discard(identity(body))
@@ -48,6 +54,8 @@ class Listing:
                 self._engine.session_seen(session)
         for key, uid in sessions:
             self._engine.session_gone(key, uid)
+        for key, uid in bindings:
+            self._engine.binding_gone(key, uid)
         for key, uid in resources:
             self._engine.resource_gone(key, uid)
         for name in namespaces:
@@ -157,6 +165,18 @@ async def kube_system_uid(api: KubeApi) -> str:
         except (ClusterError, GoneError) as error:
             log.warning("cannot read namespace kube-system yet", error=str(error))
             await asyncio.sleep(_LISTING_RETRY_SECONDS)
+
+
+def bare_client(workers: int) -> ApiClient:
+    """A client of the same API server without credentials: whose token it passes on, whose rights it has."""
+    given = Configuration.get_default_copy()
+    configuration = Configuration(host=given.host)
+    configuration.ssl_ca_cert, configuration.verify_ssl = given.ssl_ca_cert, given.verify_ssl
+    configuration.proxy = given.proxy
+    client = ApiClient(configuration)
+    client.rest_client.maxsize = workers
+    client.user_agent = "gatepass"
+    return client
 
 
 def new_client(workers: int) -> ApiClient:

@@ -68,7 +68,9 @@ class Installation:
     def validating(self) -> list[Manifest]:
         """The policies that refuse, each followed by its binding."""
         return [
-            each for policy in (*self._use(), *self.read("policies.yaml")) for each in (policy, self._binding(policy))
+            each
+            for policy in (*self._use(), *self._bind(), *self.read("policies.yaml"))
+            for each in (policy, self._binding(policy))
         ]
 
     def mutating(self) -> list[Manifest]:
@@ -76,8 +78,14 @@ class Installation:
         return [each for policy in self.read("stamp.yaml") for each in (policy, self._binding(policy))]
 
     def _use(self) -> Iterator[Manifest]:
+        return self._of_each("use.yaml")
+
+    def _bind(self) -> Iterator[Manifest]:
+        return self._of_each("bind.yaml")
+
+    def _of_each(self, file: str) -> Iterator[Manifest]:
         for number, indices in enumerate(_USES, start=1):
-            (policy,) = self.read("use.yaml")
+            (policy,) = self.read(file)
             (validation,) = policy["spec"]["validations"]
             policy["spec"]["validations"] = [_filled(validation, {"INDEX": index}) for index in indices]
             yield _filled(policy, {"NUMBER": number, "FIRST": indices.start})

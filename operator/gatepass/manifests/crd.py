@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from gatepass.core.types import resource, session
+from gatepass.core.types import binding, resource, session
 from gatepass.core.types.common import GROUP, VERSION, Custom
 
 _KINDS: tuple[tuple[type[Custom], str, str, list[dict[str, Any]]], ...] = (
     (session.AccessSession, session.PLURAL, "as", session.printer_columns()),
     (resource.ProtectedResource, resource.PLURAL, "pr", resource.printer_columns()),
+    (binding.ApiKeyBinding, binding.PLURAL, "akb", binding.printer_columns()),
 )
 
 # What JSON Schema says and a structural schema must not.

@@ -29,6 +29,7 @@ from gatepass.sandbox.processes import Process, free_ports
 from gatepass.sandbox.progress import say
 
 NAMESPACE = "gatepass-system"
+CALLER = "203.0.113.10"
 SERVICE_ACCOUNT = "gatepass"
 READY_SECONDS = 60.0
 OPERATOR_GRACE_SECONDS = 15.0
@@ -37,8 +38,9 @@ OPERATOR_GRACE_SECONDS = 15.0
 class Sandbox:
     """Everything a user of Gatepass has, on free loopback ports, for as long as the `with` lasts.
 
-    `operator`: also run `gatepass operator`, as its own service account. `ec2_faults`: profiles of EC2's faults, with
-    commas between them, and `ec2_seed` what everything in them is drawn from.
+    `operator`: also run `gatepass serve`, operator and REST API, as its own service account. `ec2_faults`: profiles of
+    EC2's faults, with commas between them, and `ec2_seed` what everything in them is drawn from. `caller`: the address
+    that the load balancer before the API presents everybody as.
     `settings`: more variables for the operator (`GATEPASS_...`). `keep_logs`: keep the directory at the end even on
     success; when the body raises it is always kept, and its place is said on stderr.
     Enter it in a thread that outlives it: on Linux its parts end with the thread that started them.
@@ -51,6 +53,7 @@ class Sandbox:
         operator: bool = True,
         ec2_faults: str = "none",
         ec2_seed: int = 0,
+        caller: str = CALLER,
         settings: Mapping[str, str] | None = None,
         keep_logs: bool = False,
     ) -> None:
@@ -59,13 +62,15 @@ class Sandbox:
         except ValueError as error:
             raise SandboxError(str(error)) from error
         self._with_operator = operator
+        self._caller = caller
         self._settings = dict(settings or {})
         self.keep_logs = keep_logs
 
     def __enter__(self) -> Self:
         self._programs = binaries.kubernetes()
         self.directory = Path(tempfile.mkdtemp(prefix="gatepass-sandbox-"))
-        self._health_port, self._metrics_port = free_ports(2)
+        self._health_port, self._metrics_port, self._api_port, balancer_port = free_ports(4)
+        self.api_url = f"http://127.0.0.1:{balancer_port}"
         self.health_url = f"http://127.0.0.1:{self._health_port}"
         self.metrics_url = f"http://127.0.0.1:{self._metrics_port}/metrics"
         self._cloud = Cloud(self.directory)
@@ -78,8 +83,11 @@ class Sandbox:
         self.kubeconfig = self.control_plane.admin_kubeconfig
         self.operator_kubeconfig = self.directory / "operator.kubeconfig"
         self.env = self._environment()
-        command = [sys.executable, "-m", "gatepass", "operator", "--kubeconfig", str(self.operator_kubeconfig)]
+        command = [sys.executable, "-m", "gatepass", "serve", "--kubeconfig", str(self.operator_kubeconfig)]
         self._operator = Process("operator", command, self.directory / "operator.log", self.env)
+        upstream = f"http://127.0.0.1:{self._api_port}"
+        balance = [sys.executable, "-m", "gatepass.sandbox.loadbalancer", str(balancer_port), upstream, self._caller]
+        self._balancer = Process("load balancer", balance, self.directory / "loadbalancer.log", self.env)
         try:
             self._start()
         except BaseException as error:
@@ -157,6 +165,10 @@ class Sandbox:
             "GATEPASS_TOKEN": self.control_plane.admin_token,
             "GATEPASS_OPERATOR_KUBECONFIG": str(self.operator_kubeconfig),
             "GATEPASS_CREDENTIALS_NAMESPACES": json.dumps({"*": ["operator", "*"]}),
+            "GATEPASS_API_URL": self.api_url,
+            "GATEPASS_API_HOST": "127.0.0.1",
+            "GATEPASS_API_PORT": str(self._api_port),
+            "GATEPASS_TRUSTED_PROXIES": "127.0.0.1/32",
             "GATEPASS_HEALTH_HOST": "127.0.0.1",
             "GATEPASS_HEALTH_PORT": str(self._health_port),
             "GATEPASS_METRICS_PORT": str(self._metrics_port),
@@ -175,6 +187,7 @@ class Sandbox:
 
     def _start(self) -> None:
         self._cloud.start()
+        self._balancer.start()
         self.control_plane.start()
         definitions = crds()
         with self.control_plane.api() as api:
@@ -192,6 +205,7 @@ class Sandbox:
 
     def _end(self, *, failed: bool) -> None:
         self._operator.stop(OPERATOR_GRACE_SECONDS)
+        self._balancer.stop()
         self._cloud.stop()
         self.control_plane.stop()
         if failed or self.keep_logs:
@@ -208,6 +222,7 @@ def _is_failure(kind: type[BaseException]) -> bool:
 
 # Objects that the API server would take, for dry runs.
 _PROBES: Mapping[str, Mapping[str, Any]] = {
+    "ApiKeyBinding": {"secretName": "probe", "scopes": ["sessions:read"]},
     "AccessSession": {"resources": [{"name": "probe"}], "source": {"cidrs": ["203.0.113.7/32"]}, "reason": "probe"},
     "ProtectedResource": {
         "aws": {"region": REGION, "securityGroups": ["sg-00000000000000000"]},

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Annotated, Any, Final, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
@@ -44,6 +45,11 @@ def cel(rule: str, message: str, **more: Any) -> dict[str, Any]:
 def rules(*validations: dict[str, Any], **more: Any) -> dict[str, Any]:
     """`json_schema_extra` that carries CEL rules."""
     return {"x-kubernetes-validations": list(validations), **more}
+
+
+def immutable(before: str, kind: str) -> dict[str, Any]:
+    """A rule that nothing changes; `before` is what it was, in CEL, for the message."""
+    return cel("self == oldSelf", f"'is immutable: it was %s; create another {kind} instead'.format([{before}])")
 
 
 _DURATION = re.compile(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,7})s)?")
@@ -88,9 +94,16 @@ def duration_schema(low: str, high: str, *, never: bool = False) -> dict[str, An
     }
 
 
-_as_duration = (BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str))
+def parsed_duration(schema: dict[str, Any]) -> tuple[Any, ...]:
+    """The annotations of a duration of such a schema."""
+    return (
+        BeforeValidator(parse_duration),
+        PlainSerializer(format_duration, return_type=str),
+        WithJsonSchema(schema),
+    )
 
-SessionDuration = Annotated[timedelta, *_as_duration, WithJsonSchema(duration_schema("1m", "24h"))]
+
+SessionDuration = Annotated[timedelta, *parsed_duration(duration_schema("1m", "24h"))]
 
 
 NEVER: Final = timedelta.max
@@ -187,6 +200,18 @@ CIDR_SCHEMA: Final[dict[str, Any]] = {
 }
 Cidr = Annotated[str, WithJsonSchema(CIDR_SCHEMA)]
 
+_IS_IP = "isIP(self)"
+IP_SCHEMA: Final[dict[str, Any]] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 39,
+    "x-kubernetes-validations": [
+        cel(_IS_IP, "'must be an address, such as 203.0.113.7 or 2001:db8::7, got ' + self"),
+        cel(f"!{_IS_IP} || ip.isCanonical(self)", "'must be in canonical form, got ' + self"),
+    ],
+}
+Ip = Annotated[str, WithJsonSchema(IP_SCHEMA)]
+
 Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 
 
@@ -203,6 +228,13 @@ class Metadata(Model):
     finalizers: tuple[str, ...] = ()
     annotations: Mapping[str, str] = Field(default_factory=dict)
     labels: Mapping[str, str] = Field(default_factory=dict)
+
+
+class SourceKind(StrEnum):
+    """The ways in which a session says where its traffic leaves from."""
+
+    CIDRS = "cidrs"
+    REQUEST = "request"
 
 
 class Condition(Model):

@@ -13,6 +13,7 @@ from gatepass.core.types.common import (
     Custom,
     Model,
     SessionDuration,
+    SourceKind,
     Timestamp,
     cel,
     rules,
@@ -226,6 +227,15 @@ class Policy(Model):
     allow_private_addresses: Annotated[
         bool, Field(description="Accept RFC 1918, CGNAT and unique local addresses, for runners in a peered network.")
     ] = False
+    sources: Annotated[
+        tuple[SourceKind, ...],
+        Field(
+            min_length=1,
+            max_length=2,
+            description="The ways in which a session may say where it comes from: without cidrs, none declares itself.",
+            json_schema_extra={"x-kubernetes-list-type": "set"},
+        ),
+    ] = (SourceKind.CIDRS, SourceKind.REQUEST)
     allowed_namespaces: Annotated[
         AllowedNamespaces, Field(description="Where sessions may come from, as in the Gateway API.")
     ] = AllowedNamespaces()

@@ -11,20 +11,18 @@ from gatepass.core.types.common import (
     Cidr,
     Conditions,
     Custom,
+    Ip,
     Key,
     Model,
     Name,
     SessionDuration,
+    SourceKind,
     Timestamp,
     TimeToLive,
     cel,
+    immutable,
     rules,
 )
-
-
-def _immutable(before: str) -> dict[str, Any]:
-    """A rule that nothing changes; `before` is what it was, in CEL, for the message."""
-    return cel("self == oldSelf", f"'is immutable: it was %s; create another AccessSession instead'.format([{before}])")
 
 
 class ResourceReference(Model):
@@ -34,18 +32,54 @@ class ResourceReference(Model):
     namespace: Annotated[Name | None, Field(description="Its namespace; by default the session's own.")] = None
 
 
+class RequestSource(Model):
+    """The caller of the REST API, as Gatepass saw it."""
+
+    addresses: Annotated[
+        tuple[Ip, ...],
+        Field(
+            min_length=1,
+            max_length=2,
+            description="One address of each IP family at most.",
+            json_schema_extra={"x-kubernetes-list-type": "set"},
+        ),
+    ]
+
+
 class Source(Model):
-    """Where the job's traffic leaves from."""
+    """Where the job's traffic leaves from: exactly one of these."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            cel("has(self.cidrs) != has(self.request)", "must have exactly one of cidrs and request"),
+            immutable("has(oldSelf.cidrs) ? oldSelf.cidrs : oldSelf.request.addresses", "AccessSession"),
+        )
+    )
 
     cidrs: Annotated[
-        tuple[Cidr, ...],
+        tuple[Cidr, ...] | None,
         Field(
             min_length=1,
             max_length=16,
             description="Addresses in canonical CIDR form, such as 203.0.113.7/32 or 2001:db8::7/128.",
             json_schema_extra={"x-kubernetes-list-type": "set"},
         ),
-    ]
+    ] = None
+    request: Annotated[
+        RequestSource | None, Field(description="Set by Gatepass's REST API only: the caller that it saw.")
+    ] = None
+
+    @property
+    def kind(self) -> SourceKind:
+        """Which of them it is."""
+        return SourceKind.CIDRS if self.cidrs is not None else SourceKind.REQUEST
+
+    @property
+    def ranges(self) -> tuple[str, ...]:
+        """What to let in, in canonical CIDR form."""
+        if self.request is not None:
+            return tuple(f"{address}/{128 if ':' in address else 32}" for address in self.request.addresses)
+        return self.cidrs or ()
 
 
 _TWIN = (
@@ -82,7 +116,7 @@ class AccessSessionSpec(Model):
             max_length=32,
             description="The ProtectedResources to open, 1 to 32, no two alike. Immutable.",
             json_schema_extra=rules(
-                _immutable("oldSelf.map(r, r.name)"), _NO_TWINS, **{"x-kubernetes-list-type": "atomic"}
+                immutable("oldSelf.map(r, r.name)", "AccessSession"), _NO_TWINS, **{"x-kubernetes-list-type": "atomic"}
             ),
         ),
     ]
@@ -99,7 +133,7 @@ class AccessSessionSpec(Model):
     ] = None
     source: Annotated[
         Source,
-        Field(description="The addresses to let in. Immutable.", json_schema_extra=rules(_immutable("oldSelf.cidrs"))),
+        Field(description="The addresses to let in. Immutable."),
     ]
     stop: Annotated[bool, Field(description="True ends the session now and keeps its record; it never comes back.")] = (
         False
@@ -133,6 +167,7 @@ class EndedReason(StrEnum):
     MANUAL = "Manual"
     DELETED = "Deleted"
     POLICY_WITHDRAWN = "PolicyWithdrawn"
+    KEY_REVOKED = "KeyRevoked"
 
 
 class ResourceState(StrEnum):

@@ -1,0 +1,119 @@
+"""One pass over one ApiKeyBinding: make its key, write it, replace it, and say so."""
+
+import os
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from gatepass.core.binding_status import binding_status, issued, moments, next_keys
+from gatepass.core.keys import ENTROPY_BYTES, key_hash, key_id, make_key
+from gatepass.core.ports import Clock, Cluster, ClusterError, ConflictError, GoneError
+from gatepass.core.types.binding import ApiKeyBinding, IssuedKey
+from gatepass.core.types.common import Key
+from gatepass.engine.queue import Queue
+from gatepass.engine.state import State
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY_SECONDS: Final = 30.0
+"""How soon it is noticed that somebody has edited or deleted the Secret of a key, which no watch tells."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A key whose hash is in the status, and that could not be written yet instead of what the Secret holds."""
+
+    text: str = field(repr=False)
+    instead_of: str | None = field(repr=False)
+
+
+class BindingPass:
+    """A key works before anybody can read it: its hash is written first, and then the Secret."""
+
+    def __init__(self, state: State, cluster: Cluster, clock: Clock) -> None:
+        self._state = state
+        self._cluster = cluster
+        self._clock = clock
+        self._attempts: dict[Key, _Attempt] = {}
+        self.queue: Queue[Key] = Queue("binding", self.run, workers=4)
+
+    async def run(self, key: Key) -> None:
+        """One pass. What the API server refuses is tried again with backoff."""
+        binding = self._state.store.bindings.get(key)
+        if binding is None or binding.deleting:
+            self._attempts.pop(key, None)
+            return
+        try:
+            await self._pass(binding)
+        except GoneError:
+            return
+        except ConflictError:
+            self.queue.retry(key)
+        except ClusterError as error:
+            log.warning("cannot write", binding=str(key), error=str(error))
+            self.queue.retry(key)
+        else:
+            self.queue.succeeded(key)
+
+    async def _pass(self, binding: ApiKeyBinding) -> None:
+        now = self._clock.now()
+        spec = binding.spec
+        over = spec.revoked or (spec.expires_at is not None and spec.expires_at <= now)
+        if spec.secret_name is None or over:
+            await self._report(binding, binding.status.keys if not over else (), now, conflict=False)
+            return
+        secret = await self._cluster.key_secret(binding)
+        if secret is not None and not secret.owned:
+            await self._report(binding, (), now, conflict=True)
+            self.queue.retry(binding.key)
+            return
+        held = secret.text if secret is not None else None
+        self.queue.add(binding.key, LOOK_EVERY_SECONDS)
+        attempt = self._attempts.pop(binding.key, None)
+        if attempt is not None and attempt.instead_of == held and _newest(binding) == key_hash(attempt.text):
+            await self._write(binding, attempt)
+            return
+        keys = next_keys(binding, secret, now)
+        if not keys.another:
+            await self._report(binding, keys.kept, now, conflict=False)
+            return
+        text = make_key(os.urandom(ENTROPY_BYTES))
+        new = issued(text, key_id(text) or "", now)
+        binding = await self._report(binding, (*keys.kept, new), now, conflict=False)
+        await self._write(binding, _Attempt(text, held))
+
+    async def _write(self, binding: ApiKeyBinding, attempt: _Attempt) -> None:
+        """Hand the key out. Another one at each failure would change the status, which makes the next pass due."""
+        self._attempts[binding.key] = attempt
+        await self._cluster.write_key_secret(binding, attempt.text)
+        del self._attempts[binding.key]
+        self.queue.add(binding.key)  # which ends the key before
+        told = f"key {key_id(attempt.text)} is in Secret {binding.spec.secret_name}"
+        self._cluster.announce(binding, "KeyIssued", told)
+
+    async def _report(
+        self, binding: ApiKeyBinding, keys: tuple[IssuedKey, ...], now: datetime, *, conflict: bool
+    ) -> ApiKeyBinding:
+        ahead = [moment for moment in moments(binding, keys) if moment > now]
+        if ahead:
+            self.queue.add(binding.key, (min(ahead) - now).total_seconds())
+        status = binding_status(binding, keys, now, conflict=conflict)
+        if status == binding.status:
+            return binding
+        updated = await self._cluster.write_binding_status(binding, status)
+        self._state.store.put_binding(updated)
+        if updated.metadata.generation != binding.metadata.generation:
+            self.queue.add(binding.key)  # the event of this edit is no news any more
+        before = {condition.type for condition in binding.status.conditions}
+        for condition in status.conditions:
+            if condition.type != "Ready" and condition.type not in before:
+                self._cluster.announce(
+                    binding, condition.type, condition.message, warning=condition.type != "RotationDue"
+                )
+        return updated
+
+
+def _newest(binding: ApiKeyBinding) -> str | None:
+    return binding.status.keys[-1].hash if binding.status.keys else None

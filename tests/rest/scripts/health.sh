@@ -1,0 +1,1 @@
+curl https://api.entryguard.io/api/v1/health
