@@ -22,7 +22,9 @@ def test_there_is_none_by_default(helm: Helm) -> None:
 
 
 def test_a_file_on_a_volume_that_outlives_the_release(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
-    objects = helm.template({"replicas": 1, "audit": {**ON, "volumeSize": "5Gi", "storageClassName": "fast", "retention": "720h"}})
+    objects = helm.template(
+        {"replicas": 1, "audit": {**ON, "volumeSize": "5Gi", "storageClassName": "fast", "retention": "720h"}}
+    )
     claim = one(objects, "PersistentVolumeClaim", "gatepass-audit")
     assert claim["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
     assert claim["spec"]["resources"] == {"requests": {"storage": "5Gi"}}
