@@ -41,6 +41,7 @@ from gatepass.rest.server import serving
 from gatepass.settings import Settings
 
 if TYPE_CHECKING:
+    from gatepass.audit.reader import Reader
     from gatepass.audit.writer import Writer
 
 log = structlog.get_logger(__name__)
@@ -87,16 +88,17 @@ async def run_operator(
             await health.stop()
 
 
-def audit_writer(settings: Settings, clock: Clock) -> "Writer | None":
+def audit_trail(settings: Settings, clock: Clock) -> "tuple[Writer, Reader] | tuple[None, None]":
     """The audit trail, where there is one; raises DatabaseUrlError."""
     if settings.database_url is None or settings.audit_key_file is None:
-        return None
+        return None, None
+    from gatepass.audit.reader import Reader
     from gatepass.audit.trail import Trail  # SQLAlchemy takes 20 MB, which an installation without a trail saves
     from gatepass.audit.writer import Writer
 
     trail = Trail(settings.database_url.get_secret_value(), settings.audit_key_file)
     kept = None if settings.audit_retention == NEVER else settings.audit_retention
-    return Writer(trail, clock.now, kept)
+    return Writer(trail, clock.now, kept), Reader(trail)
 
 
 async def run_drain(settings: Settings, kubeconfig: Path | None, seconds: float) -> bool:
@@ -126,7 +128,7 @@ async def _serve(
     aws = AwsSecurityGroups(cluster, told=metrics.aws.told, fence=lease.outlasts, scheduler=bool(settings.switch_roles))
     metrics.leading = lease.taken.is_set
     owner = settings.install_id or f"{await kube_system_uid(kube)}/{settings.namespace}/{settings.release}"
-    writer = audit_writer(settings, clock)
+    writer, reader = audit_trail(settings, clock)
     _take_signals(stop)
     engine = Engine(
         EngineSettings(
@@ -181,7 +183,7 @@ async def _serve(
         *([asyncio.create_task(writer.run())] if writer else []),
     ]
     if not answering.is_set():
-        work.append(asyncio.create_task(_answer(settings, kube, engine, clock, listed, answering)))
+        work.append(asyncio.create_task(_answer(settings, kube, engine, clock, listed, answering, writer, reader)))
     try:
         # Whatever ends first ends the rest: an operator that works in part is worse than one that is started again.
         done, _ = await asyncio.wait([*work, watcher], return_when=asyncio.FIRST_COMPLETED)
@@ -211,6 +213,8 @@ async def _answer(
     clock: CorrectedClock,
     listed: asyncio.Event,
     answering: asyncio.Event,
+    writer: "Writer | None",
+    reader: "Reader | None",
 ) -> None:
     """Serve the REST API until cancelled, once everything is `listed`; `answering` is set once it does."""
     await listed.wait()
@@ -227,7 +231,7 @@ async def _answer(
     async with bare_client(_API_CONNECTIONS) as client:
         gateway = KubeGateway(kube, KubeApi(client, clock))
         rest = RestSettings(settings.trusted_proxies, settings.rate_limit, settings.cors_origins, settings.oidc_issuers)
-        context = Context(rest, engine.store, gateway, clock, seen)
+        context = Context(rest, engine.store, gateway, clock, seen, writer, reader)
         async with serving(application(context), settings.api_host, settings.api_port):
             answering.set()
             log.info("the REST API answers", port=settings.api_port)

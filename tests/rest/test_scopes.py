@@ -16,6 +16,7 @@ ROUTES: Final = [
     ("POST", "/sessions/{id}/extend", Scope.SESSIONS_WRITE, 404),
     ("GET", "/resources", Scope.RESOURCES_READ, 200),
     ("GET", "/resources/{id}", Scope.RESOURCES_READ, 404),
+    ("GET", "/audit-logs", Scope.AUDIT_READ, 200),
 ]
 BODIES: Final[dict[str, Any]] = {
     "/sessions": {"resourceIds": ["660e8400-e29b-41d4-a716-446655440001"]},

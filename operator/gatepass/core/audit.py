@@ -1,11 +1,11 @@
 """What the audit trail holds: entries that say who did what, from where, and what came of it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID, uuid4, uuid5
 
 from gatepass.core.types.common import Custom
@@ -26,8 +26,10 @@ class EventType(StrEnum):
     SESSION_ACTIVATED = "SESSION_ACTIVATED"
     SESSION_PARTIAL = "SESSION_PARTIAL"
     SESSION_FAILED = "SESSION_FAILED"
+    SESSION_EXTEND_ASKED = "SESSION_EXTEND_ASKED"
     SESSION_EXTENDED = "SESSION_EXTENDED"
     SESSION_SHORTENED = "SESSION_SHORTENED"
+    SESSION_STOP_ASKED = "SESSION_STOP_ASKED"
     SESSION_STOPPED = "SESSION_STOPPED"
     SESSION_EXPIRED = "SESSION_EXPIRED"
     RULE_APPLIED = "RULE_APPLIED"
@@ -99,6 +101,48 @@ class AuditEntry:
             object.__setattr__(self, "subject", cleaned)
         kept = list(self.details.items())[:_MOST_DETAILS]
         object.__setattr__(self, "details", {clean(key): clean(value) for key, value in kept})
+
+
+class RecordedEntry(Protocol):
+    """An entry of the trail, as it is read back."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def at(self) -> str: ...
+    @property
+    def event(self) -> str: ...
+    @property
+    def outcome(self) -> str: ...
+    @property
+    def actor(self) -> str | None: ...
+    @property
+    def on_behalf_of(self) -> str | None: ...
+    @property
+    def credential(self) -> str | None: ...
+    @property
+    def address(self) -> str | None: ...
+    @property
+    def request_id(self) -> str | None: ...
+    @property
+    def subject_kind(self) -> str | None: ...
+    @property
+    def subject_name(self) -> str | None: ...
+    @property
+    def subject_uid(self) -> str | None: ...
+
+    def told(self) -> Mapping[str, str]:
+        """The details."""
+        ...
+
+
+class RecordedPage(Protocol):
+    """Some entries, the newest first, and how many there are of that kind."""
+
+    @property
+    def entries(self) -> Sequence[RecordedEntry]: ...
+    @property
+    def total(self) -> int: ...
 
 
 def clean(text: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from gatepass.core.audit import AuditEntry
+from gatepass.core.audit import AuditEntry, RecordedPage
 from gatepass.core.binding_status import KeySecret
 from gatepass.core.errors import ProviderError
 from gatepass.core.rules import ObservedRule, Rule, Target
@@ -254,6 +254,24 @@ class Cluster(Protocol):
 
 class AuditError(Exception):
     """The audit trail cannot be written; it may work in a moment."""
+
+
+class AuditReader(Protocol):
+    """Reads the audit trail for those whose namespace it is about."""
+
+    async def page(
+        self,
+        namespace: str,
+        *,
+        number: int,
+        size: int,
+        event: str | None,
+        actor: str | None,
+        since: datetime | None,
+        until: datetime | None,
+    ) -> RecordedPage:
+        """Entries of one namespace, the newest first; raises AuditError when the database does not serve."""
+        ...
 
 
 class Audit(Protocol):

@@ -8,7 +8,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp
 
-from gatepass.rest import errors, keys, resources, service, sessions
+from gatepass.rest import audit_logs, errors, keys, resources, service, sessions
 from gatepass.rest.context import Context
 from gatepass.rest.limits import AnyBodyIsJson, BodyLimit, RateLimit
 from gatepass.rest.models import Error
@@ -30,7 +30,7 @@ def application(context: Context) -> ASGIApp:
     )
     app.state.context = context
     errors.register(app)
-    for router in (sessions.router, resources.router, keys.router, service.router):
+    for router in (sessions.router, resources.router, keys.router, audit_logs.router, service.router):
         app.include_router(router, prefix=PREFIX)
     app.openapi = functools.partial(_openapi, app)  # type: ignore[method-assign]
     bounded: ASGIApp = RateLimit(BodyLimit(AnyBodyIsJson(app)), context.settings)

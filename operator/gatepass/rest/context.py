@@ -9,8 +9,10 @@ from typing import Annotated, Final
 import structlog
 from fastapi import Depends, Request
 
+from gatepass.core.audit import INSTALLATION, AuditEntry, EventType, Outcome, subject_of
 from gatepass.core.gateway import Gateway, RefusedError
-from gatepass.core.ports import Clock, ClusterError
+from gatepass.core.keys import key_id
+from gatepass.core.ports import Audit, AuditReader, Clock, ClusterError
 from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import Custom, format_time
 from gatepass.core.types.session import AccessSession
@@ -40,13 +42,18 @@ class RestSettings:
 
 @dataclass(slots=True)
 class Context:
-    """`seen` takes an object that a write was answered with, so that a read finds it at once."""
+    """`seen` takes an object that a write was answered with, so that a read finds it at once.
+
+    `audit` takes what the API itself decides, and `audit_reader` reads it back; None where there is no trail.
+    """
 
     settings: RestSettings
     store: Store
     gateway: Gateway
     clock: Clock
     seen: Callable[[Custom], None]
+    audit: Audit | None = None
+    audit_reader: AuditReader | None = None
     authenticator: Authenticator = field(init=False)
     _used: dict[str, datetime] = field(default_factory=dict)
     _written: dict[str, tuple[AccessSession, bytes]] = field(default_factory=dict)
@@ -69,6 +76,37 @@ class Context:
     async def may(self, who: Principal, verb: str, plural: str, namespace: str, name: str = "") -> bool:
         """Has a person the verb? Keys are asked for their scope instead."""
         return isinstance(who, KeyHolder) or await self.gateway.may(who.requester, verb, plural, namespace, name)
+
+    def denied(self, request: Request, address: Address | None) -> None:
+        """Tell the trail of credentials that were refused; whose they are is not known, so no tenant is shown it."""
+        if self.audit is not None:
+            key = request.headers.get("x-api-key")
+            entry = AuditEntry(
+                event=EventType.API_KEY_USED_DENIED,
+                at=self.clock.now(),
+                namespace=INSTALLATION,
+                outcome=Outcome.DENIED,
+                actor=None,
+                credential=None if key is None else f"key {key_id(key) or 'of another make'}",
+                address=str(address),
+                details={"path": request.url.path, "method": request.method},
+            )
+            self.audit.record(entry)
+
+    def told(self, event: EventType, who: Principal, about: Custom, address: Address | None, **details: str) -> None:
+        """Tell the trail of what somebody has done by the API."""
+        if self.audit is not None:
+            self.audit.record(
+                AuditEntry(
+                    event=event,
+                    at=self.clock.now(),
+                    namespace=about.metadata.namespace,
+                    actor=who.requester.username,
+                    address=str(address),
+                    subject=subject_of(about),
+                    details=details,
+                )
+            )
 
     async def used(self, binding: ApiKeyBinding, address: Address | None) -> None:
         """Note when and from where a key was last used, at most once a minute."""
@@ -98,7 +136,13 @@ def address(request: Request) -> Address | None:
 async def principal(request: Request) -> Principal:
     """Who calls; raises ApiError 401."""
     here = context(request)
-    who = await here.authenticator.principal(request, address(request))
+    seen_at = address(request)
+    try:
+        who = await here.authenticator.principal(request, seen_at)
+    except ApiError as error:
+        if error.status is HTTPStatus.UNAUTHORIZED:
+            here.denied(request, seen_at)
+        raise
     if isinstance(who, KeyHolder):
         await here.used(who.binding, address(request))
     return who

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from gatepass.core.gateway import RefusedError
-from gatepass.core.ports import ClusterError
+from gatepass.core.ports import AuditError, ClusterError
 from gatepass.core.types.common import format_time
 
 log = structlog.get_logger(__name__)
@@ -104,6 +104,10 @@ def register(app: FastAPI) -> None:
     @app.exception_handler(RefusedError)
     async def refused(request: Request, error: RefusedError) -> JSONResponse:
         return answer(request.url.path, _told(error))
+
+    @app.exception_handler(AuditError)
+    async def untold(request: Request, error: AuditError) -> JSONResponse:
+        return answer(request.url.path, ApiError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)))
 
     @app.exception_handler(ClusterError)
     async def unreachable(request: Request, error: ClusterError) -> JSONResponse:

@@ -6,12 +6,13 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from gatepass.core.audit import EventType
 from gatepass.core.keys import ENTROPY_BYTES, key_hash, make_key
 from gatepass.core.types.binding import PLURAL as BINDINGS
 from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import format_time
 from gatepass.rest import views
-from gatepass.rest.context import APerson, Context, Here
+from gatepass.rest.context import APerson, CallerAddress, Context, Here
 from gatepass.rest.errors import ApiError, invalid, not_found
 from gatepass.rest.models import ApiKey, CreatedKey, CreateKey, Id, Page
 from gatepass.rest.paging import WantedPart, json_of, part
@@ -22,7 +23,7 @@ router = APIRouter(prefix="/api-keys", tags=["api-keys"])
 
 
 @router.post("", response_model=CreatedKey)
-async def create(asked: CreateKey, here: Here, who: APerson) -> CreatedKey:
+async def create(asked: CreateKey, here: Here, who: APerson, seen_at: CallerAddress) -> CreatedKey:
     """A key, shown this once; only its hash is kept, in an ApiKeyBinding that the caller's own rights create."""
     text = make_key(os.urandom(ENTROPY_BYTES))
     spec: dict[str, Any] = {
@@ -42,6 +43,7 @@ async def create(asked: CreateKey, here: Here, who: APerson) -> CreatedKey:
     body = {"metadata": {**metadata, "namespace": who.namespace}, "spec": spec}
     made = ApiKeyBinding.model_validate(await here.gateway.create(ApiKeyBinding, body, who.token))
     here.seen(made)
+    here.told(EventType.API_KEY_CREATED, who, made, seen_at, scopes=" ".join(spec["scopes"]))
     return CreatedKey(key=text, **dict(views.api_key(made, here.store)))
 
 
@@ -56,7 +58,7 @@ async def every(here: Here, who: APerson, wanted: WantedPart) -> Response:
 
 
 @router.delete("/{key_id}", status_code=HTTPStatus.NO_CONTENT)
-async def revoke(key_id: Id, here: Here, who: APerson) -> Response:
+async def revoke(key_id: Id, here: Here, who: APerson, seen_at: CallerAddress) -> Response:
     """The key works no more, and the sessions that it started end; the record stays."""
     found = next((each for each in here.store.bindings.values() if each.uid == str(key_id)), None)
     if found is None or found.metadata.namespace != who.namespace:
@@ -65,6 +67,7 @@ async def revoke(key_id: Id, here: Here, who: APerson) -> Response:
         raise not_found("API key")
     body = {"metadata": {"uid": found.uid}, "spec": {"revoked": True}}
     here.seen(ApiKeyBinding.model_validate(await here.gateway.patch(ApiKeyBinding, found.key, body, who.token)))
+    here.told(EventType.API_KEY_REVOKED, who, found, seen_at)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 

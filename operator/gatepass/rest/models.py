@@ -258,6 +258,23 @@ class Error(Answer):
     validation_errors: dict[str, str] | None = None
 
 
+class AuditLog(Answer):
+    """One decision or effect."""
+
+    id: str
+    event_type: str
+    timestamp: str
+    outcome: str
+    actor_email: str | None
+    credential: str | None
+    ip_address: str | None
+    request_id: str | None
+    subject_kind: str | None
+    subject_name: str | None
+    subject_id: str | None
+    details: dict[str, str]
+
+
 class Health(Answer):
     """GET /health."""
 

@@ -31,11 +31,15 @@ def part(found: Sequence[S], view: Callable[[S], bytes], wanted: Wanted) -> Resp
     if not wanted.paged:
         return _json(b"[" + b",".join([view(each) for each in found]) + b"]")
     start = wanted.number * wanted.size
-    shown = [view(each) for each in found[start : start + wanted.size]]
-    pages = -(-len(found) // wanted.size)
+    return page_of([view(each) for each in found[start : start + wanted.size]], len(found), wanted)
+
+
+def page_of(shown: Sequence[bytes], total: int, wanted: Wanted) -> Response:
+    """Spring's Page of what is shown, as JSON, of so many in all."""
+    pages = -(-total // wanted.size)
     page: Page[Answer] = Page(
         content=(),
-        total_elements=len(found),
+        total_elements=total,
         total_pages=pages,
         number=wanted.number,
         size=wanted.size,

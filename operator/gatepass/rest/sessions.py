@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header, Response
 
+from gatepass.core.audit import EventType
 from gatepass.core.gateway import RefusedError
 from gatepass.core.types.common import FINALIZER, REQUESTED_BY, Key, format_duration
 from gatepass.core.types.resource import PLURAL as RESOURCES
@@ -121,18 +122,22 @@ async def one(session_id: Id, here: Here, who: Who, prefer: Prefer = None) -> Se
 
 
 @router.post("/{session_id}/stop", response_model=Session)
-async def stop(session_id: Id, here: Here, who: Who, prefer: Prefer = None) -> Session:
+async def stop(session_id: Id, here: Here, who: Who, seen_at: CallerAddress, prefer: Prefer = None) -> Session:
     """End a session now; also one that is not open yet, so that it never opens."""
     if isinstance(who, KeyHolder):
         who.require(WRITE)
     session = await _found(here, who, session_id, "patch")
     if session.status.ended_at is not None or session.deleting:
         raise ApiError(HTTPStatus.CONFLICT, f"the session has ended already: it is {_phase(session)}")
-    return await _answer(here, await _patch(here, who, session, {"stop": True}), prefer)
+    stopped = await _patch(here, who, session, {"stop": True})
+    here.told(EventType.SESSION_STOP_ASKED, who, stopped, seen_at)
+    return await _answer(here, stopped, prefer)
 
 
 @router.post("/{session_id}/extend", response_model=Session)
-async def extend(session_id: Id, asked: ExtendSession, here: Here, who: Who, prefer: Prefer = None) -> Session:
+async def extend(
+    session_id: Id, asked: ExtendSession, here: Here, who: Who, seen_at: CallerAddress, prefer: Prefer = None
+) -> Session:
     """Give a session more time."""
     if isinstance(who, KeyHolder):
         who.require(WRITE)
@@ -150,7 +155,9 @@ async def extend(session_id: Id, asked: ExtendSession, here: Here, who: Who, pre
     if duration > longest:
         told = f"the session would last {format_duration(duration)}, and {format_duration(longest)} is the most"
         raise invalid("additionalHours", told)
-    return await _answer(here, await _patch(here, who, session, {"duration": format_duration(duration)}), prefer)
+    extended = await _patch(here, who, session, {"duration": format_duration(duration)})
+    here.told(EventType.SESSION_EXTEND_ASKED, who, extended, seen_at, duration=format_duration(duration))
+    return await _answer(here, extended, prefer)
 
 
 def _visible(who: Principal, session: AccessSession) -> bool:

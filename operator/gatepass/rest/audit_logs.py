@@ -1,0 +1,71 @@
+"""/audit-logs: what was decided and done in the namespace, newest first."""
+
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Response
+
+from gatepass.core.audit import EventType, RecordedEntry
+from gatepass.rest.context import Here, Who
+from gatepass.rest.errors import ApiError
+from gatepass.rest.models import AuditLog, Page
+from gatepass.rest.paging import WantedPart, json_of, page_of
+from gatepass.rest.principal import KeyHolder
+
+router = APIRouter(prefix="/audit-logs", tags=["audit-logs"])
+
+READ: Final = "audit:read"
+PLURAL: Final = "auditlogs"
+"""No kind of Kubernetes: a name for RBAC to say who may read."""
+
+
+@router.get("", response_model=Page[AuditLog])
+async def every(
+    here: Here,
+    who: Who,
+    wanted: WantedPart,
+    event_type: Annotated[EventType | None, Query(alias="eventType")] = None,
+    actor: Annotated[str | None, Query(alias="actorEmail", max_length=512)] = None,
+    since: Annotated[datetime | None, Query(alias="from", description="Inclusive.")] = None,
+    until: Annotated[datetime | None, Query(alias="to", description="Not inclusive.")] = None,
+) -> Response:
+    """The entries of the namespace; always a page."""
+    if isinstance(who, KeyHolder):
+        who.require(READ)
+    elif not await here.may(who, "list", PLURAL, who.namespace):
+        raise ApiError(HTTPStatus.FORBIDDEN, f'needs the verb "list" on {PLURAL} of namespace {who.namespace}')
+    if here.audit_reader is None:
+        raise ApiError(HTTPStatus.NOT_FOUND, "this installation keeps no audit trail")
+    found = await here.audit_reader.page(
+        who.namespace,
+        number=wanted.number,
+        size=wanted.size,
+        event=event_type,
+        actor=actor,
+        since=_in_utc(since),
+        until=_in_utc(until),
+    )
+    return page_of([json_of(_view(entry)) for entry in found.entries], found.total, wanted)
+
+
+def _in_utc(moment: datetime | None) -> datetime | None:
+    """A time without a zone is in UTC, as all that the API tells."""
+    return moment if moment is None or moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _view(entry: RecordedEntry) -> AuditLog:
+    return AuditLog(
+        id=entry.id,
+        event_type=entry.event,
+        timestamp=entry.at,
+        outcome=entry.outcome,
+        actor_email=entry.on_behalf_of or entry.actor,
+        credential=entry.credential,
+        ip_address=entry.address,
+        request_id=entry.request_id,
+        subject_kind=entry.subject_kind,
+        subject_name=entry.subject_name,
+        subject_id=entry.subject_uid,
+        details=dict(entry.told()),
+    )
