@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, Secr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gatepass.core.rules import OWNER
-from gatepass.core.types.common import parse_duration, parse_ttl
+from gatepass.core.types.common import parse_ttl
 from gatepass.core.types.resource import ROLE_ARN
 
 
@@ -83,7 +83,7 @@ class Settings(BaseSettings):
         ),
     ] = ()
     default_ttl_after_ended: Annotated[
-        timedelta, BeforeValidator(parse_duration), Field(description="How long ended sessions are kept.")
+        timedelta, BeforeValidator(parse_ttl), Field(description="How long ended sessions are kept; or Never.")
     ] = timedelta(hours=24)
     log_format: Annotated[
         Literal["auto", "json", "console"], Field(description="auto: console on a terminal, else JSON.")

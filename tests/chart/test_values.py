@@ -135,6 +135,7 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         ({"switchRoles": ["gatepass-switch"]}, "switchRoles"),
         ({"defaultTtlAfterEnded": "1d"}, "defaultTtlAfterEnded"),
         ({"defaultTtlAfterEnded": ""}, "defaultTtlAfterEnded"),
+        ({"defaultTtlAfterEnded": "never"}, "defaultTtlAfterEnded"),
         ({"logLevel": "verbose"}, "logLevel"),
         ({"logFormat": "xml"}, "logFormat"),
         ({"healthPort": 65536}, "healthPort"),

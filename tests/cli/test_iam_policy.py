@@ -95,6 +95,11 @@ def test_dead_mans_switches_need_more(files: tuple[str, str]) -> None:
         (["-f", "-"], "a: [", "-: "),
         (["-f", "no/such/file.yaml"], "", "no/such/file.yaml"),
         (["-f", "-", "--switch-role", "switch"], DB, "--switch-role must be the ARN of a role, got switch"),
+        (
+            ["-f", "-"],
+            f"{DB}\n---\n{DB.replace('eu-central-1', 'cn-north-1')}",
+            "one partition of AWS, and these are in aws, aws-cn",
+        ),
         (["-f", "-", "--account", "1234"], DB, "--account must be 12 digits, got 1234"),
     ],
 )

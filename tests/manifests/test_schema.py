@@ -131,6 +131,10 @@ def test_sessions_that_pass(admin: Person, spec: dict[str, Any]) -> None:
         ({"ttlAfterEnded": "1d"}, ("spec.ttlAfterEnded", "got 1d", "from 0s to 8760h", "or Never")),
         ({"ttlAfterEnded": "8761h"}, ("spec.ttlAfterEnded", "got 8761h", "from 0s to 8760h")),
         ({"notAfter": "tomorrow"}, ("spec.notAfter", "tomorrow", "date-time")),
+        # What CEL, Python or time itself cannot take: an object with it could not be changed any more.
+        ({"notAfter": "2026-11-23t23:00:00z"}, ("spec.notAfter", "2026-11-23t23:00:00z")),
+        ({"notAfter": "0000-01-01T00:00:00Z"}, ("spec.notAfter", "0000-01-01T00:00:00Z")),
+        ({"notAfter": "0001-01-01T00:00:00+12:00"}, ("spec.notAfter", "0001-01-01T00:00:00+12:00")),
         ({"heartbeat": {"interval": "30s"}}, ("spec.heartbeat", "unknown field")),
     ],
     ids=str,

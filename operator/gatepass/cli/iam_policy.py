@@ -38,6 +38,7 @@ def iam_policy(
 
     from gatepass.core.types.resource import ROLE_ARN
     from gatepass.providers.aws_iam_policy import iam_policy as policy
+    from gatepass.providers.aws_iam_policy import partition
 
     if not re.fullmatch(r"\*|[0-9]{12}", account):
         _fail(f"--account must be 12 digits, got {account}")
@@ -46,6 +47,8 @@ def iam_policy(
     resources = list(_in_files(file)) if file else _in_cluster(kubeconfig)
     if not resources:
         _fail("there are no ProtectedResources")
+    if len(partitions := sorted({partition(resource.spec.aws.region) for resource in resources})) > 1:
+        _fail(f"a policy is for one partition of AWS, and these are in {', '.join(partitions)}: name the files of one")
     print(json.dumps(policy(resources, account, switch_role or ()), indent=2))
 
 

@@ -46,7 +46,7 @@ def iam_policy(
         firewall = resource.spec.aws
         role = firewall.credentials and firewall.credentials.role_arn
         owner = role.split(":")[4] if role else (resource.status.account or "*") if account == "*" else account
-        prefix = f"arn:{_partition(firewall.region)}:ec2:{firewall.region}:{owner}"
+        prefix = f"arn:{partition(firewall.region)}:ec2:{firewall.region}:{owner}"
         ids = {*firewall.security_groups, *(target.id for target in resource.status.targets)}
         groups |= {f"{prefix}:security-group/{id_}" for id_ in ids}
         rules.add(f"{prefix}:security-group-rule/*")
@@ -54,7 +54,7 @@ def iam_policy(
         for there, arn in switches.items():
             if owner in (there, "*"):
                 scheduled.add(
-                    f"arn:{_partition(firewall.region)}:scheduler:{firewall.region}:{there}:schedule/default/{PREFIX}*"
+                    f"arn:{partition(firewall.region)}:scheduler:{firewall.region}:{there}:schedule/default/{PREFIX}*"
                 )
                 handed.add(arn)
         roles |= {role} if role else set()
@@ -115,5 +115,6 @@ def _allow(
     return statement if condition is None else {**statement, "Condition": dict(condition)}
 
 
-def _partition(region: str) -> str:
+def partition(region: str) -> str:
+    """The part of AWS that a Region belongs to, as ARNs call it."""
     return next((partition for prefix, partition in _PARTITIONS.items() if region.startswith(prefix)), "aws")
