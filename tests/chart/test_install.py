@@ -92,7 +92,7 @@ def test_its_account_has_the_rights_that_it_is_given(cluster: Cluster) -> None:
     gatepass = cluster.gatepass(cluster.namespace())
     assert gatepass.allowed("patch", "accesssessions/status")
     assert gatepass.allowed("watch", "protectedresources")
-    assert not gatepass.allowed("create", "accesssessions")
+    assert not gatepass.allowed("create", "protectedresources")
     assert not gatepass.allowed("use", "protectedresources", "db")
 
 

@@ -47,5 +47,4 @@ def test_people_need_the_verb(org: Organisation) -> None:
 def test_bad_filters_are_named(org: Organisation) -> None:
     for field, value in (("eventType", "NOTHING"), ("from", "yesterday"), ("to", "1"), ("page", "-1"), ("size", "101")):
         told = org.person.get("/audit-logs", params={field: value})
-        if (field, value) != ("to", "1"):  # seconds since 1970
-            assert (told.status_code, list(told.json()["validationErrors"])) == (400, [field])
+        assert (told.status_code, list(told.json()["validationErrors"])) == (400, [field])

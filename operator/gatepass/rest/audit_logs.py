@@ -1,21 +1,22 @@
 """/audit-logs: what was decided and done in the namespace, newest first."""
 
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query, Response
+from pydantic import AwareDatetime, BeforeValidator
 
 from gatepass.core.audit import EventType, RecordedEntry
 from gatepass.rest.context import Here, Who
 from gatepass.rest.errors import ApiError
-from gatepass.rest.models import AuditLog, Page
+from gatepass.rest.models import AuditLog, Page, moment
 from gatepass.rest.paging import WantedPart, json_of, page_of
 from gatepass.rest.principal import KeyHolder
 
 router = APIRouter(prefix="/audit-logs", tags=["audit-logs"])
 
 READ: Final = "audit:read"
+Moment = Annotated[AwareDatetime, BeforeValidator(moment)]
 PLURAL: Final = "auditlogs"
 """No kind of Kubernetes: a name for RBAC to say who may read."""
 
@@ -27,8 +28,8 @@ async def every(
     wanted: WantedPart,
     event_type: Annotated[EventType | None, Query(alias="eventType")] = None,
     actor: Annotated[str | None, Query(alias="actorEmail", max_length=512)] = None,
-    since: Annotated[datetime | None, Query(alias="from", description="Inclusive.")] = None,
-    until: Annotated[datetime | None, Query(alias="to", description="Not inclusive.")] = None,
+    since: Annotated[Moment | None, Query(alias="from", description="Inclusive.")] = None,
+    until: Annotated[Moment | None, Query(alias="to", description="Not inclusive.")] = None,
 ) -> Response:
     """The entries of the namespace; always a page."""
     if isinstance(who, KeyHolder):
@@ -43,15 +44,10 @@ async def every(
         size=wanted.size,
         event=event_type,
         actor=actor,
-        since=_in_utc(since),
-        until=_in_utc(until),
+        since=since,
+        until=until,
     )
     return page_of([json_of(_view(entry)) for entry in found.entries], found.total, wanted)
-
-
-def _in_utc(moment: datetime | None) -> datetime | None:
-    """A time without a zone is in UTC, as all that the API tells."""
-    return moment if moment is None or moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _view(entry: RecordedEntry) -> AuditLog:

@@ -1,6 +1,7 @@
 """What goes in and comes out, as the contract has it."""
 
 import ipaddress
+import re
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
@@ -68,9 +69,10 @@ def _cidr(text: str) -> str:
         raise ValueError("must be a range of addresses such as 203.0.113.0/24") from None
 
 
-def _moment(text: object) -> object:
-    if not isinstance(text, str):
-        raise ValueError("must be a time such as 2026-11-22T18:00:00Z")  # noqa: TRY004 pydantic takes ValueErrors
+def moment(text: object) -> object:
+    """A time as text, which pydantic reads next: numbers, for it, are seconds since 1970."""
+    if not isinstance(text, str) or not re.match(r"\d{4}-\d\d-\d\d[Tt ]", text):
+        raise ValueError("must be a time such as 2026-11-22T18:00:00Z")
     return text
 
 
@@ -208,7 +210,7 @@ class CreateKey(Body):
         Field(strict=False, max_length=64, alias="allowedCIDRs"),
     ] = ()
     max_duration_hours: Hours = 24
-    expires_at: Annotated[AwareDatetime, BeforeValidator(_moment), Field(strict=False)] | None = None
+    expires_at: Annotated[AwareDatetime, BeforeValidator(moment), Field(strict=False)] | None = None
 
 
 class ApiKey(Answer):

@@ -40,7 +40,7 @@ class Sandbox:
 
     `operator`: also run `gatepass serve`, operator and REST API, as its own service account. `ec2_faults`: profiles of
     EC2's faults, with commas between them, and `ec2_seed` what everything in them is drawn from. `caller`: the address
-    that the load balancer before the API presents everybody as.
+    that the load balancer before the API presents everybody as. `audit`: keep an audit trail.
     `settings`: more variables for the operator (`GATEPASS_...`). `keep_logs`: keep the directory at the end even on
     success; when the body raises it is always kept, and its place is said on stderr.
     Enter it in a thread that outlives it: on Linux its parts end with the thread that started them.
@@ -54,6 +54,7 @@ class Sandbox:
         ec2_faults: str = "none",
         ec2_seed: int = 0,
         caller: str = CALLER,
+        audit: bool = True,
         settings: Mapping[str, str] | None = None,
         keep_logs: bool = False,
     ) -> None:
@@ -63,6 +64,7 @@ class Sandbox:
             raise SandboxError(str(error)) from error
         self._with_operator = operator
         self._caller = caller
+        self._with_audit = audit
         self._settings = dict(settings or {})
         self.keep_logs = keep_logs
 
@@ -172,7 +174,7 @@ class Sandbox:
             "GATEPASS_HEALTH_HOST": "127.0.0.1",
             "GATEPASS_HEALTH_PORT": str(self._health_port),
             "GATEPASS_METRICS_PORT": str(self._metrics_port),
-            **self._audit(),
+            **(self._audit() if self._with_audit else {}),
             **self._settings,
         }
 
