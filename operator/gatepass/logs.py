@@ -36,3 +36,11 @@ def configure(log_format: Literal["auto", "json", "console"], level: str) -> Non
     # kopf tells every event of every object, and botocore every detail of a request: too much, and too near to secrets.
     for name in ("kopf", "botocore", "boto3", "urllib3", "asyncio", "aiohttp.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def warnings_only() -> None:
+    """For a command whose output is its own: nothing but warnings, on stderr."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

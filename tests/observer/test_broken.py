@@ -42,6 +42,8 @@ class Stage:
         env = {**self.sandbox.env, "GATEPASS_RESYNC_SECONDS": str(RESYNC_SECONDS), "PYTHONPATH": str(ROOT)}
         process = Process("operator", command, self.sandbox.operator_log, env)
         with Observer(self.sandbox, self.owner, RESYNC_SECONDS) as observer:
+            observer.catch_up()
+            observer.take_breaches()  # of statuses that other tests have made up
             process.start()
             try:
                 process.wait_ready(self.sandbox.operator_ready, READY_SECONDS)

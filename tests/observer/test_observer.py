@@ -95,6 +95,8 @@ def stage(sandbox: Sandbox) -> Iterator[Stage]:
     account = AwsAccount(sandbox.endpoint_url, sandbox.ec2, account=ACCOUNT)
     observer = Observer(sandbox, OWNER, resync_seconds=1.0, trusting=False)
     with observer, sandbox.control_plane.api() as admin, contextlib.closing(account):
+        observer.catch_up()
+        observer.take_breaches()  # of statuses that other tests have made up
         stage = Stage(sandbox, account, observer, admin)
         yield stage
         stage.close()

@@ -47,7 +47,7 @@ def sweep(
     from gatepass import logs
     from gatepass.core.rules import OWNER
 
-    logs.configure("auto", "warning")
+    logs.warnings_only()
     if region and all_regions:
         _refuse("--region and --all-regions exclude each other")
     if expired and everything:

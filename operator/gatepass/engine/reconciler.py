@@ -312,6 +312,7 @@ class Reconciler:
                 if known.confirmed(new.rule):
                     return False
                 known.stale = True
+                known.lost(new.rule, at)  # ours, of an earlier process, or somebody else's: a read has to tell
                 known.refusals[access] = ProviderError(
                     Failure.RETRY, "DuplicateNotSeen", f"{new.rule} is there, and reads do not show it yet"
                 )

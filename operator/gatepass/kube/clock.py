@@ -45,6 +45,8 @@ class CorrectedClock:
         except ValueError:
             return
         earliest, latest = theirs - self.monotonic(), theirs + 1.0 - asked
+        if self._boot > latest + _TOLD_SECONDS:
+            self._boot = earliest  # rather late by a second than early: later answers bring it nearer
         self._boot = min(max(self._boot, earliest), latest)
         moved = self._boot - self._told
         if abs(moved) > _TOLD_SECONDS:
