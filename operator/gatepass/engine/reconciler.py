@@ -25,7 +25,7 @@ from gatepass.core.ports import (
     Revoked,
     Unknown,
 )
-from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
+from gatepass.core.rules import Mark, ObservedRule, Rule, Target, parse_mark
 from gatepass.core.sweep import MARGIN
 from gatepass.core.types.common import Key
 from gatepass.engine.demand import Demand, Demands, Wishes
@@ -216,7 +216,8 @@ class Reconciler:
                 entry = session.resource_status(key)
                 for record in entry.rules if entry else ():
                     if not record.foreign and record.target == target.id and record.removed_at is None:
-                        yield _observed(rule_of(record), record.id, "", self._state.owner)
+                        mark = Mark(str(key), self._grants.deadline(session)[0])
+                        yield _observed(rule_of(record), record.id, str(mark), self._state.owner)
 
     def _mind_strangers(self, known: TargetState, plan: Plan, accesses: list[Access]) -> None:
         """Tell whoever waits for a revocation why none is made, and look again when a stranger's time is over."""
