@@ -96,20 +96,29 @@ class KubeApi:
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None, content_type: str) -> tuple[int, bytes]:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": content_type, "Accept": "application/json"}
         content = None if body is None else json.dumps(body)
-        if self._connection is None:
-            self._connection = http.client.HTTPSConnection(
-                self._host, self._port, timeout=TIMEOUT_SECONDS, context=self._context
-            )
+        kept = self._connection is not None
         try:
-            self._connection.request(method, path, content, headers)
-            answer = self._connection.getresponse()
-            return answer.status, answer.read()
+            return self._exchange(method, path, content, headers)
+        except http.client.RemoteDisconnected as error:
+            self.close()
+            if not kept or method == "POST":
+                raise ConnectionError(f"{method} {path}: {error}") from error
+            return self._exchange(method, path, content, headers)  # a connection that was idle for too long
         except http.client.HTTPException as error:
             self.close()
             raise ConnectionError(f"{method} {path}: {error}") from error
         except OSError:
             self.close()
             raise
+
+    def _exchange(self, method: str, path: str, content: str | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        if self._connection is None:
+            self._connection = http.client.HTTPSConnection(
+                self._host, self._port, timeout=TIMEOUT_SECONDS, context=self._context
+            )
+        self._connection.request(method, path, content, dict(headers))
+        answer = self._connection.getresponse()
+        return answer.status, answer.read()
 
 
 def kubeconfig(server: str, ca: Path, user: str, token: str, namespace: str) -> dict[str, Any]:
