@@ -17,8 +17,8 @@ setup: .venv/.ready ## Make .venv with everything pinned in uv.lock; .venv/bin/g
 demo: setup ## The main job, narrated, on a real API server and an EC2 emulator.
 	.venv/bin/gatepass demo
 
-test: setup ## Every test, on real parts.
-	.venv/bin/pytest
+test: setup ## Every test, on real parts; two sandboxes side by side, as most of the time is waiting.
+	.venv/bin/pytest -n 2 --dist loadgroup
 
 SEEDS ?= 2000
 
@@ -35,9 +35,12 @@ check: setup ## Format, lint, types, import layers, generated files.
 	.venv/bin/lint-imports
 	.venv/bin/pytest -q tests/shape
 
-bench: setup ## The figures, as tables and as bench/results.json and bench/rest.json.
+bench: setup ## The figures, as tables and as JSON files in bench/: a quarter of an hour.
 	.venv/bin/python -m bench
+	.venv/bin/python -m bench.expiry
+	.venv/bin/python -m bench.size
 	.venv/bin/python -m bench.rest
+	.venv/bin/python -m bench.sources
 
 crds: setup ## Write crds/ and the chart's copies from the models.
 	.venv/bin/gatepass crds --directory crds

@@ -16,7 +16,7 @@ from bench import load
 from bench.api import MERGE_PATCH, SESSIONS, Api
 from bench.load import Opening
 from bench.records import THROTTLED
-from bench.scene import PORT, Scene, address, admin, ec2_client, gatepass, new_group, session_name
+from bench.scene import PORT, Scene, address, admin, ec2_client, new_group, session_name
 from gatepass.core.rules import Rule
 from gatepass.core.status import PresentRule, ResourceView, session_status
 from gatepass.core.types.session import AccessSession, Requester
@@ -43,27 +43,31 @@ class Steps:
         return self.create + self.authorize + self.status
 
 
-async def one_at_a_time(sandbox: Sandbox, scene: Scene, numbers: range) -> list[Steps]:
-    """Create, Authorize, write the status, one after the other; tidied up outside of the measured time."""
-    ec2 = ec2_client(sandbox, scene.region)
-    path = SESSIONS.format(scene.namespace)
-    status = {"status": status_as_written(scene)}
-    found = []
-    async with admin(sandbox) as people, gatepass(sandbox) as account:
-        for number in numbers:
-            body, name = scene.session(number), session_name(number)
-            group = scene.groups[number % len(scene.groups)]
-            times = [time.monotonic()]
-            await people.call("POST", path, body)
-            times.append(time.monotonic())
-            made = authorize(ec2, group, [permission(address(number))])
-            times.append(time.monotonic())
-            await account.call("PATCH", f"{path}/{name}/status", status, content_type=MERGE_PATCH)
-            times.append(time.monotonic())
-            found.append(Steps(*(after - before for before, after in itertools.pairwise(times))))
-            ec2.revoke_security_group_ingress(GroupId=group, SecurityGroupRuleIds=[made])
-            await _delete(account, f"{path}/{name}")
-    return found
+class Bare:
+    """Opens one session after the other as `people` and `account`, and tidies up outside of the measured time."""
+
+    def __init__(self, sandbox: Sandbox, scene: Scene, people: Api, account: Api) -> None:
+        self._ec2 = ec2_client(sandbox, scene.region)
+        self._scene = scene
+        self._path = SESSIONS.format(scene.namespace)
+        self._status = {"status": status_as_written(scene)}
+        self._people = people
+        self._account = account
+
+    async def open(self, number: int) -> Steps:
+        """Create, Authorize, write the status."""
+        body, path = self._scene.session(number), f"{self._path}/{session_name(number)}"
+        group = self._scene.groups[number % len(self._scene.groups)]
+        times = [time.monotonic()]
+        await self._people.call("POST", self._path, body)
+        times.append(time.monotonic())
+        made = authorize(self._ec2, group, [permission(address(number))])
+        times.append(time.monotonic())
+        await self._account.call("PATCH", f"{path}/status", self._status, content_type=MERGE_PATCH)
+        times.append(time.monotonic())
+        self._ec2.revoke_security_group_ingress(GroupId=group, SecurityGroupRuleIds=[made])
+        await _delete(self._account, path)
+        return Steps(*(after - before for before, after in itertools.pairwise(times)))
 
 
 async def burst(sandbox: Sandbox, scene: Scene, total: int, writers: int) -> list[Opening]:

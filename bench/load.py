@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -31,21 +32,30 @@ class Opening:
         return self.at + timedelta(seconds=self.seconds)
 
 
-async def one_at_a_time(api: Api, scene: Scene, numbers: range) -> list[Opening]:
-    """Create a session, wait until it is Ready, delete it, wait until it is gone, and so on."""
-    path = SESSIONS.format(scene.namespace)
-    found = []
-    async with Watch(api, scene.namespace) as watch, asyncio.timeout(PATIENCE_SECONDS):
-        for number in numbers:
-            found.append(await _open(api, watch, scene, number))
-            name = session_name(number)
-            await api.call("DELETE", f"{path}/{name}")
-            await watch.gone(name)
-    return found
+async def open_and_close(api: Api, watch: Watch, scene: Scene, number: int) -> Opening:
+    """Create a session, wait until it is Ready; then delete it, and wait until it is gone."""
+    path, name = SESSIONS.format(scene.namespace), session_name(number)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        started, at = time.monotonic(), datetime.now(UTC)
+        await api.call("POST", path, scene.session(number))
+        opening = Opening(number, started, at, await watch.ready(name))
+        await api.call("DELETE", f"{path}/{name}")
+        await watch.gone(name)
+    return opening
 
 
-async def burst(api: Api, scene: Scene, total: int, writers: int) -> list[Opening]:
-    """Create `total` sessions by so many writers, each as fast as it is answered; returns when all are Ready."""
+async def burst(
+    api: Api,
+    scene: Scene,
+    total: int,
+    writers: int,
+    patience: float = PATIENCE_SECONDS,
+    tell: Callable[[int], None] = lambda _number: None,
+) -> list[Opening]:
+    """Create `total` sessions by so many writers, each as fast as it is answered; returns when all are Ready.
+
+    `tell` is called with the number of each that was created.
+    """
 
     async def write(numbers: range) -> list[Opening]:
         waiting = []
@@ -54,9 +64,10 @@ async def burst(api: Api, scene: Scene, total: int, writers: int) -> list[Openin
             body = scene.session(number)
             await api.call("POST", SESSIONS.format(scene.namespace), body)
             waiting.append((number, started, at, session_name(number)))
+            tell(number)
         return [Opening(number, started, at, await watch.ready(name)) for number, started, at, name in waiting]
 
-    async with Watch(api, scene.namespace) as watch, asyncio.timeout(PATIENCE_SECONDS):
+    async with Watch(api, scene.namespace) as watch, asyncio.timeout(patience):
         found = await asyncio.gather(*(write(range(first, total, writers)) for first in range(writers)))
     return [opening for each in found for opening in each]
 
@@ -64,10 +75,3 @@ async def burst(api: Api, scene: Scene, total: int, writers: int) -> list[Openin
 def lasted(openings: list[Opening]) -> float:
     """From the first create to the last Ready."""
     return max(each.ready for each in openings) - min(each.started for each in openings)
-
-
-async def _open(api: Api, watch: Watch, scene: Scene, number: int) -> Opening:
-    body = scene.session(number)
-    started, at = time.monotonic(), datetime.now(UTC)
-    await api.call("POST", SESSIONS.format(scene.namespace), body)
-    return Opening(number, started, at, await watch.ready(session_name(number)))

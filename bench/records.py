@@ -31,7 +31,7 @@ class AuditLog:
         return [
             entry
             for entry in entries
-            if entry["user"]["username"] == account
+            if entry["user"].get("username") == account
             and entry["verb"] in WRITES
             and entry["objectRef"].get("apiGroup") not in ("authorization.k8s.io", "coordination.k8s.io")
         ]
@@ -72,6 +72,12 @@ def mutating(calls: Iterable[Mapping[str, Any]]) -> int:
 def throttled(calls: Iterable[Mapping[str, Any]]) -> int:
     """Calls that AWS would have refused as too many."""
     return sum(call.get("code") == THROTTLED for call in calls)
+
+
+def throttled_percent(calls: Sequence[Mapping[str, Any]]) -> float:
+    """Of the calls that change something, how many of a hundred AWS would have refused as too many."""
+    changing = [call for call in calls if call["service"] == "ec2" and not call["action"].startswith(READS)]
+    return round(100 * throttled(changing) / max(len(changing), 1), 2)
 
 
 def seconds_to_rule(openings: Sequence[Opening], calls: Iterable[Mapping[str, Any]]) -> list[float]:

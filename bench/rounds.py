@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import floor, load
+from bench.api import Watch
 from bench.floor import Steps
 from bench.load import Opening
 from bench.records import (
@@ -16,11 +17,13 @@ from bench.records import (
     mutating,
     seconds_to_rule,
     throttled,
+    throttled_percent,
 )
-from bench.scene import ACCOUNT, Scene, admin, build
+from bench.scene import ACCOUNT, Scene, admin, build, gatepass_account
 from gatepass.sandbox.environment import Sandbox
 
 WARM_UPS = 5
+PAUSE_SECONDS = 0.1
 QUIET_SECONDS = 3.0
 QUIET_LATEST_SECONDS = 180.0
 STEADY_SECONDS = 10.0
@@ -40,7 +43,6 @@ class Size:
 class Floors:
     """What nothing can beat."""
 
-    alone: list[Steps]
     burst: list[Opening]
 
 
@@ -60,6 +62,7 @@ class Recorded:
             "ec2": by_action(self.calls),
             "ec2_mutating": mutating(self.calls),
             "ec2_throttled": throttled(self.calls),
+            "ec2_mutating_throttled_percent": throttled_percent(self.calls),
             "api_writes": by_kind(self.writes),
             "writes_per_session_until_ready": most_until_ready(self.openings, self.writes),
         }
@@ -75,8 +78,12 @@ class Steady:
 
 @dataclass(frozen=True)
 class Gatepass:
-    """The same with the operator; `replayed` is how long bare boto3 takes for the burst's EC2 calls."""
+    """The same with the operator, and the `bare` floor of one session, which is measured in turn with it.
 
+    `replayed` is how long bare boto3 takes for the burst's EC2 calls.
+    """
+
+    bare: list[Steps]
     alone: Recorded
     burst: Recorded
     replayed: float
@@ -86,41 +93,46 @@ class Gatepass:
 def floors(size: Size) -> Floors:
     """The floors."""
     with Sandbox(operator=False) as sandbox:
-        alone = build(sandbox, "alone", "eu-west-1", 1, verified=False)
-        steps = asyncio.run(floor.one_at_a_time(sandbox, alone, range(WARM_UPS + size.alone)))
         many = build(sandbox, "burst", "eu-central-1", size.groups, verified=False)
-        return Floors(steps[WARM_UPS:], asyncio.run(floor.burst(sandbox, many, size.burst, size.writers)))
+        return Floors(asyncio.run(floor.burst(sandbox, many, size.burst, size.writers)))
 
 
 def gatepass(size: Size, *, steady: bool) -> Gatepass:
     """The same with the operator; `steady` also waits until it is quiet, and looks whether it stays so."""
-    with Sandbox(audit=False) as sandbox:  # as the chart installs it by default
+    served = {"GATEPASS_WATCH_NAMESPACES": "alone,burst"}
+    with Sandbox(audit=False, settings=served) as sandbox:  # no trail: as the chart installs it by default
+        bare = build(sandbox, "bare", "eu-west-2", 1, verified=False)
         alone = build(sandbox, "alone", "eu-west-1", 1, verified=True)
         many = build(sandbox, "burst", "eu-central-1", size.groups, verified=True)
-        one_by_one = asyncio.run(_alone(sandbox, alone, size))
+        steps, one_by_one = asyncio.run(_one_at_a_time(sandbox, bare, alone, size))
         in_burst = asyncio.run(_burst(sandbox, many, size))
         authorized = [call for call in in_burst.calls if call["action"] == AUTHORIZE and call.get("effect") == "ok"]
         quiet = asyncio.run(_steady(sandbox)) if steady else None
         sandbox.stop_operator()
-        return Gatepass(one_by_one, in_burst, floor.replay(sandbox, authorized), quiet)
+        return Gatepass(steps, one_by_one, in_burst, floor.replay(sandbox, authorized), quiet)
 
 
-async def _alone(sandbox: Sandbox, scene: Scene, size: Size) -> Recorded:
-    async with admin(sandbox) as api:
-        await load.one_at_a_time(api, scene, range(WARM_UPS))
-        audit, last = AuditLog(sandbox.control_plane.audit_log), sandbox.ec2.last()
-        openings = await load.one_at_a_time(api, scene, range(WARM_UPS, WARM_UPS + size.alone))
-    return _recorded(sandbox, openings, audit, last)
+async def _one_at_a_time(sandbox: Sandbox, bare: Scene, scene: Scene, size: Size) -> tuple[list[Steps], Recorded]:
+    """The floor and Gatepass in turn, each when the other is done: a machine's speed changes within seconds."""
+    steps, openings = [], []
+    audit, last = AuditLog(sandbox.control_plane.audit_log), sandbox.ec2.last()
+    async with admin(sandbox) as people, gatepass_account(sandbox) as account, Watch(people, scene.namespace) as watch:
+        floor_ = floor.Bare(sandbox, bare, people, account)
+        for number in range(WARM_UPS + size.alone):
+            steps.append(await floor_.open(number))
+            await asyncio.sleep(PAUSE_SECONDS)
+            openings.append(await load.open_and_close(people, watch, scene, number))
+            await asyncio.sleep(PAUSE_SECONDS)
+    calls = [call for call in sandbox.ec2.log(last) if call.get("group") in scene.groups]
+    writes = [entry for entry in audit.writes_by(ACCOUNT) if entry["objectRef"]["namespace"] == scene.namespace]
+    openings = openings[WARM_UPS:]
+    return steps[WARM_UPS:], Recorded(openings, seconds_to_rule(openings, calls), calls, writes)
 
 
 async def _burst(sandbox: Sandbox, scene: Scene, size: Size) -> Recorded:
     audit, last = AuditLog(sandbox.control_plane.audit_log), sandbox.ec2.last()
     async with admin(sandbox) as api:
         openings = await load.burst(api, scene, size.burst, size.writers)
-    return _recorded(sandbox, openings, audit, last)
-
-
-def _recorded(sandbox: Sandbox, openings: list[Opening], audit: AuditLog, last: int) -> Recorded:
     calls = sandbox.ec2.log(last)
     return Recorded(openings, seconds_to_rule(openings, calls), calls, audit.writes_by(ACCOUNT))
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
@@ -19,11 +19,15 @@ ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
 
 @dataclass(frozen=True)
 class Scene:
-    """Where sessions are opened. Each scene has a Region of its own, so that its token buckets are full."""
+    """Where sessions are opened, and when they end.
+
+    Each scene has a Region of its own, so that its token buckets are full.
+    """
 
     namespace: str
     region: str
     groups: tuple[str, ...]
+    ends: Mapping[str, str] = field(default_factory=lambda: {"duration": "1h"})
 
     def session(self, number: int) -> dict[str, Any]:
         """Session `number`, with an address that no other has."""
@@ -34,7 +38,7 @@ class Scene:
             "spec": {
                 "resources": [{"name": f"db-{number % len(self.groups)}"}],
                 "source": {"cidrs": [address(number)]},
-                "duration": "1h",
+                **self.ends,
             },
         }
 
@@ -70,7 +74,7 @@ def new_group(ec2: Any, name: str) -> str:
 def build(sandbox: Sandbox, namespace: str, region: str, groups: int, *, verified: bool) -> Scene:
     """Make the scene; `verified` waits until the operator calls every resource Ready."""
     ec2 = ec2_client(sandbox, region)
-    scene = Scene(namespace, region, tuple(new_group(ec2, f"db-{number}") for number in range(groups)))
+    scene = Scene(namespace, region, tuple(new_group(ec2, f"{namespace}-{number}") for number in range(groups)))
     collection = f"/apis/{VERSION}/namespaces/{namespace}/protectedresources"
     with sandbox.control_plane.api() as api:
         api.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
@@ -99,7 +103,7 @@ def admin(sandbox: Sandbox) -> Api:
     return Api(plane.server, plane.ca, plane.admin_token)
 
 
-def gatepass(sandbox: Sandbox) -> Api:
+def gatepass_account(sandbox: Sandbox) -> Api:
     """The API server as Gatepass's own account has it, who alone may write status."""
     plane = sandbox.control_plane
     return Api(plane.server, plane.ca, plane.account_token(NAMESPACE, SERVICE_ACCOUNT))

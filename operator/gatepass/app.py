@@ -1,21 +1,26 @@
 """The composition root: the only module that knows every adapter."""
 
 import asyncio
+import gc
 import signal
 import time
+from collections.abc import Mapping
+from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient
 
-from gatepass.core.ports import Clock
-from gatepass.core.types.binding import ApiKeyBinding
-from gatepass.core.types.common import NEVER, Custom
-from gatepass.core.types.resource import ProtectedResource
-from gatepass.core.types.session import AccessSession
+from gatepass.core.ports import Access, Clock, Credentials, SourceFinder
+from gatepass.core.types.common import NEVER, Key, SourceKind
+from gatepass.egress.aws_topology import AwsTopology
+from gatepass.egress.operator import OperatorFinder
+from gatepass.egress.pod import PodFinder
+from gatepass.engine.claims import ClaimFinder
 from gatepass.engine.engine import Engine, EngineSettings
 from gatepass.engine.store import Store
 from gatepass.engine.verifier import Confinement
@@ -28,6 +33,8 @@ from gatepass.kube.gateway import KubeGateway
 from gatepass.kube.health import Health
 from gatepass.kube.lease import Lease, identity
 from gatepass.kube.operator import Listing, bare_client, kube_system_uid, new_client, watch
+from gatepass.kube.pods import KubePods
+from gatepass.kube.runners import Runners
 from gatepass.kube.watches import Watches
 from gatepass.manifests import requester_policies
 from gatepass.metrics import Metrics
@@ -35,9 +42,6 @@ from gatepass.metrics.server import MetricsServer
 from gatepass.providers.aws_clients import CALL_SECONDS
 from gatepass.providers.aws_security_group import AwsSecurityGroups
 from gatepass.providers.aws_switches import AwsSwitches
-from gatepass.rest.application import application
-from gatepass.rest.context import Context, RestSettings
-from gatepass.rest.server import serving
 from gatepass.settings import Settings
 
 if TYPE_CHECKING:
@@ -47,6 +51,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _API_CONNECTIONS = 64
+_NO_LIMIT = 0
+_NEW_OBJECTS = 10_000
+"""After which garbage is looked for: with Python's 700, that was a third of what reading thousands of sessions took."""
 _LAST_ENTRIES_SECONDS = 5.0
 
 
@@ -68,6 +75,7 @@ async def run_operator(
 
     Sessions that were created before `cutoff` are ended. Raises LeaseLostError when another replica leads after we did.
     """
+    gc.set_threshold(_NEW_OBJECTS)
     await connect(kubeconfig)
     clock = CorrectedClock()
     async with new_client(_API_CONNECTIONS) as client:
@@ -130,6 +138,11 @@ async def _serve(
     owner = settings.install_id or f"{await kube_system_uid(kube)}/{settings.namespace}/{settings.release}"
     writer, reader = audit_trail(settings, clock)
     _take_signals(stop)
+    served = not answering.is_set()  # else there is no REST API to wait for
+    finders: dict[SourceKind, SourceFinder] = {
+        SourceKind.OPERATOR: OperatorFinder(settings.echo_services, clock),
+        SourceKind.CLAIM: ClaimFinder(cluster, settings.public_url if served else None),
+    }
     engine = Engine(
         EngineSettings(
             owner=owner,
@@ -147,7 +160,11 @@ async def _serve(
         clock,
         {"aws": AwsSwitches(aws.clients, settings.switch_roles)} if settings.switch_roles else {},
         writer,
+        finders,
     )
+    watching_pods = new_client(_NO_LIMIT)
+    pods = KubePods(kube, KubeApi(watching_pods, clock), engine.source_changed, partial(_live, engine), clock.monotonic)
+    finders[SourceKind.POD] = PodFinder(pods, [AwsTopology(partial(_describe, aws))], clock.now, partial(_live, engine))
     clock.corrected = engine.clock_corrected
     cluster.session_written = metrics.follow(engine.insight, clock.now)
     listing = Listing(kube, engine, settings.watch_namespaces)
@@ -163,7 +180,10 @@ async def _serve(
             await aws.warm_up()
             await lease.taken.wait()
             await listing.read_at_last()  # with the last word of whoever led before us, which may not have come yet
-        await engine.run()
+        # A client of its own: watches would take the connections of those who work.
+        async with new_client(_NO_LIMIT) as following, asyncio.TaskGroup() as tasks:
+            tasks.create_task(engine.run())
+            tasks.create_task(Runners(KubeApi(following, clock), engine.ends, settings.watch_namespaces).run())
 
     def now_watching() -> None:
         _take_signals(stop)  # kopf has taken them for itself by now
@@ -201,9 +221,23 @@ async def _serve(
             watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
         aws.close()
+        await pods.close()
+        await watching_pods.close()
         if writer is not None:
             await writer.close(_LAST_ENTRIES_SECONDS)
         log.info("stopped")
+
+
+def _live(engine: Engine, key: Key) -> bool:
+    session = engine.store.sessions.get(key)
+    return session is not None and session.status.ended_at is None
+
+
+async def _describe(
+    aws: AwsSecurityGroups, region: str, action: str, parameters: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """As the operator itself, in whose account the cluster is, whatever a resource signs in with."""
+    return await aws.describe(Access("aws", region, Credentials()), action, parameters)
 
 
 async def _answer(
@@ -217,22 +251,27 @@ async def _answer(
     reader: "Reader | None",
 ) -> None:
     """Serve the REST API until cancelled, once everything is `listed`; `answering` is set once it does."""
+    # FastAPI and all that it needs take half a second and 20 MB, which an operator without the API saves.
+    from gatepass.rest.application import application
+    from gatepass.rest.context import Context, RestSettings
+    from gatepass.rest.jwks import Issuers
+    from gatepass.rest.server import serving
+    from gatepass.rest.sessions import write_ahead
+
     await listed.wait()
-
-    def seen(changed: Custom) -> None:
-        match changed:
-            case AccessSession():
-                engine.session_seen(changed)
-            case ProtectedResource():
-                engine.resource_seen(changed)
-            case ApiKeyBinding():
-                engine.binding_seen(changed)
-
     async with bare_client(_API_CONNECTIONS) as client:
         gateway = KubeGateway(kube, KubeApi(client, clock))
-        rest = RestSettings(settings.trusted_proxies, settings.rate_limit, settings.cors_origins, settings.oidc_issuers)
-        context = Context(rest, engine.store, gateway, clock, seen, writer, reader)
-        async with serving(application(context), settings.api_host, settings.api_port):
+        shared = settings.rate_limit_storage
+        rest = RestSettings(
+            trusted_proxies=settings.trusted_proxies,
+            rate_limit=settings.rate_limit,
+            rate_limit_storage=shared.get_secret_value() if shared is not None else None,
+            origins=settings.cors_origins,
+            issuers=Issuers(settings.oidc_issuers, settings.oidc_private_issuers, settings.oidc_ca_file),
+        )
+        context = Context(rest, engine.store, gateway, clock, engine.seen, writer, reader)
+        await write_ahead(context)
+        async with aclosing(context), serving(application(context), settings.api_host, settings.api_port):
             answering.set()
             log.info("the REST API answers", port=settings.api_port)
             await asyncio.Event().wait()

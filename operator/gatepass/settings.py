@@ -1,5 +1,6 @@
 """What an installation sets: environment variables `GATEPASS_*`, parsed once and passed down."""
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyNetwork, Secr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from gatepass.core.rules import OWNER
-from gatepass.core.types.common import parse_ttl
+from gatepass.core.types.common import Name, parse_ttl
 from gatepass.core.types.resource import ROLE_ARN
 
 
@@ -32,9 +33,19 @@ def _served(url: SecretStr) -> SecretStr:
     return url
 
 
+def _counted(url: SecretStr) -> SecretStr:
+    if not re.match(r"(valkeys?|rediss?)://[^/]", url.get_secret_value()):
+        raise ValueError("must begin with valkey://, valkeys://, redis:// or rediss://, and name a host")
+    return url
+
+
 # Without TLS only on this machine, as in a sandbox.
 Issuer = Annotated[str, Field(pattern=r"^(https://[^ ?#@]*[^ ?#@/]|http://127\.0\.0\.1:[0-9]+)$")]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+EchoUrl = Annotated[
+    str, Field(pattern=r"^(https://[^ ?#@,]*[^ ?#@/,]|http://(127\.0\.0\.1|\[::1\]):[0-9]+(/[^ ?#@,]*)?)$")
+]
+Names = Annotated[tuple[Name, ...], NoDecode, BeforeValidator(_split)]
+Origins = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split)]
 Roles = Annotated[tuple[Annotated[str, Field(pattern=ROLE_ARN)], ...], NoDecode, BeforeValidator(_split)]
 
@@ -97,9 +108,35 @@ class Settings(BaseSettings):
     trusted_proxies: Annotated[
         Networks, Field(description="Ranges, with commas between, whose X-Forwarded-For says who calls. Empty: none.")
     ] = ()
+    public_url: Annotated[
+        str | None,
+        Field(
+            pattern=r"^(https://[^ ?#@]*[^ ?#@/]|http://127\.0\.0\.1:[0-9]+)$",
+            description="Where runners find the REST API, such as https://gatepass.example.com, for sessions that are "
+            "claimed. Absent: none can be.",
+        ),
+    ] = None
+    echo_urls: Annotated[
+        tuple[EchoUrl, ...],
+        NoDecode,
+        BeforeValidator(_split),
+        Field(
+            description="Services, with commas between, that say which address they are called from, for sessions "
+            "with source.operator; two of different hosts must agree. https://.../api/v1/detect-ip of another Gatepass "
+            "is one."
+        ),
+    ] = ("https://checkip.amazonaws.com", "https://icanhazip.com", "https://ifconfig.co/ip", "https://api64.ipify.org")
     rate_limit: Annotated[int, Field(ge=1, description="Requests a minute from one address.")] = 60
+    rate_limit_storage: Annotated[
+        SecretStr | None,
+        Field(
+            description="Where replicas count requests together: valkey://HOST:6379/0, or redis, or valkeys with TLS. "
+            "Absent: each counts by itself."
+        ),
+        AfterValidator(lambda url: url if url is None else _counted(url)),
+    ] = None
     cors_origins: Annotated[
-        Names, Field(description="Origins, with commas between, whose pages may call. Empty: none.")
+        Origins, Field(description="Origins, with commas between, whose pages may call. Empty: none.")
     ] = ()
     oidc_issuers: Annotated[
         tuple[Issuer, ...],
@@ -109,6 +146,17 @@ class Settings(BaseSettings):
             description="CI providers, with commas between, whose tokens are taken where an ApiKeyBinding names them."
         ),
     ] = ("https://token.actions.githubusercontent.com", "https://gitlab.com")
+    oidc_private_issuers: Annotated[
+        Origins,
+        Field(
+            description="Those of them, with commas between, that may be at addresses that are not public, such as a "
+            "GitLab of your own. Empty: none."
+        ),
+    ] = ()
+    oidc_ca_file: Annotated[
+        Path | None,
+        Field(description="Certificates of authorities that vouch for issuers, as PEM, beside the system's own."),
+    ] = None
     admission_unverified: Annotated[
         bool, Field(description="Serve sessions although no admission policy vouches for who created them.")
     ] = False
@@ -142,3 +190,9 @@ class Settings(BaseSettings):
             if self.credentials_namespaces is not None
             else {self.namespace: ("operator", "*")}
         )
+
+    @property
+    def echo_services(self) -> tuple[str, ...]:
+        """Who says what Gatepass is seen as: the services that are named, and its own REST API from outside."""
+        own = () if self.public_url is None else (f"{self.public_url}/api/v1/detect-ip",)
+        return (*self.echo_urls, *own)

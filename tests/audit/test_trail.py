@@ -343,6 +343,9 @@ async def test_filters(trail: Trail) -> None:
     assert await numbers(until=NOON + timedelta(seconds=2)) == ["1"]
     assert await numbers(actor="' OR 1=1 --") == []
     assert await numbers(actor="a%") == []
+    await trail.append([an_entry(5, actor="a\0b"), an_entry(6, actor="\ud800")])
+    assert await numbers(actor="a\0b") == ["5"]  # kept as text that every database takes, and found by it
+    assert await numbers(actor="\ud800") == ["6"]
 
 
 async def test_a_reader_does_not_hold_up_who_appends(trail: Trail) -> None:

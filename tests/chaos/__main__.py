@@ -4,6 +4,7 @@ import argparse
 import json
 import secrets
 import sys
+from collections import Counter
 from pathlib import Path
 
 from gatepass.sandbox.ec2.profiles import PROFILES
@@ -45,7 +46,7 @@ def main() -> int:
             try:
                 outcomes.append(play(stage, each))
             except Exception as error:  # the other rounds are worth their time all the same
-                outcomes.append(Outcome(each, 0, {}, 0.0, 0.0, [], {}, [f"broken off: {error!r}"]))
+                outcomes.append(Outcome(each, 0, Counter(), {}, 0.0, 0.0, [], {}, [f"broken off: {error!r}"]))
                 stage.restore()
             _say(f"  {line(outcomes[-1])}")
             for fault in outcomes[-1].faults:

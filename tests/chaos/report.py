@@ -1,5 +1,6 @@
 """What `make chaos` prints: one line for each round, and the figures of all. Pure."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,9 +31,11 @@ def table(outcomes: Sequence[Outcome], summary: dict[str, Any]) -> Report:
     for outcome in outcomes:
         for what, count in outcome.struck.items():
             blows[what] = blows.get(what, 0) + count
+    kinds = sum((outcome.kinds for outcome in outcomes), Counter[str]())
     figures = {
         "seed": outcomes[0].round.seed if outcomes else "",
         "sessions": sum(outcome.created for outcome in outcomes),
+        "kinds": dict(kinds),
         "blows": blows,
         "breaches": [str(breach) for outcome in outcomes for breach in outcome.breaches],
         "faults": [fault for outcome in outcomes for fault in outcome.faults],
@@ -45,6 +48,7 @@ def table(outcomes: Sequence[Outcome], summary: dict[str, Any]) -> Report:
     lines += [
         "",
         f"sessions                        {figures['sessions']}",
+        *(f"  {kind:30}{count}" for kind, count in sorted(kinds.items())),
         *(f"{what:32}{count}" for what, count in blows.items()),
         f"watches that got 410 Gone       {figures['watches_gone']} (the observer's own)",
         f"rules closed                    {figures['closed']}",

@@ -3,6 +3,7 @@
 import itertools
 import random
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,15 +12,20 @@ from gatepass.core.types.session import AccessSessionStatus
 from gatepass.sandbox.ec2.faults import Fault
 from gatepass.sandbox.ec2.profiles import profile
 from gatepass.sandbox.kubeapi import KubeApi
-from tests.chaos import churn, nemesis
+from tests.chaos import nemesis, script
+from tests.chaos.churn import Churn
+from tests.chaos.runners import Runners
 from tests.chaos.stage import FOREIGN, Stage
-from tests.e2e.tenant import API, RESOURCE, SESSION
+from tests.e2e.pods import Pods
+from tests.e2e.tenant import API, RESOURCE, SESSION, Tenant
 from tests.observer.judge import Breach
 from tests.shape.conditions import assert_session_conditions
 
 LAG_SECONDS = 60.0
 SETTLE_SECONDS = 300.0
 _ROUND_SECONDS_PER_SESSION = 3.0
+_RUNNERS = ("/api/v1/namespaces/{}/pods", "/apis/batch/v1/namespaces/{}/jobs")
+_AT_ONCE = "gracePeriodSeconds=0&propagationPolicy=Background"
 
 
 @dataclass(frozen=True)
@@ -45,13 +51,14 @@ class Round:
 
 @dataclass
 class Outcome:
-    """What came of it. `faults` says everything that is wrong, one line each.
+    """What came of it. `kinds` is as in `Script`; `faults` says everything that is wrong, one line each.
 
     After the last deed and blow it took `settled` seconds until every session was over.
     """
 
     round: Round
     created: int
+    kinds: Counter[str]
     struck: Mapping[str, int]
     seconds: float
     settled: float
@@ -76,25 +83,31 @@ def play(stage: Stage, wanted: Round) -> Outcome:
     }
     namespace = f"chaos-{wanted.profile}-{lot.randrange(10**6)}".replace(",", "-")
     names = (f"it-{number}" for number in itertools.count(1))
-    deeds = churn.drawn(lot, wanted.sessions, wanted.per_second, names, list(resources))
-    blows = nemesis.drawn(lot, wanted.blows, length)
     stage.observer.read_lag(LAG_SECONDS if "lag" in wanted.profile else 0.0)
     stage.sandbox.ec2.set_faults(*_aimed(profile(wanted.profile), groups[4]), seed=lot.randrange(2**32))
     with stage.tenant(namespace, resources) as api:
+        pods = Pods(Tenant(api, namespace))
+        drawn = script.drawn(lot, wanted.sessions, wanted.per_second, names, list(resources), stage.ways(pods))
+        blows = nemesis.drawn(lot, wanted.blows, length)
 
         def over() -> bool:
             return time.monotonic() > latest
 
-        tenants, blow = churn.Churn(api, namespace, deeds, over), nemesis.Nemesis(stage, blows, over)
+        stage.observer.comes_from({f"{namespace}/{name}": ips for name, ips in drawn.origins.items()})
+        tenants, blow = Churn(api, namespace, drawn.tenants, over), nemesis.Nemesis(stage, blows, over)
+        runners = Runners(stage, tenants, namespace, drawn.runners, over)
         tenants.start()
+        runners.start()
         blow.run()
         tenants.join()
+        runners.join()
         stage.sandbox.ec2.set_faults()
-        late = ["the script was not done in time"] if over() else []
+        late = ["the script was not done in time"] if over() or runners.undone else []
         ended = time.monotonic()
-        faults = [*tenants.failures, *late, *_settled(stage, wanted.patient)]
+        faults = [*tenants.failures, *runners.failures, *late, *_settled(stage, wanted.patient)]
         settled = time.monotonic() - ended
         summary = stage.observer.summary()
+        pods.leave()
     with stage.sandbox.control_plane.api() as api:  # the other one has been idle for too long
         if not wanted.patient:
             stage.release(namespace)
@@ -114,14 +127,14 @@ def play(stage: Stage, wanted: Round) -> Outcome:
         ):
             faults.append(f"the foreign rule of {group} is gone")
     seconds = time.monotonic() - began
-    return Outcome(wanted, tenants.created, blow.struck, seconds, settled, breaches, summary, faults)
+    return Outcome(wanted, tenants.created, drawn.kinds, blow.struck, seconds, settled, breaches, summary, faults)
 
 
 def _cleared(api: KubeApi, namespace: str) -> list[str]:
     """Delete the round's objects, so that the next one begins with none; what does not go."""
     deadline = time.monotonic() + SETTLE_SECONDS
     paths = [f"{API}/namespaces/{namespace}/{plural}" for plural in (SESSION, RESOURCE)]
-    for path in paths:
+    for path in [*paths, *(f"{path.format(namespace)}?{_AT_ONCE}" for path in _RUNNERS)]:
         api.request("DELETE", path)
     while left := [each["metadata"]["name"] for path in paths for each in api.request("GET", path)["items"]]:
         if time.monotonic() > deadline:

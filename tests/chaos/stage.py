@@ -1,9 +1,10 @@
 """The sandbox as chaos needs it: an operator that reaches its servers over links that can be cut."""
 
+import http.client
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -14,8 +15,12 @@ from gatepass.sandbox.environment import Sandbox
 from gatepass.sandbox.kubeapi import KubeApi, KubeApiError
 from gatepass.sandbox.processes import Process
 from tests.chaos.link import Link
+from tests.chaos.script import SEEN, Way
 from tests.conftest import AwsAccount
+from tests.e2e.echo import echo
+from tests.e2e.pods import Pods
 from tests.e2e.tenant import MERGE
+from tests.egress.vpc import Machine, Vpc
 from tests.observer.observer import Observer
 from tests.sandbox.aws import new_group, tcp
 
@@ -41,6 +46,8 @@ class Stage:
             stack.callback(self._account.close)
             with sandbox.control_plane.api() as api:
                 uid = api.request("GET", "/api/v1/namespaces/kube-system")["metadata"]["uid"]
+            self._echoes = [stack.enter_context(echo(SEEN)) for _ in range(2)]
+            self._machines = _machines(Vpc(self._account.client("ec2")))
             self.observer = stack.enter_context(Observer(sandbox, f"{uid}/gatepass-system/gatepass", RESYNC_SECONDS))
             self.operator = self._prepared()
             stack.callback(self.operator.stop)
@@ -62,8 +69,10 @@ class Stage:
             **sandbox.env,
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.ec2.port}",
             "GATEPASS_RESYNC_SECONDS": str(RESYNC_SECONDS),
+            "GATEPASS_ECHO_URLS": ",".join(self._echoes),
+            "GATEPASS_RATE_LIMIT": "1000000",
         }
-        command = [sys.executable, "-m", "gatepass", "operator", "--kubeconfig", str(kubeconfig)]
+        command = [sys.executable, "-m", "gatepass", "serve", "--kubeconfig", str(kubeconfig)]
         return Process("operator", command, sandbox.operator_log, env)
 
     def start(self) -> None:
@@ -78,6 +87,16 @@ class Stage:
         self.ec2.mend()
         if self.operator.pid is None:
             self.start()
+
+    def post(self, path: str, token: str, caller: str) -> tuple[int, str]:
+        """Call Gatepass's REST API, as the proxy that it trusts, for somebody who calls from there."""
+        connection = http.client.HTTPConnection("127.0.0.1", int(self.sandbox.env["GATEPASS_API_PORT"]), timeout=30)
+        try:
+            connection.request("POST", path, headers={"Authorization": f"Bearer {token}", "X-Forwarded-For": caller})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
 
     def release(self, namespace: str) -> None:
         """Take our finalizer off every session of a namespace, as Gatepass's own account may."""
@@ -123,10 +142,25 @@ class Stage:
                 "apiVersion": "gatepass.dev/v1alpha1",
                 "kind": "ProtectedResource",
                 "metadata": {"name": resource},
-                "spec": {"aws": {"region": REGION, "securityGroups": groups}, "ports": [{"port": 5432}]},
+                "spec": {
+                    "aws": {"region": REGION, "securityGroups": groups},
+                    "ports": [{"port": 5432}],
+                    "policy": {"sources": ["cidrs", "pod", "claim", "operator"]},
+                },
             }
             api.request("POST", f"/apis/gatepass.dev/v1alpha1/namespaces/{name}/protectedresources", item)
         return api
+
+    def ways(self, pods: Pods) -> list[Way]:
+        """Nodes for a tenant's pods, each with another way out: a NAT gateway, an address of its own, no AWS at all."""
+        found = [
+            Way(pods.node_of(machine), machine.private, ip, addresses) for machine, ip, addresses in self._machines
+        ]
+        elsewhere = "10.9.0.4", "203.0.113.9"
+        return [
+            *found,
+            Way(pods.node("kind://docker/kind/worker", *elsewhere), elsewhere[0], "10.244.0.7", elsewhere[1:]),
+        ]
 
     def groups(self, count: int) -> list[str]:
         """New groups, each with a rule of somebody else, the first one also with one that sessions want."""
@@ -136,6 +170,15 @@ class Stage:
             cidrs = (FOREIGN, "203.0.113.5/32") if number == 0 else (FOREIGN,)
             ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=tcp(*cidrs, description="office"))
         return made
+
+
+def _machines(vpc: Vpc) -> list[tuple[Machine, str, Sequence[str]]]:
+    """Two instances, the address of a pod on each, and those that its traffic leaves from."""
+    gateway, behind = vpc.nat(3)
+    hidden = vpc.machine(vpc.subnet(v4=gateway))
+    public = vpc.machine(vpc.subnet(v4=vpc.internet), public=True)
+    assert public.public is not None
+    return [(hidden, vpc.pod_address(hidden), behind), (public, public.private, [public.public])]
 
 
 def _lists(api: KubeApi) -> bool:

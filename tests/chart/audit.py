@@ -30,7 +30,7 @@ def requests(log: Path, username: str) -> list[dict[str, Any]]:
     """The requests of a user for objects, in the order of the audit log."""
     entries = (json.loads(line) for line in log.read_text().splitlines())
     return [
-        each for each in entries if each["user"]["username"] == username and "resource" in each.get("objectRef", {})
+        each for each in entries if each["user"].get("username") == username and "resource" in each.get("objectRef", {})
     ]
 
 

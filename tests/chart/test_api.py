@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import pytest
+
+from gatepass.settings import Settings
 from tests.chart.helm import Helm, one
-from tests.chart.test_values import PUBLISHED, ROUTED
+from tests.chart.test_values import PUBLISHED, ROUTED, SEVERAL, env_of
 
 KINDS = {"Service", "Ingress", "HTTPRoute", "Certificate"}
 
@@ -82,3 +85,24 @@ def test_a_route(helm: Helm) -> None:
     spec = one(rendered, "HTTPRoute")["spec"]
     assert (spec["parentRefs"], spec["hostnames"]) == ([{"name": "public"}], ["gatepass.example.com"])
     assert spec["rules"][0]["backendRefs"] == [{"name": "gatepass", "port": 80}]
+
+
+def test_several_replicas_share_a_limiter_and_a_database(helm: Helm) -> None:
+    rendered = helm.template(SEVERAL)
+    assert one(rendered, "Deployment")["spec"]["replicas"] == 3
+    assert container(rendered)["args"] == ["serve"]
+    env = {each["name"]: each for each in container(rendered)["env"]}
+    assert env["GATEPASS_RATE_LIMIT_STORAGE"]["valueFrom"] == {"secretKeyRef": {"name": "cache", "key": "url"}}
+    ports = [port["port"] for rule in one(rendered, "NetworkPolicy")["spec"]["egress"] for port in rule["ports"]]
+    assert 6379 in ports
+    assert "RATE_LIMIT_STORAGE" not in str(helm.template())
+
+
+def test_certificates_of_issuers(helm: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered = helm.template({"replicas": 1, "api": {"enabled": True}, "oidcCaConfigMap": "our-ca"})
+    for name, value in env_of(one(rendered, "Deployment")).items():
+        monkeypatch.setenv(name, value)
+    pod = one(rendered, "Deployment")["spec"]["template"]["spec"]
+    (volume,) = [each for each in pod["volumes"] if each.get("configMap", {}).get("name") == "our-ca"]
+    (mount,) = [each for each in container(rendered)["volumeMounts"] if each["name"] == volume["name"]]
+    assert str(Settings().oidc_ca_file) == f"{mount['mountPath']}/ca.crt"

@@ -29,6 +29,13 @@ def test_it_installs_what_the_package_prints(rendered: list[dict[str, Any]]) -> 
             assert one(rendered, expected["kind"], expected["metadata"]["name"]) == expected
 
 
+def test_sessions_are_bound_to_the_kinds_that_an_installation_names(helm: Helm) -> None:
+    kinds = [{"apiGroups": ["example.com"], "resources": ["builds", "deploys"]}]
+    role = one(helm.template({"boundTo": kinds}), "ClusterRole", "gatepass-owners")
+    assert role["rules"] == [{**kinds[0], "verbs": ["list", "watch"]}]
+    assert one(helm.template({"boundTo": []}), "ClusterRole", "gatepass-owners")["rules"] == []
+
+
 def test_the_definitions_survive_the_release(rendered: list[dict[str, Any]], helm: Helm) -> None:
     for expected in crds():
         found = one(rendered, "CustomResourceDefinition", expected["metadata"]["name"])
@@ -76,13 +83,24 @@ def test_admission_can_be_left_out(helm: Helm) -> None:
     assert not [each for each in helm.template({"admission": {"enabled": False}}) if "Admission" in each["kind"]]
 
 
+def test_reading_pods_and_nodes_can_be_left_out(helm: Helm) -> None:
+    def about(objects: list[dict[str, Any]]) -> set[str]:
+        read = {name for each in objects for rule in each.get("rules") or () for name in rule.get("resources", ())}
+        return read & {"pods", "nodes"}
+
+    assert about(helm.template()) == {"pods", "nodes"}
+    without = helm.template({"podSource": {"enabled": False}, "boundTo": []})
+    assert about(without) == set()
+    assert not [each for each in without if each["metadata"]["name"] in ("gatepass-pods", "gatepass-nodes")]
+
+
 def test_served_namespaces_bound_what_it_may_and_what_it_refuses(helm: Helm) -> None:
     objects = helm.template({"watchNamespaces": ["ci", "web"]})
-    for name in ("gatepass-served", "gatepass-drain"):
+    for name in ("gatepass-served", "gatepass-owners", "gatepass-drain", "gatepass-pods"):
         bindings = [each for each in objects if each["metadata"]["name"] == name and each["kind"] == "RoleBinding"]
         assert [each["metadata"]["namespace"] for each in bindings] == ["ci", "web"]
     everywhere = {each["metadata"]["name"] for each in objects if each["kind"] == "ClusterRoleBinding"}
-    assert everywhere == {"gatepass-cluster"}
+    assert everywhere == {"gatepass-cluster", "gatepass-nodes"}
     expected = manifests(watch_namespaces=["ci", "web"])
     for binding in (each for each in expected if each["kind"].endswith("AdmissionPolicyBinding")):
         assert one(objects, binding["kind"], binding["metadata"]["name"]) == binding

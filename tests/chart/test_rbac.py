@@ -15,7 +15,8 @@ from tests.chart.audit import granted, requests, used
 from tests.manifests.tenants import MERGE, Cluster, Person, binding, resource, session, wait_until
 
 ACCOUNT = "system:serviceaccount:gatepass-system:gatepass"
-ROLES = {"gatepass-cluster", "gatepass-served", "gatepass-leader"}
+HOST, OUT = "10.9.0.4", "203.0.113.4"
+ROLES = {"gatepass-cluster", "gatepass-served", "gatepass-leader", "gatepass-pods", "gatepass-nodes"}
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +62,29 @@ def a_life(sandbox: Sandbox, admin: Person) -> None:
     wait_until(lambda: admin.get("AccessSession", "brief").get("status", {}).get("phase") == "Active")
     admin.patch("AccessSession", "brief", {"spec": {"stop": True}})
     wait_until(lambda: not exists(admin, admin.path("AccessSession", "brief")))
+    by_pod(admin)
     by_http(sandbox, admin)
     for name in ("own", "keyed"):
         admin.api.request("DELETE", admin.path("ProtectedResource", name))
     wait_until(lambda: not any(exists(admin, admin.path("ProtectedResource", name)) for name in ("own", "keyed")))
     wait_until(lambda: not admin.api.request("GET", secret)["metadata"].get("finalizers"))
+
+
+def by_pod(admin: Person) -> None:
+    """A session for where a pod's traffic leaves from."""
+    admin.api.request("POST", "/api/v1/nodes", {"metadata": {"name": "worker"}})
+    told = {"addresses": [{"type": kind, "address": ip} for kind, ip in (("InternalIP", HOST), ("ExternalIP", OUT))]}
+    admin.api.request("PATCH", "/api/v1/nodes/worker/status", {"status": told}, MERGE)
+    pods = f"/api/v1/namespaces/{admin.namespace}/pods"
+    wait_until(lambda: exists(admin, f"/api/v1/namespaces/{admin.namespace}/serviceaccounts/default"))
+    spec = {"nodeName": "worker", "containers": [{"name": "job", "image": "job"}]}
+    admin.api.request("POST", pods, {"metadata": {"name": "runner"}, "spec": spec})
+    told = {"phase": "Running", "hostIP": HOST, "podIP": HOST}
+    admin.api.request("PATCH", f"{pods}/runner/status", {"status": told}, MERGE)
+    admin.create(session("own", name="found", ttlAfterEnded="0s", source={"pod": {"name": "runner"}}))
+    wait_until(lambda: admin.get("AccessSession", "found").get("status", {}).get("phase") == "Active")
+    admin.patch("AccessSession", "found", {"spec": {"stop": True}})
+    wait_until(lambda: not exists(admin, admin.path("AccessSession", "found")))
 
 
 def by_http(sandbox: Sandbox, admin: Person) -> None:
@@ -79,12 +98,21 @@ def by_http(sandbox: Sandbox, admin: Person) -> None:
     with httpx.Client(base_url=f"{sandbox.api_url}/api/v1", trust_env=False) as client:
         shown = {"X-API-Key": key}
         wait_until(lambda: client.get("/auth/me", headers=shown).status_code == 200)
-        made = client.post("/sessions", json={}, headers=shown)
+        made = client.post("/sessions", json={"heartbeatSeconds": 30}, headers={**shown, "Prefer": "wait=30"})
         assert made.status_code == 200, made.text
+        assert client.post(f"/sessions/{made.json()['id']}/heartbeat", headers=shown).status_code == 200
+        # The Leases of hearts are followed as long as one beats: their watch is told of in the log when it has begun.
+        wait_until(lambda: '"resource":"leases"' in watched(sandbox))
         assert client.post(f"/sessions/{made.json()['id']}/stop", headers=shown).status_code == 200
         admin.api.request("DELETE", admin.path("ApiKeyBinding", "ci"))
         token = {"Authorization": f"Bearer {sandbox.control_plane.admin_token}"}
         assert client.get("/auth/me", headers={**token, "X-Gatepass-Namespace": admin.namespace}).status_code == 200
+
+
+def watched(sandbox: Sandbox) -> str:
+    """The watches in the audit log."""
+    lines = sandbox.control_plane.audit_log.read_text().splitlines()
+    return "\n".join(line for line in lines if '"verb":"watch"' in line and ACCOUNT in line)
 
 
 def key_in(admin: Person, secret: str, before: str) -> str:

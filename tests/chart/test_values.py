@@ -15,12 +15,20 @@ from tests.chart.values_table import CHART, documented, readme
 NOT_VALUES = {"namespace", "release", "health_host", "api_host"}
 # What becomes of the value `audit`, which says more than the settings: tests/chart/test_audit_values.py.
 AUDIT = {"audit_key_file", "database_url", "audit_required", "audit_retention"}
+# What is in a Secret or a ConfigMap that a value names: tests/chart/test_api.py.
+SECRET = {"rate_limit_storage", "oidc_ca_file"}
 
 PUBLISHED = {
     "replicas": 1,
     "api": {"enabled": True},
     "trustedProxies": ["10.0.0.0/8"],
     "ingress": {"enabled": True, "host": "gatepass.example.com"},
+}
+SEVERAL: dict[str, Any] = {
+    "replicas": 3,
+    "api": {"enabled": True},
+    "rateLimitStorageSecret": "cache",
+    "audit": {"enabled": True, "keySecret": "keys", "databaseSecret": "db"},
 }
 ROUTED = {
     "replicas": 1,
@@ -58,7 +66,7 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
 
 def test_every_setting_of_the_operator_is_a_value() -> None:
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    assert {to_camel(name) for name in Settings.model_fields.keys() - NOT_VALUES - AUDIT} <= values.keys()
+    assert {to_camel(name) for name in Settings.model_fields.keys() - NOT_VALUES - AUDIT - SECRET} <= values.keys()
 
 
 def env_of(workload: dict[str, Any]) -> dict[str, str]:
@@ -93,6 +101,7 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         "rateLimit": 600,
         "corsOrigins": ["https://portal.example.com"],
         "oidcIssuers": ["https://gitlab.example.com"],
+        "oidcPrivateIssuers": ["https://gitlab.example.com"],
         "extraEnv": [{"name": "AWS_REGION", "value": "eu-central-1"}],
     }
     env = env_of(one(helm.template(values, "--api-versions", "v1"), "Deployment"))
@@ -113,6 +122,7 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
     assert (settings.api_port, settings.rate_limit) == (8001, 600)
     assert [str(each) for each in settings.trusted_proxies] == ["10.0.0.0/8", "2001:db8::/32"]
     assert settings.oidc_issuers == ("https://gitlab.example.com",)
+    assert settings.oidc_private_issuers == ("https://gitlab.example.com",)
     assert settings.cors_origins == ("https://portal.example.com",)
     assert (settings.namespace, settings.release) == ("gatepass-system", "gatepass")
 
@@ -156,6 +166,10 @@ def test_the_operator_reads_what_is_set(helm: Helm, monkeypatch: pytest.MonkeyPa
         ({"audit": {"url": "postgresql://u:p@h/d"}}, "url"),
         ({"apiPort": 0}, "apiPort"),
         ({"replicas": 2, "api": {"enabled": True}}, "replicas"),
+        ({**SEVERAL, "rateLimitStorageSecret": ""}, "rateLimitStorageSecret"),
+        ({**SEVERAL, "audit": {**SEVERAL["audit"], "databaseSecret": ""}}, "databaseSecret"),
+        ({**SEVERAL, "audit": {**SEVERAL["audit"], "enabled": False}}, "enabled"),
+        ({"rateLimitStorageSecret": "valkey://cache"}, "rateLimitStorageSecret"),
         ({"replicas": 2, "audit": {"enabled": True, "keySecret": "keys"}}, "replicas"),
         ({"rateLimit": 0}, "rateLimit"),
         ({"trustedProxies": ["any"]}, "trustedProxies"),

@@ -86,6 +86,43 @@ def test_dead_mans_switches_need_more(files: tuple[str, str]) -> None:
     assert "iam:PassRole" not in run("-f", files[0])[1]
 
 
+def test_finding_the_addresses_of_pods_needs_more(files: tuple[str, str]) -> None:
+    status, printed, _ = run("-f", files[0], "--pods-in", "eu-west-1")
+    assert status == 0
+    assert "ec2:DescribeNatGateways" in printed
+    assert "eu-west-1" in printed
+    assert "ec2:DescribeNatGateways" not in run("-f", files[0])[1]
+
+
+def test_an_identity_that_only_finds_the_addresses_of_pods() -> None:
+    """As Gatepass's own is where every resource has a role or a Secret."""
+    status, printed, complaint = run("-f", "-", "--pods-in", "eu-west-1", stdin="kind: ConfigMap")
+    assert status == 0, complaint
+    (statement,) = json.loads(printed)["Statement"]
+    assert statement["Action"] == [
+        "ec2:DescribeInstances",
+        "ec2:DescribeNatGateways",
+        "ec2:DescribeRouteTables",
+        "ec2:DescribeVpcs",
+    ]
+    assert statement["Condition"] == {"StringEquals": {"aws:RequestedRegion": ["eu-west-1"]}}
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"),
+    [
+        ("eu-west-1", "aws"),
+        ("eusc-de-east-1", "aws-eusc"),
+        ("us-gov-west-1", "aws-us-gov"),
+        ("eu-isoe-west-1", "aws-iso-e"),
+    ],
+)
+def test_every_part_of_aws_has_arns_of_its_own(region: str, partition: str) -> None:
+    status, printed, complaint = run("-f", "-", stdin=DB.replace("eu-central-1", region))
+    assert status == 0, complaint
+    assert f"arn:{partition}:ec2:{region}:*:security-group/sg-0aaa" in printed
+
+
 @pytest.mark.parametrize(
     ("words", "stdin", "said"),
     [
@@ -95,6 +132,8 @@ def test_dead_mans_switches_need_more(files: tuple[str, str]) -> None:
         (["-f", "-"], "a: [", "-: "),
         (["-f", "no/such/file.yaml"], "", "no/such/file.yaml"),
         (["-f", "-", "--switch-role", "switch"], DB, "--switch-role must be the ARN of a role, got switch"),
+        (["-f", "-", "--pods-in", "Frankfurt"], DB, "--pods-in must be a Region such as eu-central-1, got Frankfurt"),
+        (["-f", "-", "--pods-in", "cn-north-1"], DB, "one partition of AWS, and these are in aws, aws-cn"),
         (
             ["-f", "-"],
             f"{DB}\n---\n{DB.replace('eu-central-1', 'cn-north-1')}",

@@ -62,13 +62,26 @@ def test_a_latched_end_is_final() -> None:
 
 @pytest.mark.parametrize("reason", EndedReason)
 @pytest.mark.parametrize("latched", [True, False])
-def test_rules_may_go_once_the_end_is_written_or_a_deadline(reason: EndedReason, latched: bool) -> None:
+def test_rules_may_go_once_the_end_is_written_or_will_be_found_again(reason: EndedReason, latched: bool) -> None:
     by_deadline = reason in (EndedReason.EXPIRED, EndedReason.NOT_AFTER)
-    assert closed(End(NOON, reason, latched)) == (latched or by_deadline)
+    assert closed(a_session(), End(NOON, reason, latched)) == (latched or by_deadline)
+    found_again = by_deadline or reason is EndedReason.OWNER_FINISHED
+    bound = a_session(status={"boundTo": {"uid": "uid-1"}})
+    assert closed(bound, End(NOON, reason, latched)) == (latched or found_again)
+
+
+def test_a_claim_has_its_own_time_until_it_is_made() -> None:
+    source = {"claim": {"within": "2m"}}
+    open_claim = a_session(source=source)
+    assert deadline(open_claim) == (NOON + timedelta(minutes=2), EndedReason.UNCLAIMED)
+    sooner = a_session(source=source, notAfter=format_time(NOON + timedelta(minutes=1)))
+    assert deadline(sooner) == (NOON + timedelta(minutes=1), EndedReason.NOT_AFTER)
+    claimed = a_session(source=source, status={"startedAt": format_time(NOON + timedelta(seconds=90))})
+    assert deadline(claimed) == (NOON + timedelta(seconds=90) + HOUR, EndedReason.EXPIRED)
 
 
 def test_what_has_not_ended_is_not_closed() -> None:
-    assert not closed(None)
+    assert not closed(a_session(), None)
 
 
 P, W, A, F = ResourceState.PENDING, ResourceState.WAITING, ResourceState.APPLIED, ResourceState.FAILED
@@ -99,8 +112,8 @@ def test_phase_of_a_live_session(states: list[ResourceState], step: Phase, settl
 def test_phase_of_an_ended_session(reason: EndedReason) -> None:
     over = End(NOON, reason, latched=True)
     assert phase(over, [A], left=True) == (Phase.EXPIRING, False)
-    by_deadline = reason in (EndedReason.EXPIRED, EndedReason.NOT_AFTER)
-    assert phase(over, [A], left=False) == (Phase.EXPIRED if by_deadline else Phase.CANCELLED, True)
+    by_time = reason in (EndedReason.EXPIRED, EndedReason.NOT_AFTER, EndedReason.UNCLAIMED)
+    assert phase(over, [A], left=False) == (Phase.EXPIRED if by_time else Phase.CANCELLED, True)
 
 
 @given(states=st.lists(st.sampled_from([P, W, A, F]), min_size=1, max_size=32), left=st.booleans())

@@ -9,9 +9,17 @@ from hypothesis import strategies as st
 from gatepass.core.lifecycle import End
 from gatepass.core.policy import Refusal
 from gatepass.core.rules import Rule
-from gatepass.core.status import PresentRule, ResourceView, session_status
+from gatepass.core.status import PresentRule, ResourceView, SourceView, session_status
 from gatepass.core.types.common import Key
-from gatepass.core.types.session import AccessSession, AccessSessionStatus, EndedReason, Phase, Requester, ResourceState
+from gatepass.core.types.session import (
+    AccessSession,
+    AccessSessionStatus,
+    EndedReason,
+    Phase,
+    Requester,
+    ResourceState,
+    SourceAddress,
+)
 from tests.core.builders import NOON, a_session
 from tests.shape.conditions import assert_session_conditions
 
@@ -47,6 +55,18 @@ def test_a_report_of_the_same_state_is_the_same() -> None:
     again = report([OPEN, REFUSED], session=a_session(status=status.to_json()), minutes=30)
     assert again == status
     assert AccessSessionStatus.model_validate(status.to_json()) == status
+
+
+def test_what_is_too_long_for_people_is_cut() -> None:
+    many = tuple(SourceAddress(ip=f"2001:db8:1111:2222:3333:4444:5555:{n:x}", version=6) for n in range(4096, 4160))
+    told = ResourceView(CACHE, "uid-2", refusal=Refusal("NoWayOut", "no way " * 1000))
+    now = NOON + timedelta(minutes=1)
+    status = session_status(a_session(), [told], None, now, WHO, now, refresh_places=False, source=SourceView(many))
+    assert AccessSessionStatus.model_validate(status.to_json()) == status
+    assert status.source is not None
+    assert len(status.source.addresses) == 64
+    assert status.address is not None
+    assert status.address.startswith("2001:db8:1111:2222:3333:4444:5555:1000, ")
 
 
 def test_the_broken_resource_carries_its_reason() -> None:

@@ -73,7 +73,7 @@ class Product:
         return [
             entry
             for entry in entries
-            if entry["user"]["username"] == ACCOUNT_NAME
+            if entry["user"].get("username") == ACCOUNT_NAME
             and entry["verb"] in _WRITES
             and entry["objectRef"]["resource"] not in ("subjectaccessreviews", "leases")
         ]

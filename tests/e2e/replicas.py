@@ -1,6 +1,5 @@
 """Two operators on one cluster and one account, each told from the other by its port and its access key."""
 
-import http.client
 import os
 import signal
 import sys
@@ -12,7 +11,7 @@ from gatepass.kube.lease import identity
 from gatepass.sandbox.cloud import ACCOUNT
 from gatepass.sandbox.environment import Sandbox
 from gatepass.sandbox.kubeapi import KubeApi, KubeApiError
-from gatepass.sandbox.processes import Process, free_ports
+from gatepass.sandbox.processes import Process, free_ports, is_ready
 from tests.e2e.product import READY_SECONDS
 from tests.e2e.tenant import wait_for
 
@@ -20,23 +19,25 @@ LEASE = "/apis/coordination.k8s.io/v1/namespaces/gatepass-system/leases/gatepass
 
 
 class Replica:
-    """One operator, with the settings that it has by default."""
+    """One operator, with the settings that it has by default, or that are given."""
 
-    def __init__(self, sandbox: Sandbox, name: str) -> None:
+    def __init__(self, sandbox: Sandbox, name: str, command: str = "operator", **settings: str) -> None:
         self._sandbox = sandbox
-        self._port, metrics_port = free_ports(2)
+        self._port, metrics_port, self.api_port = free_ports(3)
         self._key = f"AKIAREPLICA{name.upper():0>9}"
         sandbox.ec2.set_credential(self._key, account=ACCOUNT)
         self.identity = identity("127.0.0.1", self._port)
         self.log = sandbox.directory / f"replica-{name}.log"
         self.frozen = False
-        command = [sys.executable, "-m", "gatepass", "operator", "--kubeconfig", str(sandbox.operator_kubeconfig)]
+        line = [sys.executable, "-m", "gatepass", command, "--kubeconfig", str(sandbox.operator_kubeconfig)]
         changed = {
+            **settings,
+            "GATEPASS_API_PORT": str(self.api_port),
             "GATEPASS_HEALTH_PORT": str(self._port),
             "GATEPASS_METRICS_PORT": str(metrics_port),
             "AWS_ACCESS_KEY_ID": self._key,
         }
-        self._process = Process(f"replica {name}", command, self.log, {**sandbox.env, **changed})
+        self._process = Process(f"replica {name}", line, self.log, {**sandbox.env, **changed})
 
     @property
     def alive(self) -> bool:
@@ -50,14 +51,7 @@ class Replica:
 
     def ready(self) -> bool:
         """Does it say that it is ready?"""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
-        try:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return is_ready(self._port)
 
     def kill(self) -> None:
         """SIGKILL."""

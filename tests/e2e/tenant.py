@@ -108,6 +108,15 @@ class Tenant:
 
         wait_for(created, "admission learns of the policy")
 
+    def default_account(self) -> None:
+        """The service account that pods need, which a controller makes at some time."""
+        try:
+            path = f"/api/v1/namespaces/{self.namespace}/serviceaccounts"
+            self.api.request("POST", path, {"metadata": {"name": "default"}})
+        except KubeApiError as error:
+            if error.status != 409:  # the controller was faster
+                raise
+
     def secret(self, name: str, **values: str) -> str:
         """Create a Secret."""
         data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}

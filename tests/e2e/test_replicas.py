@@ -197,7 +197,7 @@ def created(tenant: Tenant, name: str, cidr: str) -> bool:
     try:
         tenant.session(name=name, cidrs=(cidr,))
     except KubeApiError as error:
-        if error.status != 503:
+        if error.status != 503 and "failed to find resource referenced by paramKind" not in str(error):
             raise
         return False
     return True

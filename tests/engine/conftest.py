@@ -2,6 +2,8 @@
 
 import pytest
 
+from gatepass.core.types.common import SourceKind
+from tests.engine.finders import HERE, ScriptedFinder
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.world import World
 
@@ -14,3 +16,12 @@ def cloud() -> SlowFirewalls:
 @pytest.fixture
 def world(cloud: SlowFirewalls) -> World:
     return World(cloud)
+
+
+@pytest.fixture
+def finder(world: World) -> ScriptedFinder:
+    """The only way in which this installation finds addresses."""
+    made = ScriptedFinder()
+    made.answers["it-1"] = (HERE,)
+    world.finders = {SourceKind.POD: made}
+    return made

@@ -19,7 +19,9 @@ class SlowFirewalls(MemoryFirewalls):
         self.refused: set[str] = set()
         self.lose_answers = False
         self.blind = False
+        self.ghosts: list[ObservedRule] = []
         self.revoke_refused = False
+        self.grant_refused: set[str] = set()
         self.refused_calls = 0
         self.slow_find = 0.0
         self.slow_answer = 0.0
@@ -31,7 +33,7 @@ class SlowFirewalls(MemoryFirewalls):
 
     async def observe(self, access: Access, target: Target) -> Sequence[ObservedRule]:
         await asyncio.sleep(self.slow.get(target.id, 0.0))
-        return [] if self.blind else await super().observe(access, target)
+        return self.ghosts if self.blind else [*await super().observe(access, target), *self.ghosts]
 
     async def find(self, access: Access, owner: str | None) -> Sequence[tuple[Target, ObservedRule]]:
         found = [] if self.blind else await super().find(access, owner)
@@ -41,6 +43,8 @@ class SlowFirewalls(MemoryFirewalls):
     async def grant(
         self, access: Access, target: Target, rules: Sequence[NewRule], owner: str
     ) -> Mapping[Rule, GrantOutcome]:
+        if target.id in self.grant_refused:
+            raise ProviderError(Failure.RETRY, "RequestLimitExceeded", "the call was refused")
         outcomes = await super().grant(access, target, rules, owner)
         await asyncio.sleep(self.slow_answer)
         return dict.fromkeys(outcomes, Unknown()) if self.lose_answers else outcomes

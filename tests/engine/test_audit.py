@@ -2,11 +2,13 @@
 
 import asyncio
 from collections import Counter
+from datetime import datetime, timedelta
 
 import pytest
 
 from gatepass.core.audit import INSTALLATION, AuditEntry, EventType, Outcome
 from gatepass.core.ports import AuditError
+from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
@@ -76,6 +78,35 @@ async def test_the_life_of_a_session_is_told(world: World, cloud: SlowFirewalls,
     assert by_event[EventType.RULE_APPLIED].details["ruleId"] == by_event[EventType.RULE_REMOVED].details["ruleId"]
     assert by_event[EventType.SESSION_EXTENDED].actor is None
     assert trail.events(INSTALLATION) == ["FIREWALL_RULE_WRITTEN", "FIREWALL_RULE_REVOKED"]
+
+
+async def test_each_move_of_the_end_is_told_also_of_several_in_a_row(
+    world: World, cloud: SlowFirewalls, trail: TrailInMemory
+) -> None:
+    cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource(policy={"maxDuration": "12h"})
+        session = world.session(duration="1h")
+        await asyncio.sleep(5)
+        for duration in ("2h", "3h", "4h", "3h30m"):
+            world.edit(AccessSession, session.key, duration=duration)
+        await asyncio.sleep(5)
+        # A change of the policy is one as well, also to what it was before.
+        (resource,) = session.resource_keys()
+        for longest in ("2h", "12h", "2h"):
+            world.edit(ProtectedResource, resource, policy={"maxDuration": longest})
+            await asyncio.sleep(5)
+    moves = [entry for entry in trail.told() if entry.event.value in ("SESSION_EXTENDED", "SESSION_SHORTENED")]
+    told = [(datetime.fromisoformat(each.details["to"]) - session.started_at, each.event.value) for each in moves]
+    assert [(lasts / timedelta(hours=1), event.partition("_")[2]) for lasts, event in told] == [
+        (2, "EXTENDED"),
+        (3, "EXTENDED"),
+        (4, "EXTENDED"),
+        (3.5, "SHORTENED"),
+        (2, "SHORTENED"),
+        (3.5, "EXTENDED"),
+        (2, "SHORTENED"),
+    ]
 
 
 async def test_a_stop_and_a_refusal_are_told(world: World, cloud: SlowFirewalls, trail: TrailInMemory) -> None:
@@ -179,7 +210,8 @@ async def test_without_its_entry_nothing_opens_and_everything_closes(
         assert cloud.rules(group) == {}
         trail.serves = True
         await asyncio.sleep(10)
-        assert world.status(late[0]).phase is Phase.ACTIVE
+        phases = [world.status(session).phase for session in late]
+        assert (phases.count(Phase.ACTIVE), phases.count(Phase.PENDING)) == (60, 40), "a group takes 60 rules"
 
 
 async def test_a_restart_without_the_trail_keeps_open_what_was_open(
@@ -201,3 +233,32 @@ async def test_a_restart_without_the_trail_keeps_open_what_was_open(
         await asyncio.sleep(5)
         assert cloud.rules(group) == {}
         assert (AccessSession, Key("ci", "it-1")) not in world.cluster.objects
+
+
+async def test_what_becomes_of_a_key_is_told_however_it_was_done(
+    world: World, cloud: SlowFirewalls, trail: TrailInMemory
+) -> None:
+    async with world.running():
+        binding = world.binding(rotation={"interval": "1h", "overlap": "10m"})
+        await asyncio.sleep(3700)
+        world.edit(ApiKeyBinding, binding.key, scopes=["audit:read"])
+        await asyncio.sleep(5)
+        world.edit(ApiKeyBinding, binding.key, revoked=True)
+        await asyncio.sleep(5)
+    async with world.running():  # told again at the start, and kept once
+        await asyncio.sleep(5)
+        world.cluster.delete(ApiKeyBinding, binding.key)
+        await asyncio.sleep(5)
+    told = [entry for entry in trail.told() if entry.subject is not None and entry.subject.uid == binding.uid]
+    assert [entry.event.value.removeprefix("API_KEY_") for entry in told] == [
+        "CREATED",
+        "ISSUED",
+        "ISSUED",
+        "CHANGED",
+        "REVOKED",
+        "DELETED",
+    ]
+    issued = [entry for entry in told if entry.event is EventType.API_KEY_ISSUED]
+    assert len({entry.credential for entry in issued}) == 2
+    assert {entry.actor for entry in issued} == {"gatepass"}
+    assert "audit:read" in told[3].details["spec"]

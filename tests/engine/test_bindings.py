@@ -61,10 +61,10 @@ async def test_the_secret_is_repaired_by_a_new_key_though_no_event_tells(world: 
         await asyncio.sleep(1)
         first = held(world)
         del world.cluster.secrets[SECRET]
-        await asyncio.sleep(31)
+        await asyncio.sleep(3)
         second = held(world)
         world.cluster.secrets[SECRET] = KeySecret(True, first)
-        await asyncio.sleep(31)
+        await asyncio.sleep(3)
         third = held(world)
         assert len({first, second, third}) == 3
         assert [works(world, binding, text) for text in (first, second, third)] == [False, False, True]
@@ -175,3 +175,20 @@ async def test_only_who_has_a_key_says_what_the_api_saw(world: World, cloud: Slo
         await asyncio.sleep(60)
         assert world.status(session).resources[0].reason == "SourceNotAllowed"
         assert not cloud.rules(group)
+
+
+async def test_the_note_of_a_keys_use_is_no_news_to_its_sessions(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa")
+    async with world.running() as engine:
+        world.resource()
+        binding = world.binding()
+        for number in range(3):
+            world.session_by(binding, f"it-{number}")
+        await asyncio.sleep(60)
+        used = world.cluster.get(ApiKeyBinding, binding.key)
+        noted = used.status.model_copy(update={"last_used_at": LoopClock().now()})
+        world.cluster.put(used.model_copy(update={"status": noted}))
+        assert engine.store.bindings[binding.key].status.last_used_at is not None
+        assert engine.insight.snapshot().queues["session"].due == 0
+        world.edit(ApiKeyBinding, binding.key, maxDuration="30m")
+        assert engine.insight.snapshot().queues["session"].due == 3

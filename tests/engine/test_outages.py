@@ -14,7 +14,7 @@ from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase, Requester
 from tests.core.builders import a_resource, a_session
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.world import LoopClock, World, show
+from tests.engine.world import LoopClock, World
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -74,7 +74,7 @@ async def test_a_listing_that_began_before_a_deletion_brings_nothing_back(world:
         listed = world.cluster.get(AccessSession, session.key)
         world.cluster.delete(AccessSession, session.key)
         await asyncio.sleep(2)
-        show(engine, listed)
+        engine.seen(listed)
         await asyncio.sleep(500)
         assert cloud.rules(group) == {}
 
@@ -218,3 +218,117 @@ async def test_a_new_session_is_not_failed_by_the_refusal_of_an_old_one(world: W
             phases.append(world.status(second).phase)
         assert Phase.FAILED not in phases
         assert phases[-1] is Phase.ACTIVE
+
+
+def unreachable(cloud: SlowFirewalls, until: float, *calls: str) -> None:
+    """No call of these gets an answer before that second."""
+
+    def between(call: Any) -> Any:
+        async def answered(*given: Any) -> Any:
+            if LoopClock().monotonic() < until:
+                raise ProviderError(Failure.RETRY, "NoConnection", "AWS cannot be reached")
+            return await call(*given)
+
+        return answered
+
+    for name in calls:
+        setattr(cloud, name, between(getattr(cloud, name)))
+
+
+async def test_what_ended_while_nothing_answered_closes_as_soon_as_something_does(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=3600):
+        world.resource()
+        world.session(duration="1m")
+        await asyncio.sleep(5)
+        assert len(cloud.rules(group)) == 1
+        unreachable(cloud, 900, "revoke")
+        await asyncio.sleep(900 - LoopClock().monotonic())
+        assert len(cloud.rules(group)) == 1
+        await asyncio.sleep(2)
+        assert cloud.rules(group) == {}
+
+
+@pytest.mark.parametrize("calls", [("identify",), ("inspect",), ("observe",), ("identify", "inspect", "observe")])
+async def test_an_operator_that_starts_while_nothing_answers_closes_as_soon_as_something_does(
+    world: World, cloud: SlowFirewalls, calls: tuple[str, ...]
+) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=3600):
+        world.resource()
+        world.session(duration="1m")
+        await asyncio.sleep(5)
+    unreachable(cloud, 900, *calls)
+    async with world.running(resync=3600):
+        await asyncio.sleep(900 - LoopClock().monotonic())
+        assert len(cloud.rules(group)) == 1
+        await asyncio.sleep(3)
+        assert cloud.rules(group) == {}
+
+
+async def test_an_end_that_could_not_be_written_is_written_as_soon_as_it_can(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=3600):
+        world.resource()
+        session = world.session(duration="1h")
+        await asyncio.sleep(5)
+        world.cluster.refuse = lambda verb: verb == "status" and LoopClock().monotonic() < 300
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(300 - LoopClock().monotonic())
+        assert len(cloud.rules(group)) == 1, "an end is written before its rules go"
+        await asyncio.sleep(2)
+        assert cloud.rules(group) == {}
+
+
+async def test_who_is_refused_is_not_asked_every_second(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa")
+    async with world.running(resync=3600):
+        world.resource()
+        world.session(duration="1m")
+        await asyncio.sleep(59)
+        cloud.revoke_refused = True
+        await asyncio.sleep(600)
+        assert cloud.refused_calls < 15
+
+
+async def test_a_rule_for_ports_of_before_counts_until_it_is_gone(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        resource = world.resource()
+        session = world.session()
+        await asyncio.sleep(5)
+        (before,) = cloud.rules(group)
+        cloud.revoke_refused = True
+        world.edit(ProtectedResource, resource.key, ports=[{"port": 5433}])
+        await asyncio.sleep(5)
+        assert before in {record.id for record in world.status(session).resources[0].rules}
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(30)
+        assert world.status(session).phase is Phase.EXPIRING
+        cloud.revoke_refused = False
+        await asyncio.sleep(300)
+        assert (world.status(session).phase, cloud.rules(group)) == (Phase.CANCELLED, {})
+
+
+async def test_a_rule_that_a_read_has_shown_is_not_gone_because_the_next_one_lags(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        await asyncio.sleep(150)
+        cloud.lose_answers = True
+        session = world.session()
+        await asyncio.sleep(5)
+        assert world.status(session).phase is Phase.ACTIVE, "a read has found what became of it"
+        cloud.blind = True
+        world.session("other", cidrs=("203.0.113.8/32",))
+        await asyncio.sleep(0.1)
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(2)
+        assert world.status(session).phase is Phase.CANCELLED
+        assert "203.0.113.7/32" not in {rule.rule.cidr for rule in cloud.rules(group).values() if rule.rule}

@@ -115,3 +115,23 @@ async def test_what_is_forgotten_takes_no_room_while_nobody_works() -> None:
         queue.add(f"session-{number}")
         queue.forget(f"session-{number}")
     assert len(queue._heap) < 2_000
+
+
+async def test_others_have_their_turn_while_much_is_due() -> None:
+    done: list[int] = []
+
+    async def handle(key: int) -> None:
+        done.append(key)
+
+    queue: Queue[int] = Queue("many", handle, workers=48)
+    for key in range(1000):
+        queue.add(key)
+    task = asyncio.create_task(queue.run())
+    before, most = 0, 0
+    while len(done) < 1000:
+        await asyncio.sleep(0)
+        before, most = len(done), max(most, len(done) - before)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert most <= 4
+    assert asyncio.get_running_loop().time() == 0.0

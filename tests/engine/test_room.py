@@ -80,6 +80,31 @@ async def test_who_waits_opens_in_order_of_creation(world: World, cloud: SlowFir
         assert len(cloud.rules(group)) == 2
 
 
+async def test_a_thousand_sessions_and_room_for_sixty(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa", limit=60)
+    async with world.running():
+        world.resource()
+        sessions = [
+            world.session(f"s{number:03}", cidrs=(f"203.0.{number // 250}.{number % 250}/32",))
+            for number in range(1000)
+        ]
+        await asyncio.sleep(60)
+        told = [world.status(session).resources[0] for session in sessions]
+        assert [each.state for each in told] == [ResourceState.APPLIED] * 60 + [ResourceState.WAITING] * 940
+        places = [each.message for each in told[60:]]
+        assert places == [f"place {place}: needs 1 rule, 0 free (IPv4)" for place in range(1, 941)]
+        for ended in range(3):
+            world.edit(AccessSession, sessions[ended].key, stop=True)
+            await asyncio.sleep(1)
+            phases = [world.status(session).phase for session in sessions[ended + 1 : ended + 63]]
+            assert phases == [Phase.ACTIVE] * 60 + [Phase.PENDING] * 2
+            assert len(cloud.rules(group)) == 60
+        writes = len(world.cluster.writes)
+        await asyncio.sleep(31)
+        assert world.status(sessions[-1]).resources[0].message == "place 937: needs 1 rule, 0 free (IPv4)"
+        assert len(world.cluster.writes) - writes <= 940, "places are told once in half a minute at most"
+
+
 async def test_a_ceiling_of_concurrent_sessions(world: World, cloud: SlowFirewalls) -> None:
     cloud.create("sg-0aaa")
     async with world.running():

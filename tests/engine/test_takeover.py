@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gatepass.core.rules import Rule
+from gatepass.core.rules import ObservedRule, Rule
 from gatepass.core.types.session import Phase
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.world import OWNER, World
@@ -68,3 +68,45 @@ async def test_a_predecessors_lost_grant_is_waited_for_from_the_takeover(world: 
     assert cloud.rules(group) == {}
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_a_predecessor_has_revoked_and_reads_still_show_holds_no_door_open(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa")
+    rule = Rule("203.0.113.7/32", "tcp", 5432, 5432)
+    cloud.ghosts = [ObservedRule("sgr-ghost", rule, f"gatepass until={world.at(7200)} for=ci/db", OWNER)]
+    async with world.running():
+        world.resource()
+        session = world.session()
+        told = []
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            if world.status(session).phase is Phase.ACTIVE:
+                told.append(set(cloud.rules(group)))
+        assert told
+        assert all(told), "it says Active, and nothing is open"
+        (record,) = world.status(session).resources[0].rules
+        assert [record.id] == list(cloud.rules(group))
+
+
+async def test_what_a_predecessor_has_granted_and_not_recorded_is_proven_at_little_cost(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa")
+    for number in range(20):
+        rule = Rule(f"203.0.113.{number}/32", "tcp", 5432, 5432)
+        cloud.put(group, rule, f"gatepass until={world.at(7200)} for=ci/db", OWNER)
+    before = set(cloud.rules(group))
+    world.resource()
+    sessions = [world.session(f"it-{number}", cidrs=(f"203.0.113.{number}/32",)) for number in range(20)]
+    async with world.running():
+        await asyncio.sleep(5)
+        assert {world.status(session).phase for session in sessions} == {Phase.ACTIVE}
+        proven = cloud.calls["relabel"]
+        assert 1 <= proven <= 2, "those that are admitted by then in one call"
+        assert (cloud.calls["grant"], cloud.calls["revoke"]) == (0, 0)
+        assert set(cloud.rules(group)) == before
+    async with world.running():
+        await asyncio.sleep(200)
+        assert cloud.calls["relabel"] == proven, "what is on record for who lives needs no proof"

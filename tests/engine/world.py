@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gatepass.core.binding_status import KeySecret
-from gatepass.core.ports import Audit, ClusterError, ConflictError, GoneError, Switches
+from gatepass.core.ports import Audit, ClusterError, ConflictError, GoneError, SourceFinder, Switches
 from gatepass.core.types.binding import ApiKeyBinding, ApiKeyBindingStatus
-from gatepass.core.types.common import FINALIZER, REQUESTED_BY, Custom, Key, Model, format_time
+from gatepass.core.types.common import FINALIZER, REQUESTED_BY, Custom, Key, Model, SourceKind, format_time
 from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester
 from gatepass.engine.engine import Engine, EngineSettings
@@ -46,6 +46,8 @@ class InMemoryCluster:
         self.allowed: Callable[[Requester, Key], bool] = lambda _who, _key: True
         self.verified_since: datetime | None = BIG_BANG - timedelta(days=1)
         self.secrets: dict[Key, KeySecret] = {}
+        self.leases: dict[str, str | None] = {}
+        self.delay = 0.0
         self._version = 0
 
     def put(self, changed: Custom, **metadata: Any) -> Any:
@@ -55,7 +57,7 @@ class InMemoryCluster:
         stored = changed.model_copy(update={"metadata": meta})
         self.objects[type(stored), stored.key] = stored
         for engine in self.watchers:
-            show(engine, stored)
+            engine.seen(stored)
         return stored
 
     def get(self, kind: type[Custom], key: Key) -> Any:
@@ -117,6 +119,7 @@ class InMemoryCluster:
             self.put(current, finalizers=left)
 
     async def write_session_status(self, session: AccessSession, status: AccessSessionStatus) -> AccessSession:
+        await asyncio.sleep(self.delay)
         assert_session_conditions(status)
         return self._put_status(session, status)
 
@@ -145,24 +148,26 @@ class InMemoryCluster:
         self._check("key_secret", binding)
         self.secrets[Key(binding.metadata.namespace, binding.spec.secret_name or "")] = KeySecret(True, text)
 
+    async def write_claim_secret(self, session: AccessSession, name: str, token: str) -> None:
+        self._check("claim_secret", session)
+        self.secrets[Key(session.metadata.namespace, name)] = KeySecret(True, token)
+
     async def hold_secret(self, namespace: str, name: str) -> None:
         self.writes.append(("hold_secret", Key(namespace, name)))
 
     async def release_secret(self, namespace: str, name: str) -> None:
         self.writes.append(("release_secret", Key(namespace, name)))
 
+    async def put_lease(self, session: AccessSession) -> None:
+        self._check("lease", session)
+        self.leases.setdefault(session.uid, None)
+
+    async def renewed(self, session: AccessSession) -> str | None:
+        self._check("renewed", session)
+        return self.leases.get(session.uid)
+
     def announce(self, about: Custom, reason: str, message: str, *, warning: bool = False) -> None:
         self.writes.append((f"event {reason}", about.key))
-
-
-def show(engine: Engine, seen: Custom) -> None:
-    """Tell the engine of an object, as a listing or a watch does."""
-    if isinstance(seen, AccessSession):
-        engine.session_seen(seen)
-    elif isinstance(seen, ProtectedResource):
-        engine.resource_seen(seen)
-    elif isinstance(seen, ApiKeyBinding):
-        engine.binding_seen(seen)
 
 
 class World:
@@ -172,6 +177,7 @@ class World:
         self.cluster = InMemoryCluster()
         self.firewalls = firewalls
         self.switches: Mapping[str, Switches] = {}
+        self.finders: Mapping[SourceKind, SourceFinder] = {}
         self.confinement: Mapping[str, tuple[str, ...]] = {"*": ("operator", "*")}
         self.audit: Audit | None = None
         self.audit_required = False
@@ -201,10 +207,17 @@ class World:
         }
         firewalls = {"aws": self.firewalls}
         engine = Engine(
-            EngineSettings(**given), Store(), firewalls, self.cluster, LoopClock(), self.switches, self.audit
+            EngineSettings(**given),
+            Store(),
+            firewalls,
+            self.cluster,
+            LoopClock(),
+            self.switches,
+            self.audit,
+            self.finders,
         )
         for stored in list(self.cluster.objects.values()):
-            show(engine, stored)
+            engine.seen(stored)
         self.cluster.watchers.append(engine)
         return engine
 

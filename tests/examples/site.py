@@ -1,6 +1,7 @@
 """Where the examples run: the namespace `ci`, with their own base applied to a real security group."""
 
 import json
+import secrets
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +52,8 @@ class Site:
 
     def install(self, kubeconfig: Callable[[], Path]) -> None:
         """Apply examples/gitops/base to a new security group; returns when it is Ready."""
-        self.group = self._ec2.create_security_group(GroupName="examples", Description="examples")["GroupId"]
+        name = f"examples-{secrets.token_hex(4)}"
+        self.group = self._ec2.create_security_group(GroupName=name, Description="examples")["GroupId"]
         overlay = self._folder / "gitops"
         shutil.copytree(EXAMPLES / "gitops", overlay)
         base = overlay / "base" / "protected-resource.yaml"

@@ -23,3 +23,9 @@ def test_the_overlay_is_taken_by_the_api_server(site: Site) -> None:
 
 def test_the_base_says_nothing_that_the_api_server_would_drop(site: Site) -> None:
     site.kubectl("apply", "--dry-run=server", "--validate=strict", "-k", str(EXAMPLES / "gitops" / "base"))
+
+
+def test_the_job_and_its_session_are_taken_as_they_are(site: Site) -> None:
+    site.kubectl(
+        "create", "--dry-run=server", "--validate=strict", "-f", str(EXAMPLES / "job" / "integration-tests.yaml")
+    )

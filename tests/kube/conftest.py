@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
@@ -40,15 +41,23 @@ class Wire:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        there, thither = await asyncio.open_connection("127.0.0.1", self._port)
+        ends = [writer]
         try:
+            there, thither = await asyncio.open_connection("127.0.0.1", self._port)
+            ends.append(thither)
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._pipe(reader, thither, answers=False))
                 both.create_task(self._pipe(there, writer, answers=True))
+        except asyncio.CancelledError:  # by `cut`
+            for each in ends:
+                each.transport.abort()
         finally:
-            self._tasks.discard(task)
-            for each in (writer, thither):
+            for each in ends:
                 each.close()
+            for each in ends:
+                with suppress(OSError):
+                    await each.wait_closed()
+            self._tasks.discard(task)
 
     async def _pipe(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, answers: bool) -> None:
         try:
@@ -65,7 +74,7 @@ class Wire:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks)
 
 
 @pytest.fixture
@@ -77,5 +86,5 @@ async def wire(sandbox: Sandbox) -> AsyncIterator[tuple[Wire, KubeApi]]:
     async with client_of(sandbox, f"https://127.0.0.1:{port}") as client:
         yield wire, KubeApi(client, CorrectedClock())
     server.close()
-    await wire.cut()
     await server.wait_closed()
+    await wire.cut()

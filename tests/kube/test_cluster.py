@@ -1,5 +1,6 @@
 """What is written to the API server rests on what was seen, and is not written by who may not lead any more."""
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 
@@ -77,6 +78,7 @@ async def test_who_may_not_lead_any_more_writes_nothing(sandbox: Sandbox, tenant
             writer.cluster.write_session_status(session, ACTIVE),
             writer.cluster.release(session),
             writer.cluster.delete_session(session),
+            writer.cluster.write_claim_secret(session, "it-1-claim", "token"),
         ):
             with pytest.raises(ClusterError, match="another replica may lead"):
                 await write
@@ -84,3 +86,16 @@ async def test_who_may_not_lead_any_more_writes_nothing(sandbox: Sandbox, tenant
         writer.leads = True
         await writer.cluster.write_session_status(session, ACTIVE)
         assert state(tenant) == ("Active", True)
+
+
+async def test_a_token_is_not_replaced_by_who_led_before(sandbox: Sandbox, tenant: Tenant) -> None:
+    """Its hash would not be the one in the status, and the right caller would be turned away."""
+    writer = Writer(sandbox)
+    async with writer.client:
+        session = seen(tenant)
+        await writer.cluster.write_claim_secret(session, "it-1-claim", "first")
+        writer.leads = False
+        with pytest.raises(ClusterError, match="another replica may lead"):
+            await writer.cluster.write_claim_secret(session, "it-1-claim", "second")
+        data = tenant.get_secret("it-1-claim")["data"]
+        assert base64.b64decode(data["token"]) == b"first"

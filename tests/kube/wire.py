@@ -13,6 +13,7 @@ class Wire:
         self._open = asyncio.Event()
         self._open.set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._accepted: set[asyncio.StreamWriter] = set()
         self.port = 0
 
     def silence(self) -> None:
@@ -35,8 +36,11 @@ class Wire:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._accepted:  # also of who came too late to be served
+            writer.transport.abort()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._accepted.add(writer)
         task = asyncio.create_task(self._serve(reader, writer, self._open))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -51,6 +55,7 @@ class Wire:
                 pump.cancel()
             for end in (writer, back):
                 end.close()
+            for end in (writer, back):
                 with suppress(OSError):
                     await end.wait_closed()
 

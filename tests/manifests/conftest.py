@@ -1,4 +1,4 @@
-"""The API server of the sandbox, with what `gatepass manifests` gives applied to it."""
+"""The API server of a sandbox, with what `gatepass manifests` gives applied to it."""
 
 from collections.abc import Iterator
 
@@ -6,6 +6,14 @@ import pytest
 
 from gatepass.sandbox.environment import Sandbox
 from tests.manifests.tenants import Cluster
+
+
+@pytest.fixture(scope="session")
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """One of its own: the statuses that are made up here would be breaches to who observes."""
+    with Sandbox(operator=False) as running:
+        yield running
+        running.keep_logs = request.session.testsfailed > 0
 
 
 @pytest.fixture(scope="session")

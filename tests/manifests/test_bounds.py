@@ -59,6 +59,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "out-not-in": expression("team", "NotIn", "payments"),
     "out-exists": expression("tier", "Exists"),
     "out-exists-not": expression("team", "DoesNotExist"),
+    "found": {"sources": ["operator"]},
     "last": {"maxDuration": "1m"},
 }
 
@@ -81,6 +82,9 @@ POLICIES: dict[str, dict[str, Any]] = {
         ("not-in", {}),
         ("exists", {}),
         ("exists-not", {}),
+        ("plain", {"source": {"pod": {"name": "runner"}}}),
+        ("plain", {"source": {"claim": {"within": "1m"}}}),
+        ("found", {"source": {"operator": {}}}),
     ],
     ids=str,
 )
@@ -121,6 +125,10 @@ OUT = ("policy.allowedNamespaces is from: Selector",)
             )
             for private in ("10.1.2.3/32", "172.31.0.1/32", "192.168.1.1/32", "100.127.0.1/32", "fd00::1/128")
         ),
+        ("plain", {"source": {"operator": {}}}, ("spec.source.operator", "accepts cidrs, pod, claim, request")),
+        ("found", {}, ("spec.source.cidrs", "accepts operator (policy.sources)")),
+        ("found", {"source": {"pod": {"name": "x"}}}, ("spec.source.pod", "accepts operator (policy.sources)")),
+        ("found", {"source": {"claim": {}}}, ("spec.source.claim", "accepts operator (policy.sources)")),
         ("other-label", {}, OUT),
         ("other-value", {}, OUT),
         ("out", {}, OUT),

@@ -21,7 +21,9 @@ def objects(admin: Person) -> Person:
     admin.create(session(name="plain"))
     admin.create(session(name="stopped", stop=True))
     admin.create(session(name="bounded", notAfter="2036-11-22T18:00:00Z"))
-    admin.create(resource("plain"))
+    admin.create(session(name="by-pod", source={"pod": {"name": "runner"}}))
+    admin.create(session(name="claimed", source={"claim": {}}))
+    admin.create(resource("plain", policy={"sources": ["cidrs", "pod", "claim", "operator"]}))
     admin.create(resource("with-role", aws={**AWS, "credentials": ROLE}))
     return admin
 
@@ -49,6 +51,9 @@ def test_of_a_session_that_pass(objects: Person, name: str, spec: dict[str, Any]
     [
         ("plain", {"resources": [{"name": "other"}]}, ("spec.resources", 'immutable: it was ["db"]')),
         ("plain", {"source": {"cidrs": ["203.0.113.8/32"]}}, ("spec.source", 'immutable: it was ["203.0.113.7/32"]')),
+        ("by-pod", {"source": {"pod": {"name": "other"}}}, ("spec.source", 'immutable: it was ["pod runner"]')),
+        ("by-pod", {"source": {"pod": None, "operator": {}}}, ("spec.source", 'immutable: it was ["pod runner"]')),
+        ("claimed", {"source": {"claim": {"within": "1h"}}}, ("spec.source", 'it was ["claim within 5m"]')),
         ("plain", {"duration": "25h"}, ("spec.duration", "got 25h", "from 1m to 24h")),
         ("stopped", {"stop": False}, ("spec.stop", "may not be set back from true")),
         ("stopped", {"stop": None}, ("spec.stop", "may not be set back from true")),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.core.types.common import ABANDON, FINALIZER, REQUESTED_BY
+from gatepass.core.types.common import ABANDON, CHANGED_BY, FINALIZER, REQUESTED_BY
 from gatepass.core.types.session import Requester
 from tests.manifests.tenants import (
     API,
@@ -138,6 +138,75 @@ def test_a_replacement_without_the_annotation_is_refused(tenant: Person) -> None
     bare = annotated(session(name="replaced"), resourceVersion=version, finalizers=[FINALIZER])
     path = tenant.path("AccessSession", "replaced")
     says(refusal(tenant.api.request, "PUT", path, bare), REQUESTED_BY, "is now absent")
+
+
+def changer(item: dict[str, Any]) -> str | None:
+    stamp = item["metadata"]["annotations"].get(CHANGED_BY)
+    return None if stamp is None else Requester.model_validate(json.loads(stamp)).username
+
+
+def test_who_stops_a_session_or_moves_its_end_is_stamped(cluster: Cluster, tenant: Person) -> None:
+    admin = cluster.admin(tenant.namespace)
+    assert changer(tenant.create(session(name="changed"))) is None
+    assert changer(tenant.patch("AccessSession", "changed", {"metadata": {"labels": {"a": "b"}}})) is None
+    assert changer(tenant.patch("AccessSession", "changed", {"spec": {"reason": "run 42"}})) is None
+    assert changer(tenant.patch("AccessSession", "changed", {"spec": {"duration": "2h"}})) == tenant.username
+    not_after = {"spec": {"notAfter": "2036-11-22T18:00:00Z"}}
+    assert changer(admin.patch("AccessSession", "changed", not_after)) == admin.username
+    assert changer(tenant.patch("AccessSession", "changed", {"spec": {"reason": "other"}})) == admin.username
+    assert changer(tenant.patch("AccessSession", "changed", {"spec": {"stop": True}})) == tenant.username
+    # Nobody takes the place of who has stopped it.
+    for spec in ({"duration": "3h"}, {"stop": True}):
+        assert changer(admin.patch("AccessSession", "changed", {"spec": spec})) == tenant.username
+
+
+def test_who_changed_a_session_cannot_be_forged(cluster: Cluster, tenant: Person) -> None:
+    forged = {"metadata": {"annotations": {CHANGED_BY: FORGED}}}
+    copied = tenant.create(annotated(session(name="unforged"), annotations={CHANGED_BY: FORGED}))
+    assert changer(copied) is None
+    for person in (tenant, cluster.admin(tenant.namespace)):
+        says(refusal(person.patch, "AccessSession", "unforged", forged), CHANGED_BY, "it was absent")
+    moved = tenant.patch("AccessSession", "unforged", {**forged, "spec": {"duration": "2h"}})
+    assert changer(moved) == tenant.username
+    for value in (FORGED, None, ""):
+        change = {"metadata": {"annotations": {CHANGED_BY: value}}}
+        says(refusal(tenant.patch, "AccessSession", "unforged", change), CHANGED_BY, tenant.username)
+
+
+def test_gatepass_may_say_for_whom_it_changes_a_session(cluster: Cluster, tenant: Person) -> None:
+    gatepass = cluster.gatepass(tenant.namespace)
+    cluster.grant(gatepass, WRITES_EVERYTHING, namespace=tenant.namespace)
+    tenant.create(session(name="by-key"))
+    theirs = json.dumps({"username": "gatepass:key:ci/pipeline", "groups": []})
+    change = {"metadata": {"annotations": {CHANGED_BY: theirs}}, "spec": {"duration": "2h"}}
+    assert changer(gatepass.patch("AccessSession", "by-key", change)) == "gatepass:key:ci/pipeline"
+
+
+def test_without_the_stamp_nobody_can_lie_about_a_change(cluster: Cluster, unchanged: str) -> None:
+    person = cluster.person(unchanged, WRITES_EVERYTHING)
+    person.create(session(name="bare"))
+    lie = {"metadata": {"annotations": {CHANGED_BY: FORGED}}, "spec": {"stop": True}}
+    says(refusal(person.patch, "AccessSession", "bare", lie), CHANGED_BY, f"is now {FORGED}")
+    assert changer(person.patch("AccessSession", "bare", {"spec": {"stop": True}})) is None
+
+
+@pytest.fixture(scope="module")
+def unchanged(cluster: Cluster) -> Iterator[str]:
+    """A namespace that the policy about changes leaves out."""
+    namespace = cluster.namespace(changing="off")
+    binding = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings/gatepass-changed"
+
+    def select(selector: dict[str, Any]) -> None:
+        change = {"spec": {"matchResources": {"namespaceSelector": selector}}}
+        cluster.api.request("PATCH", binding, change, MERGE)
+
+    admin = cluster.admin(namespace)
+    admin.create(session(name="probe"))
+    select({"matchExpressions": [{"key": "changing", "operator": "DoesNotExist"}]})
+    change = {"spec": {"stop": True}}
+    wait_until(lambda: changer(admin.patch("AccessSession", "probe", change, dry_run=True)) is None)
+    yield namespace
+    select({"matchExpressions": None})
 
 
 @pytest.mark.parametrize("item", [session(name="held"), resource("held")], ids=["session", "resource"])

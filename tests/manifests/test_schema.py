@@ -6,6 +6,7 @@ import pytest
 
 from tests.manifests.tenants import Cluster, Person, refusal, resource, says, session
 
+ONE_OF = "exactly one of cidrs, pod, claim, request and operator"
 NAMES = [{"name": f"db-{number}"} for number in range(33)]
 
 
@@ -97,6 +98,10 @@ def test_addresses_that_do_not(admin: Person, cidr: str, words: tuple[str, ...])
         {"resources": NAMES[:32]},
         {"resources": [{"name": "db"}, {"name": "db", "namespace": "platform"}]},
         {"source": {"cidrs": [f"203.0.113.{number}/32" for number in range(16)]}},
+        {"source": {"pod": {"name": "runner-7f.x"}}},
+        {"source": {"claim": {}}},
+        {"source": {"claim": {"within": "10s"}}},
+        {"source": {"claim": {"within": "1h"}}},
         {"reason": "x" * 256},
         {"ttlAfterEnded": "Never"},
         {"ttlAfterEnded": "0s"},
@@ -119,14 +124,21 @@ def test_sessions_that_pass(admin: Person, spec: dict[str, Any]) -> None:
         ({"resources": [{"name": "DB"}]}, ("spec.resources[0].name", "DB")),
         ({"resources": [{"name": "x" * 64}]}, ("spec.resources[0].name", "63")),
         ({"resources": [{"name": "db", "namespace": ""}]}, ("spec.resources[0].namespace", "at least 1")),
-        ({"source": {}}, ("spec.source", "exactly one of cidrs and request")),
+        ({"source": {}}, ("spec.source", ONE_OF)),
         ({"source": {"cidrs": []}}, ("spec.source.cidrs", "at least 1")),
         (
             {"source": {"cidrs": [f"203.0.113.{number}/32" for number in range(17)]}},
             ("spec.source.cidrs", "17", "at most 16"),
         ),
         ({"source": {"cidrs": ["203.0.113.7/32"] * 2}}, ("spec.source.cidrs[1]", "203.0.113.7/32", "Duplicate")),
-        ({"source": {"cidrs": ["203.0.113.7/32"], "pod": {"name": "runner"}}}, ("spec.source.pod", "unknown field")),
+        ({"source": {"cidrs": ["203.0.113.7/32"], "pod": {"name": "runner"}}}, ("spec.source", ONE_OF)),
+        ({"source": {"claim": {}, "operator": {}}}, ("spec.source", ONE_OF)),
+        ({"source": {"pod": {}}}, ("spec.source.pod.name", "Required")),
+        ({"source": {"pod": {"name": "Runner"}}}, ("spec.source.pod.name", "Runner")),
+        ({"source": {"pod": {"name": "x" * 254}}}, ("spec.source.pod.name", "253")),
+        ({"source": {"claim": {"within": "9s"}}}, ("spec.source.claim.within", "got 9s", "from 10s to 1h")),
+        ({"source": {"claim": {"within": "61m"}}}, ("spec.source.claim.within", "got 61m", "from 10s to 1h")),
+        ({"source": {"operator": {"url": "x"}}}, ("spec.source.operator.url", "unknown field")),
         ({"reason": "x" * 257}, ("spec.reason", "256")),
         ({"ttlAfterEnded": "1d"}, ("spec.ttlAfterEnded", "got 1d", "from 0s to 8760h", "or Never")),
         ({"ttlAfterEnded": "8761h"}, ("spec.ttlAfterEnded", "got 8761h", "from 0s to 8760h")),
@@ -135,7 +147,6 @@ def test_sessions_that_pass(admin: Person, spec: dict[str, Any]) -> None:
         ({"notAfter": "2026-11-23t23:00:00z"}, ("spec.notAfter", "2026-11-23t23:00:00z")),
         ({"notAfter": "0000-01-01T00:00:00Z"}, ("spec.notAfter", "0000-01-01T00:00:00Z")),
         ({"notAfter": "0001-01-01T00:00:00+12:00"}, ("spec.notAfter", "0001-01-01T00:00:00+12:00")),
-        ({"heartbeat": {"interval": "30s"}}, ("spec.heartbeat", "unknown field")),
     ],
     ids=str,
 )
@@ -200,10 +211,13 @@ def test_resources_that_pass(admin: Person, spec: dict[str, Any]) -> None:
         ({"aws": None}, ("spec.aws", "Required value")),
         ({"gcp": {"network": "default"}}, ("spec.gcp", "unknown field")),
         ({"aws": {**AWS, "vpc": "vpc-1"}}, ("spec.aws.vpc", "unknown field")),
-        ({"aws": {**AWS, "region": "Frankfurt"}}, ("spec.aws.region", "Frankfurt")),
+        ({"aws": {**AWS, "region": "Frankfurt"}}, ("spec.aws.region", "a Region such as eu-central-1", "Frankfurt")),
         ({"aws": {**AWS, "securityGroups": []}}, ("spec.aws.securityGroups", "at least 1")),
         ({"aws": {**AWS, "securityGroups": ["sg-0aaa"] * 2}}, ("spec.aws.securityGroups[1]", "sg-0aaa", "Duplicate")),
-        ({"aws": {**AWS, "securityGroups": ["vpc-0"]}}, ("spec.aws.securityGroups[0]", "vpc-0", "sg-")),
+        (
+            {"aws": {**AWS, "securityGroups": ["vpc-0"]}},
+            ("spec.aws.securityGroups[0]", "such as sg-0a1b2c3d4e5f60718", "vpc-0"),
+        ),
         (
             {"aws": {**AWS, "securityGroups": [f"sg-{number:04x}" for number in range(17)]}},
             ("spec.aws.securityGroups", "17", "at most 16"),
@@ -216,7 +230,10 @@ def test_resources_that_pass(admin: Person, spec: dict[str, Any]) -> None:
             ("spec.aws.credentials.secretRef.name", "../../victim/secrets/aws"),
         ),
         ({"aws": {**AWS, "credentials": {**ROLE, **SECRET}}}, ("spec.aws.credentials", "exactly one of")),
-        ({"aws": {**AWS, "credentials": {"roleARN": "admin"}}}, ("spec.aws.credentials.roleARN", "admin", "arn:aws")),
+        (
+            {"aws": {**AWS, "credentials": {"roleARN": "admin"}}},
+            ("spec.aws.credentials.roleARN", "such as arn:aws:iam::", "admin"),
+        ),
         ({"policy": {"maxDuration": "25h"}}, ("spec.policy.maxDuration", "got 25h", "from 1m to 24h")),
         ({"policy": {"maxConcurrentSessions": 0}}, ("spec.policy.maxConcurrentSessions", "0", "1")),
         ({"policy": {"minPrefixLength": {"ipv4": 7}}}, ("spec.policy.minPrefixLength.ipv4", "7", "8")),

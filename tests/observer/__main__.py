@@ -99,6 +99,10 @@ class Observation:
             case "touching":
                 self.catch_up()
                 self.judge.touching(set(given["ids"]))
+            case "runner_lost":
+                self.judge.loses(given["uid"], given["seconds"], now)
+            case "comes_from":
+                self.judge.book.origins.update(given["origins"])
             case "blind":
                 if not given["blind"]:
                     self.catch_up()
@@ -164,8 +168,10 @@ class Observation:
     def _hear(self, heard: object, now: float) -> None:
         match heard:
             case Seen(kind, item, gone):
-                if _version(item) <= self._listed_versions[kind]:
-                    return  # the listing was newer
+                if _version(item) <= self._listed_versions[kind]:  # the listing was newer
+                    if not gone:
+                        self.judge.missed(kind, item, now)
+                    return
                 if gone:
                     self.judge.book.lose(kind, item, now)
                 else:

@@ -1,7 +1,7 @@
 """Who is entitled to what at this moment, indexed by place: the objects as they were last seen. Pure."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from tests.observer.promise import Claim, Place, name_of, names_of, session_claim, static_claim
@@ -19,12 +19,18 @@ class Holder(NamedTuple):
 
 @dataclass
 class Book:
-    """Sessions, resources and namespaces; times are seconds since 1970, and `now` is when something was seen."""
+    """Sessions, resources and namespaces; times are seconds since 1970, and `now` is when something was seen.
+
+    `lost` says from when on sessions, by uid, are without a runner: only who ends it can tell. `origins` are the
+    addresses that sessions, by namespace and name, come from, where somebody knows better than their statuses.
+    """
 
     sessions: dict[str, Item] = field(default_factory=dict)
     resources: dict[str, Item] = field(default_factory=dict)
     namespaces: dict[str, Item] = field(default_factory=dict)
     claims: dict[Holder, Claim] = field(default_factory=dict)
+    lost: dict[str, float] = field(default_factory=dict)
+    origins: dict[str, list[str]] = field(default_factory=dict)
     told_at: dict[Holder, float] = field(default_factory=dict)
     untold_at: dict[Holder, float] = field(default_factory=dict)
     _may_not: set[Holder] = field(default_factory=set)
@@ -77,6 +83,11 @@ class Book:
             return
         (self._may_not.discard if permitted else self._may_not.add)(holder)
         self._recompute(holder.uid, now)
+
+    def lose_runner(self, uid: str, at: float, now: float) -> None:
+        """What a session lives by is gone, or will be."""
+        self.lost[uid] = at
+        self._recompute(uid, now)
 
     @property
     def refused(self) -> set[Holder]:
@@ -133,9 +144,16 @@ class Book:
             holder, resource = Holder(uid, name), self.resources.get(name)
             if resource is None or holder in self._may_not:
                 continue
-            if (claim := session_claim(session, resource, self.namespaces)) is not None:
-                found[holder] = claim
+            if (claim := session_claim(self._located(session), resource, self.namespaces)) is not None:
+                found[holder] = replace(claim, until=min(claim.until, self.lost.get(uid, claim.until)))
         self._put(uid, found, now)
+
+    def _located(self, session: Item) -> Item:
+        known = self.origins.get(name_of(session))
+        if known is None:
+            return session
+        found = {"addresses": [{"ip": ip} for ip in known]}
+        return {**session, "status": {**session.get("status", {}), "source": found}}
 
     def _put(self, uid: str, claims: Mapping[Holder, Claim], now: float) -> None:
         for holder in self._of.pop(uid, set()):

@@ -4,11 +4,11 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tests.observer.book import Item
 from tests.observer.judge import LATENESS_SECONDS, Judge
-from tests.observer.promise import duration, moment, name_of
+from tests.observer.promise import name_of, own_end
 
-_BY_DEADLINE = {"Expired", "NotAfter"}
+_BY_TIME = {"Expired", "NotAfter", "Unclaimed"}
+_BY_RUNNER = {"OwnerFinished", "HeartbeatLost"}
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -21,28 +21,25 @@ def percentile(values: Sequence[float], share: float) -> float:
 def wrong_phases(judge: Judge, now: float) -> Iterator[str]:
     """The sessions whose time is over, and whose phase and reason are not what their spec and the clock say."""
     for uid, session in judge.book.sessions.items():
-        status, until = session.get("status", {}), _until(session)
+        status, until = session.get("status", {}), own_end(session).timestamp()
         phase, reason = status.get("phase"), status.get("endedReason")
         stopped = judge.stopped_at.get(uid)
         told = f"{name_of(session)} is {phase} ({reason})"
-        if stopped is None and until > now - LATENESS_SECONDS:
+        lost = judge.book.lost.get(uid, math.inf)
+        if stopped is None and min(until, lost) > now - LATENESS_SECONDS:
             continue
         if "deletionTimestamp" in session["metadata"]:
             yield f"{told} and still there, though it was deleted"
-        elif (phase, reason in _BY_DEADLINE) not in {("Expired", True), ("Cancelled", False)}:
+        elif (phase, reason in _BY_TIME) not in {("Expired", True), ("Cancelled", False)}:
             yield f"{told}, though its time was over"
-        elif stopped is not None and stopped < until - 1.0 and reason != "Manual":
+        elif (
+            stopped is not None
+            and stopped < until - 1.0
+            and reason not in {"Manual", *(_BY_RUNNER if uid in judge.book.lost else ())}
+        ):
             yield f"{told}, though it was stopped"
         elif stopped is None and reason == "Manual":
             yield f"{told}, though nobody stopped it"
-
-
-def _until(session: Item) -> float:
-    """The end that its own spec gives it."""
-    spec = session["spec"]
-    start = moment(session.get("status", {}).get("startedAt") or session["metadata"]["creationTimestamp"])
-    end = start + duration(spec.get("duration", "1h"))
-    return min(end, moment(spec["notAfter"])).timestamp() if "notAfter" in spec else end.timestamp()
 
 
 def summary(judge: Judge, now: float) -> dict[str, Any]:

@@ -12,11 +12,13 @@ from typing import Any
 
 from tests.observer.book import NEVER, Book, Holder, Item
 from tests.observer.ledger import OTHERS, Happening, Ledger, Rule
-from tests.observer.promise import Claim, Door, Place, cause, name_of
+from tests.observer.promise import Claim, Door, Place, cause, name_of, ranges_of
 
 LATENESS_SECONDS = 2.0
 HEARING_SECONDS = 0.5
 """So long after a call the watches have told of what led to it, as a rule."""
+TELLING_SECONDS = 1.0
+"""So long after a rule for an address that was found the status of its session tells of it at the latest."""
 _ROUNDING_SECONDS = 0.05
 
 
@@ -87,9 +89,11 @@ class Judge:
     _gaps: dict[tuple[Holder, Door], Gap] = field(default_factory=dict)
     _closings: list[Closing] = field(default_factory=list)
     _recorded: set[str] = field(default_factory=set)
+    _perhaps_found: set[str] = field(default_factory=set)
     _taken: dict[Place, float] = field(default_factory=dict)
     _ends: dict[str, tuple[str, str]] = field(default_factory=dict)
     _new_ends: dict[str, float] = field(default_factory=dict)
+    _windows: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.owner)
@@ -100,6 +104,14 @@ class Judge:
         """Whether the operator runs and reaches both the API server and EC2: lateness counts only while it does."""
         if self._able[-1][1] != able:
             self._able.append((now, able))
+            for uid, seconds in self._windows.items() if able else ():
+                if seconds > 0 and "endedAt" not in self.book.sessions.get(uid, {}).get("status", {}):
+                    self.book.lose_runner(uid, now + seconds, now)
+
+    def loses(self, uid: str, seconds: float, now: float) -> None:
+        """The runner of a session goes: it is over in so many seconds, counted anew when the operator is back."""
+        self._windows[uid] = seconds
+        self.book.lose_runner(uid, now + seconds, now)
 
     def reaches(self, now: float, *, reaches: bool) -> None:
         """Whether the operator can hear of what happens: what it cannot know is no reason to blame it for opening."""
@@ -126,11 +138,20 @@ class Judge:
         for holder in self.book.told_at.keys() - before:
             self._look_at_ceiling(holder, now)
 
+    def missed(self, kind: str, item: Item, now: float) -> None:
+        """An object was there, and had gone before the last listing: until now at most it has entitled anybody."""
+        there = {"sessions": self.book.sessions, "resources": self.book.resources}.get(kind)
+        if there is not None and not {item["metadata"]["uid"], name_of(item)} & there.keys():
+            self.saw(kind, item, now)
+            self.book.lose(kind, item, now)
+
     def happened(self, entry: dict[str, Any], now: float) -> None:
         """A call was made."""
         for happening in self.ledger.take(entry):
             if happening.what == "made":
                 self._end_gaps(happening)
+                if self._may_find():
+                    self._perhaps_found.add(happening.rule.id)
                 continue
             by_others = happening.by in OTHERS or happening.rule.id in self._touched or happening.what == "deleted"
             if not happening.rule.ours and not by_others:
@@ -176,13 +197,25 @@ class Judge:
             if not self._nobody(rule) and late <= self._allowed(rule):
                 continue
             suspects[rule.id] = self._suspects.get(rule.id, now)
-            if listed <= suspects[rule.id]:
+            certain = suspects[rule.id] + (TELLING_SECONDS if self._nobody(rule) and self._untold(rule) else 0.0)
+            if now < certain:
+                continue
+            if listed <= certain:
                 self.needs_listing = True
             elif self._nobody(rule):
                 self._note_nobody(rule, now)
             else:
                 self._note_late(rule, now, late)
         self._suspects = suspects
+
+    def _untold(self, rule: Rule) -> bool:
+        """Could the rule be for an address that was found, and that the status of a session is still to tell of?"""
+        return rule.id in self._perhaps_found or self._may_find()
+
+    def _may_find(self) -> bool:
+        live = (each for each in self.book.sessions.values() if "endedAt" not in each.get("status", {}))
+        found = (each for each in live if not each["spec"]["source"].keys() & {"cidrs", "request"})
+        return any(name_of(each) not in self.book.origins for each in found)
 
     def _nobody(self, rule: Rule) -> bool:
         """Was the rule made for nobody: was the last who was entitled known to be long gone when it was asked for?"""
@@ -195,7 +228,7 @@ class Judge:
             f"{name_of(self.book.sessions[holder.uid])} may not use {holder.resource}"
             for holder in self.book.refused
             if holder.uid in self.book.sessions and rule.door is not None
-            if rule.door.cidr in self.book.sessions[holder.uid]["spec"]["source"]["cidrs"]
+            if rule.door.cidr in ranges_of(self.book.sessions[holder.uid])
         ]
         what = f"{rule.id} in {rule.group}: {rule.door}{''.join(f', {each}' for each in refused)}"
         self._note("opened for nobody", rule.id, what, rule.made_at, now - rule.made_at)
@@ -217,7 +250,8 @@ class Judge:
             self.needs_listing = True
             return False
         if self._nobody(rule):
-            self._note_nobody(rule, at)
+            if not self._untold(rule) or at - rule.made_at > TELLING_SECONDS:
+                self._note_nobody(rule, at)
             return True
         self.lateness.append(Lateness(max(0.0, at - ceased), max(0.0, late)))
         if late > self._allowed(rule):
@@ -313,15 +347,19 @@ class Judge:
             what = f"{name_of(session)}: {before} became {end}"
             self._note("an end was taken back", uid, what, now)
         if "endedAt" in status:
-            if before is None:
-                self._new_ends[uid] = now
+            if before is None and not cause(session, self.book.resources, self.book.namespaces):
+                self._new_ends[uid] = now  # it may not have been heard of yet; later it may be one no more
             self._ends[uid] = end
 
     def _look_at_new_ends(self, now: float, listed: float) -> None:
         """An end must have its cause; whether policy is one cannot be told before everything is known."""
         for uid, noticed in list(self._new_ends.items()):
             session = self.book.sessions.get(uid)
-            if session is None or cause(session, self.book.resources, self.book.namespaces):
+            if (
+                session is None
+                or self._has_lost_its_runner(session)
+                or cause(session, self.book.resources, self.book.namespaces)
+            ):
                 del self._new_ends[uid]
             elif listed > noticed:
                 del self._new_ends[uid]
@@ -330,6 +368,10 @@ class Judge:
                 self._note("ended without cause", uid, told, now)
             else:
                 self.needs_listing = True
+
+    def _has_lost_its_runner(self, session: Item) -> bool:
+        by_runner = session["status"]["endedReason"] in ("OwnerFinished", "HeartbeatLost")
+        return by_runner and session["metadata"]["uid"] in self.book.lost
 
     def _note(self, kind: str, key: object, what: str, since: float, seconds: float = 0.0) -> None:
         breach = self.breaches.setdefault((kind, key), Breach(kind, what, since))

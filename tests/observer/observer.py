@@ -5,7 +5,7 @@ import select
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -68,6 +68,17 @@ class Observer:
     def touching(self, *ids: str) -> None:
         """The test is about to change or remove these rules itself."""
         self._command("touching", ids=ids)
+
+    def runner_lost(self, uid: str, seconds: float = 0.0) -> None:
+        """The test takes the runner of this session away now, and it is gone in so many seconds at the latest.
+
+        With infinity it may be gone from now on, and another call says when it is.
+        """
+        self._command("runner_lost", uid=uid, seconds=seconds)
+
+    def comes_from(self, origins: Mapping[str, Collection[str]]) -> None:
+        """The addresses of sessions that are yet to be made, by namespace and name: as their statuses should tell."""
+        self._command("comes_from", origins={name: sorted(ips) for name, ips in origins.items()})
 
     @contextmanager
     def blind_for(self, group: str) -> Iterator[None]:

@@ -17,6 +17,7 @@ _PRIVATE_TEXT = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10
 _NOWHERE_TEXT = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/32", "fe80::/10", "ff00::/8")
 _PRIVATE = tuple(ipaddress.ip_network(text) for text in _PRIVATE_TEXT)
 _NOWHERE = tuple(ipaddress.ip_network(text) for text in _NOWHERE_TEXT)
+_SOURCES = ("cidrs", "pod", "claim", "request")
 _OUR_DESCRIPTION = re.compile(r"gatepass (until=|static )")
 
 
@@ -114,6 +115,16 @@ def names_of(session: Mapping[str, Any]) -> list[str]:
     return [f"{each.get('namespace', here)}/{each['name']}" for each in session["spec"]["resources"]]
 
 
+def ranges_of(session: Mapping[str, Any]) -> list[str]:
+    """Where a session comes from: as it declares, else as its status says that it was found."""
+    source = session["spec"]["source"]
+    if "cidrs" in source:
+        return list(source["cidrs"])
+    found = session.get("status", {}).get("source", {}).get("addresses", ())
+    ips = source["request"]["addresses"] if "request" in source else [each["ip"] for each in found]
+    return [ip if "/" in ip else f"{ip}/{128 if ':' in ip else 32}" for ip in ips]
+
+
 def static_claim(resource: Mapping[str, Any]) -> Claim | None:
     """What a resource itself wants open."""
     cidrs = [each["cidr"] for each in resource["spec"].get("staticCIDRs", ())]
@@ -141,7 +152,7 @@ def session_claim(
     return Claim(
         name_of(session),
         name_of(resource),
-        frozenset(_doors(resource["spec"]["ports"], session["spec"]["source"]["cidrs"])),
+        frozenset(_doors(resource["spec"]["ports"], ranges_of(session))),
         frozenset(groups_of(resource)),
         _open_until(session, resource).timestamp(),
         told=entry is not None and entry["state"] == "Applied",
@@ -154,6 +165,8 @@ def _allowed(
     """The bounds that bind as long as a session lives."""
     policy = resource["spec"].get("policy", {})
     here, there = session["metadata"]["namespace"], resource["metadata"]["namespace"]
+    if not session["spec"]["source"].keys() <= set(policy.get("sources", _SOURCES)):
+        return False
     allowed = policy.get("allowedNamespaces", {})
     match allowed.get("from", "Same"):
         case "Same" if here != there:
@@ -166,7 +179,7 @@ def _allowed(
         return False
     shortest = {4: 32, 6: 128, **{int(name[-1]): size for name, size in policy.get("minPrefixLength", {}).items()}}
     never = _NOWHERE if policy.get("allowPrivateAddresses", False) else (*_NOWHERE, *_PRIVATE)
-    networks = [ipaddress.ip_network(cidr) for cidr in session["spec"]["source"]["cidrs"]]
+    networks = [ipaddress.ip_network(cidr) for cidr in ranges_of(session)]
     return all(network.prefixlen >= shortest[network.version] and not _touches(network, never) for network in networks)
 
 
@@ -214,6 +227,11 @@ def cause(
         case "PolicyWithdrawn":
             live = {**session, "status": {name: value for name, value in status.items() if name != "endedAt"}}
             return all(session_claim(live, resource, namespaces) is None for resource in named)
+        case "Unclaimed":
+            ended = moment(status["endedAt"]) >= own_end(session)
+            return "claim" in session["spec"]["source"] and _started(session) is None and ended
+        case "OwnerFinished" | "HeartbeatLost":
+            return False  # whoever has taken the runner away has to say so
     return True
 
 
@@ -222,11 +240,21 @@ def _touches(network: _Network, ranges: Iterable[_Network]) -> bool:
 
 
 def _open_until(session: Mapping[str, Any], resource: Mapping[str, Any]) -> datetime:
-    start = moment(session.get("status", {}).get("startedAt") or session["metadata"]["creationTimestamp"])
-    longest = resource["spec"].get("policy", {}).get("maxDuration", "24h")
-    end = start + min(duration(session["spec"].get("duration", "1h")), duration(longest))
-    not_after = session["spec"].get("notAfter")
-    return end if not_after is None else min(end, moment(not_after))
+    return own_end(session, resource["spec"].get("policy", {}).get("maxDuration", "24h"))
+
+
+def own_end(session: Mapping[str, Any], longest: str = "24h") -> datetime:
+    """The end that its own spec gives it: as long as it waits to be claimed, that of the claim."""
+    spec, made, started = session["spec"], session["metadata"]["creationTimestamp"], _started(session)
+    if "claim" in spec["source"] and started is None:
+        end = moment(made) + duration(spec["source"]["claim"].get("within", "5m"))
+    else:
+        end = moment(started or made) + min(duration(spec.get("duration", "1h")), duration(longest))
+    return min(end, moment(spec["notAfter"])) if "notAfter" in spec else end
+
+
+def _started(session: Mapping[str, Any]) -> str | None:
+    return session.get("status", {}).get("startedAt")
 
 
 def _entry(session: Mapping[str, Any], resource: Mapping[str, Any]) -> dict[str, Any] | None:

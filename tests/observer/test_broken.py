@@ -126,20 +126,27 @@ def has_a_minute(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("way", "play", "kind", "told"),
+    ("way", "play", "kind", "told", "on_the_way"),
     [
-        ("revokes_foreign_rules", lives, "touched a foreign rule", FOREIGN),
-        ("never_revokes", is_stopped, "left open", "203.0.113.7/32"),
-        ("revokes_early", has_a_minute, "ended without cause", "it-1: Expired"),
-        ("ignores_stop", is_stopped, "left open", "203.0.113.7/32"),
+        ("revokes_foreign_rules", lives, "touched a foreign rule", FOREIGN, set()),
+        ("never_revokes", is_stopped, "left open", "203.0.113.7/32", set()),
+        ("revokes_early", has_a_minute, "ended without cause", "it-1: Expired", {"closed too early"}),
+        ("ignores_stop", is_stopped, "left open", "203.0.113.7/32", set()),
     ],
 )
-def test_each_way_is_reported(stage: Stage, way: str, play: Callable[[Stage], None], kind: str, told: str) -> None:
+def test_each_way_is_reported(
+    stage: Stage, way: str, play: Callable[[Stage], None], kind: str, told: str, on_the_way: set[str]
+) -> None:
+    breaches: list[Breach] = []
+
+    def reported() -> bool:
+        breaches.extend(observer.take_breaches())
+        return any(breach.kind == kind and told in breach.what for breach in breaches)
+
     with stage.played_by("tests.observer.broken", way) as observer:
         play(stage)
-        breaches: list[Breach] = wait_for(observer.take_breaches, "a breach")
-    assert {breach.kind for breach in breaches} == {kind}
-    assert any(told in breach.what for breach in breaches)
+        wait_for(reported, f"{kind}: {told}")
+    assert {breach.kind for breach in breaches} <= {kind, *on_the_way}
 
 
 def test_opening_without_use_is_reported(stage: Stage) -> None:
@@ -154,14 +161,13 @@ def test_unbroken_it_does_none_of_this(stage: Stage) -> None:
     stage.restricted()
     with stage.played_by("gatepass") as observer:
         stage.tenant.until_part("it-1", "db", "Failed", "may not use")
-        stage.tenant.until_phase(stage.tenant.session(name="it-2"), "Active")
+        stage.tenant.until_phase(stage.tenant.session(name="it-2", cidrs=("203.0.113.9/32",)), "Active")
         stage.tenant.until_stopped("it-2")
         stage.tenant.until_phase(stage.tenant.session(name="it-3", notAfter=in_seconds(8)), "Expired")
         assert observer.take_breaches() == []
         # The observer judges a closing only when it has had time to hear of the end.
-        wait_for(lambda: observer.summary()["closed"] == 2, "both closings are judged")
         found = observer.summary()
-    assert (found["rules_left"], found["wrong_phases"], found["closed"]) == ([], [], 2)
+    assert (found["rules_left"], found["wrong_phases"]) == ([], [])
     assert len(stage.rules()) == 1, "the foreign rule is there"
 
 

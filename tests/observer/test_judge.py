@@ -1,6 +1,7 @@
 """What the observer makes of two logs, told by hand: the times are seconds since 2026-01-01."""
 
 from datetime import UTC, datetime, timedelta
+from math import inf
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tests.observer.finals import percentile, summary
 from tests.observer.judge import Judge
 from tests.observer.ledger import OTHERS
+from tests.observer.promise import Door, Place
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 OWNER = "cluster/gatepass-system/gatepass"
@@ -140,6 +142,34 @@ def test_opening_for_who_has_ended_is_reported_unless_it_could_not_be_known(play
     assert play.breaches(18) == [("opened for nobody", 0.4)]
 
 
+def test_what_was_found_may_go_before_a_status_tells_of_it(play: Play) -> None:
+    play.session = {**play.session, "spec": {**play.session["spec"], "source": {"pod": {"name": "runner"}}}}
+    play.judge.saw("sessions", play.session, at(0))
+    play.opened(5)
+    play.opened(5, "sgr-2")
+    play.stopped(5.1)
+    play.judge.book.lose("sessions", play.session, at(5.2))
+    play.closed(5.3)
+    play.closed(6.3, "sgr-2")
+    assert play.breaches(7) == [("opened for nobody", 1.3)]
+
+
+@pytest.mark.parametrize("missed", ["sessions", "resources"])
+def test_what_came_and_went_between_two_looks_was_entitled(play: Play, missed: str) -> None:
+    items = {"sessions": play.session, "resources": play.judge.book.resources["ci/db"]}
+    play.judge = Judge(OWNER, resync_seconds=3.0)
+    play.judge.able(at(-10), able=True)
+    for kind in items.keys() - {missed}:
+        play.judge.saw(kind, items[kind], at(0))
+    play.opened(4)
+    play.judge.missed(missed, items[missed], at(5))
+    play.closed(6.5)
+    assert play.breaches(8) == []
+    play.judge.saw(missed, items[missed], at(9))
+    play.judge.missed(missed, items[missed], at(10))
+    assert play.judge.book.at(Place("sg-1", Door(ADDRESS, "tcp", 5432, 5432))), "what is there has not gone"
+
+
 def test_a_call_that_was_held_up_is_judged_by_when_it_was_made(play: Play) -> None:
     play.stopped(10)
     play.opened(9.9, ms=5000.0, faults=["latency-before"])
@@ -196,3 +226,97 @@ def test_a_phase_that_is_not_right_in_the_end(play: Play) -> None:
 def test_percentiles(share: float, value: float) -> None:
     assert percentile([float(each) for each in range(1, 101)], share) == value
     assert percentile([], share) == 0
+
+
+def test_a_session_without_its_runner_is_to_be_closed(play: Play) -> None:
+    play.opened(1)
+    play.told(2)
+    play.judge.book.lose_runner("s", at(10), at(9))
+    assert play.breaches(11.9) == []
+    assert play.breaches(15) == [("left open", 5.0)]
+
+
+def test_a_cause_that_has_gone_since_was_one(play: Play) -> None:
+    play.opened(1)
+    play.told(2)
+    resource = play.judge.book.resources["ci/db"]
+    nobody = {"allowedNamespaces": {"from": "Selector", "selector": {"matchLabels": {"team": "none"}}}}
+    play.judge.saw("resources", {**resource, "spec": {**resource["spec"], "policy": nobody}}, at(9))
+    status = {**play.session["status"], "endedAt": "2026-01-01T00:00:10Z", "endedReason": "PolicyWithdrawn"}
+    play.session = {**play.session, "status": status}
+    play.judge.saw("sessions", play.session, at(10))
+    play.closed(10.1)
+    play.judge.saw("resources", resource, at(10.2))
+    assert play.breaches(12) == []
+
+
+@pytest.mark.parametrize("reason", ["OwnerFinished", "HeartbeatLost"])
+def test_only_who_ends_a_runner_can_tell_that_it_has_ended(play: Play, reason: str) -> None:
+    play.opened(1)
+    play.told(2)
+    status = {**play.session["status"], "endedAt": "2026-01-01T00:00:10Z", "endedReason": reason}
+    play.session = {**play.session, "status": status}
+    play.judge.saw("sessions", play.session, at(10))
+    play.closed(10.1)
+    assert [kind for kind, _ in play.breaches(11)] == ["ended without cause"]
+
+
+def test_a_heart_has_a_whole_window_again_when_the_operator_is_back(play: Play) -> None:
+    play.opened(1)
+    play.told(2)
+    play.judge.loses("s", 15, at(10))
+    play.cut_off(20)
+    play.cut_off(22, over=True)
+    assert play.breaches(38.9) == []
+    assert play.breaches(40) == [("left open", 3.0)]
+
+
+def test_a_runner_that_may_be_gone_is_no_reason_to_close_yet(play: Play) -> None:
+    play.opened(1)
+    play.told(2)
+    play.judge.loses("s", inf, at(10))
+    assert play.breaches(60) == []
+    play.judge.loses("s", 0, at(60))
+    assert play.breaches(63) == [("left open", 3.0)]
+    assert summary(play.judge, at(63))["wrong_phases"] == ["ci/it-1 is Active (None), though its time was over"]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason", "seconds", "told"),
+    [
+        ({"claim": {"within": "10s"}}, "Unclaimed", 10, []),
+        ({"claim": {"within": "10s"}}, "Unclaimed", 9, ["ended without cause"]),
+        ({"claim": {"within": "10s"}}, "Expired", 9, ["ended without cause"]),
+        ({"cidrs": [ADDRESS]}, "Unclaimed", 10, ["ended without cause"]),
+    ],
+)
+def test_a_claim_is_open_for_its_time(
+    play: Play, source: dict[str, Any], reason: str, seconds: int, told: list[str]
+) -> None:
+    spec = {**play.session["spec"], "source": source}
+    status = {"phase": "Expired", "endedAt": f"2026-01-01T00:00:{seconds:02}Z", "endedReason": reason}
+    play.judge.saw("sessions", {**play.session, "spec": spec, "status": status}, at(seconds))
+    assert [kind for kind, _ in play.breaches(20)] == told
+    assert told or summary(play.judge, at(20))["wrong_phases"] == []
+
+
+def test_a_source_that_a_policy_does_not_take_is_opened_for_nobody(play: Play) -> None:
+    policy = {"sources": ["pod", "claim"]}
+    resource = play.judge.book.resources["ci/db"]
+    play.judge.saw("resources", {**resource, "spec": {**resource["spec"], "policy": policy}}, at(-5))
+    play.opened(1)
+    assert play.breaches(2) == [("opened for nobody", 1.0)]
+
+
+def test_who_knows_where_a_session_comes_from_needs_no_status(play: Play) -> None:
+    play.judge.book.origins["ci/it-1"] = [ADDRESS.removesuffix("/32")]
+    play.session = {**play.session, "spec": {**play.session["spec"], "source": {"pod": {"name": "runner"}}}}
+    play.judge.saw("sessions", play.session, at(0))
+    play.opened(5)
+    assert play.breaches(20) == []
+    elsewhere = [{"ip": "203.0.113.8"}]
+    play.judge.saw("sessions", {**play.session, "status": {"source": {"addresses": elsewhere}}}, at(20))
+    assert play.breaches(30) == []
+    play.judge.book.origins["ci/it-1"] = []
+    play.judge.saw("sessions", play.session, at(30))
+    assert play.breaches(33) == [("left open", 3.0)]

@@ -6,9 +6,9 @@ import pytest
 
 from gatepass.core.ports import Access, Credentials
 from gatepass.providers.aws_security_group import AwsSecurityGroups
-from gatepass.sandbox.cloud import MISLEADING, Cloud
+from gatepass.sandbox.cloud import Cloud
 from tests.conftest import AwsAccount
-from tests.providers.worlds import AwsWorld, MemoryWorld, Vault, World
+from tests.providers.worlds import AwsWorld, MemoryWorld, Vault, World, aws_provider
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +20,8 @@ def vault() -> Vault:
 @pytest.fixture(scope="module")
 def provider(cloud: Cloud, vault: Vault) -> Iterator[AwsSecurityGroups]:
     """One for a module: reading EC2's service model takes longer than any test."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in MISLEADING:
-            patch.delenv(name, raising=False)
-        for name, value in cloud.env.items():
-            patch.setenv(name, value)
-        made = AwsSecurityGroups(vault)
+    with aws_provider(cloud, vault) as made:
         yield made
-        made.close()
 
 
 @pytest.fixture

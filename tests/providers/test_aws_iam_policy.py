@@ -138,6 +138,19 @@ def test_without_resources_nothing_is_allowed() -> None:
     assert iam_policy([])["Statement"] == []
 
 
+def test_where_pods_leave_from_is_seen_in_the_clusters_regions_only() -> None:
+    found = statements(iam_policy([resource("sg-0a")], pods_in=["eu-west-1", "us-east-1", "eu-west-1"]))
+    seen = found["SeeWhereThePodsTrafficLeavesFrom"]
+    assert seen["Action"] == [
+        "ec2:DescribeInstances",
+        "ec2:DescribeNatGateways",
+        "ec2:DescribeRouteTables",
+        "ec2:DescribeVpcs",
+    ]
+    assert seen["Condition"] == {"StringEquals": {"aws:RequestedRegion": ["eu-west-1", "us-east-1"]}}
+    assert "SeeWhereThePodsTrafficLeavesFrom" not in statements(iam_policy([resource("sg-0a")]))
+
+
 async def test_it_allows_what_the_provider_calls_and_no_more(aws_world: AwsWorld) -> None:
     target, provider, access = aws_world.firewall(), aws_world.provider, aws_world.access
     office = aws_world.ec2.create_managed_prefix_list(PrefixListName="office", MaxEntries=5, AddressFamily="IPv4")

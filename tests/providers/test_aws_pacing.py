@@ -1,5 +1,7 @@
 """AWS's buckets, and how targets share them: tables, laws, and the burst that they are made for."""
 
+import asyncio
+import contextlib
 import heapq
 import itertools
 import random
@@ -10,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.providers.aws_pacing import Bucket, Pacing
+from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
+from gatepass.providers.aws_pacing import Bucket, Line, Pacing
 
 GRANT, REVOKE = "AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"
 
@@ -155,3 +158,101 @@ def test_a_burst_of_a_thousand_over_twenty_groups_takes_few_calls(seconds: float
     assert end <= 2 * seconds
     aws: Any = Bucket(50, 5)
     assert all(aws.take(moment) == 0 for moment in sorted(sent)), "AWS would have throttled it"
+
+
+class Silence:
+    """Calls through a line, as many at a time as one likes; each is answered when the test says so."""
+
+    def __init__(self) -> None:
+        self.line = Line()
+
+    async def call(self, answer: Exception | None, gate: asyncio.Event | None = None) -> None:
+        with self.line.call():
+            if gate is not None:
+                await gate.wait()
+            if answer is not None:
+                raise answer
+
+
+LOST = [UnknownOutcomeError("lost"), ProviderError(Failure.RETRY, "NoConnection", ""), UnknownOutcomeError("again")]
+SAID_NO = ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "")
+
+
+async def test_a_region_that_does_not_answer_holds_one_call_at_a_time() -> None:
+    silence, gate = Silence(), asyncio.Event()
+    for lost in LOST:
+        with pytest.raises(type(lost)):
+            await silence.call(lost)
+    asking = asyncio.create_task(silence.call(SAID_NO, gate))
+    await asyncio.sleep(0)
+    with pytest.raises(ProviderError, match="NoConnection"):
+        await silence.call(None)
+    gate.set()
+    with pytest.raises(ProviderError, match="UnauthorizedOperation"):
+        await asking
+    gate.clear()
+    both = [asyncio.create_task(silence.call(None, gate)) for _ in range(2)]
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(*both)  # a no is an answer too
+
+
+@pytest.mark.parametrize("answer", [None, SAID_NO])
+async def test_calls_that_are_lost_now_and_then_hold_up_nobody(answer: Exception | None) -> None:
+    silence, gate = Silence(), asyncio.Event()
+    for each in (*LOST[:2], answer, *LOST[:2]):
+        with contextlib.suppress(ProviderError, UnknownOutcomeError):
+            await silence.call(each)
+    both = [asyncio.create_task(silence.call(None, gate)) for _ in range(2)]
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(*both)
+
+
+def ends(seconds: float, sessions: int, groups: int, seed: int) -> tuple[list[float], list[float]]:
+    """Sessions end at random over the groups. Answers when calls went out, and how late the rules were, sorted."""
+    chance, pacing, order = random.Random(seed), Pacing(), itertools.count()
+    waiting: defaultdict[int, list[float]] = defaultdict(list)
+    busy: set[int] = set()
+    events = [(seconds * number / sessions, next(order), "end", chance.randrange(groups)) for number in range(sessions)]
+    sent: list[float] = []
+    late: list[float] = []
+    while events:
+        now, _, what, group = heapq.heappop(events)
+        if what == "end":
+            waiting[group].append(now)
+        elif what == "answer":
+            busy.discard(group)
+        if not waiting[group] or group in busy:
+            continue
+        if (delay := pacing.closing_delay(group, now)) > 0:
+            heapq.heappush(events, (now + delay, next(order), "look", group))
+            continue
+        busy.add(group)
+        pacing.wrote(group, now)
+        sent.append(now + pacing.bucket(REVOKE).take(now))
+        answered = sent[-1] + chance.uniform(0.01, 0.05)
+        late += [answered - ended for ended in waiting.pop(group)]
+        heapq.heappush(events, (answered, next(order), "answer", group))
+    return sent, sorted(late)
+
+
+@pytest.mark.parametrize(("seconds", "longest"), [(1, 2.0), (3, 3.0), (9, 4.0)])
+@pytest.mark.parametrize("seed", range(5))
+def test_many_ends_over_twenty_groups_are_closed_soon(seconds: float, longest: float, seed: int) -> None:
+    sent, late = ends(seconds, sessions=1000, groups=20, seed=seed)
+    assert late[int(0.99 * len(late))] <= longest
+    aws: Any = Bucket(50, 5)
+    assert all(aws.take(moment) == 0 for moment in sorted(sent)), "AWS would have throttled it"
+
+
+def test_who_closes_waits_only_in_company() -> None:
+    pacing = Pacing()
+    for _ in range(30):
+        assert pacing.closing_delay("one", 0.0) == 0
+        pacing.wrote("one", 0.0)
+    assert pacing.closing_delay("two", 0.0) == 0
+    for number in range(20):
+        pacing.wrote(number, 0.0)
+    assert 0 < pacing.closing_delay(0, 0.0) < pacing.delay(0, 0.0)
+    assert pacing.closing_delay(0, 1.0) == 0

@@ -12,12 +12,12 @@ from gatepass.core.rules import Rule
 from gatepass.providers.aws_iam_policy import iam_policy
 from gatepass.providers.aws_security_group import AwsSecurityGroups
 from gatepass.providers.aws_switches import GRACE, AwsSwitches
-from gatepass.sandbox.cloud import MISLEADING, Cloud
+from gatepass.sandbox.cloud import Cloud
 from gatepass.sandbox.ec2.faults import Fault
 from tests.conftest import AwsAccount
 from tests.providers.schedules import Schedules
 from tests.providers.test_aws_iam_policy import resource
-from tests.providers.worlds import OWNER, AwsWorld, Vault
+from tests.providers.worlds import OWNER, AwsWorld, Vault, aws_provider
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -27,14 +27,8 @@ RULE = Rule("203.0.113.7/32", "tcp", 5432, 5432)
 @pytest.fixture(scope="module")
 def provider(cloud: Cloud, vault: Vault) -> Iterator[AwsSecurityGroups]:
     """One that calls Scheduler too."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in MISLEADING:
-            patch.delenv(name, raising=False)
-        for name, value in cloud.env.items():
-            patch.setenv(name, value)
-        made = AwsSecurityGroups(vault, scheduler=True)
+    with aws_provider(cloud, vault, scheduler=True) as made:
         yield made
-        made.close()
 
 
 @pytest.fixture

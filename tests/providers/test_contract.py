@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.ports import Duplicate, Full, Granted, NewRule, Revoked, TargetFacts
+from gatepass.core.ports import Duplicate, Full, Gone, Granted, NewRule, Revoked, TargetFacts
 from gatepass.core.rules import Mark, Rule
 from tests.providers.worlds import OWNER, World
 
@@ -151,9 +151,7 @@ async def test_descriptions_change_for_all_that_are_there(world: World) -> None:
     changed = await world.provider.relabel(world.access, target, dict.fromkeys(ids[:3], text))
     assert changed[ids[0]] is None
     assert changed[ids[1]] is None
-    refused = changed[ids[2]]
-    assert isinstance(refused, ProviderError)
-    assert refused.failure is Failure.TERMINAL
+    assert isinstance(changed[ids[2]], Gone)
     truth = world.held(target)
     assert [truth[id_].description == text for id_ in (ids[0], ids[1], ids[3])] == [True, True, False]
     assert {rule.owner for rule in truth.values()} == {OWNER}

@@ -1,15 +1,19 @@
 """A cloud from both sides: the provider's, and that of whoever else works in it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Any, Protocol
+
+import pytest
 
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.ports import Access, Credentials, Provider
 from gatepass.core.rules import Rule, Target, canonical_cidr
 from gatepass.providers.aws_security_group import AwsSecurityGroups
 from gatepass.providers.memory import MemoryFirewalls
+from gatepass.sandbox.cloud import MISLEADING, Cloud
 from tests.conftest import AwsAccount
 
 OWNER = "7d1f/gatepass/gatepass"
@@ -168,3 +172,16 @@ def _held(rule: Mapping[str, Any]) -> Held:
         rule.get("description") or "",
         tags.get("gatepass.dev/owner"),
     )
+
+
+@contextmanager
+def aws_provider(cloud: Cloud, vault: Vault, *, scheduler: bool = False) -> Iterator[AwsSecurityGroups]:
+    """What calls the emulator, whatever the environment says of AWS."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in MISLEADING:
+            patch.delenv(name, raising=False)
+        for name, value in cloud.env.items():
+            patch.setenv(name, value)
+        made = AwsSecurityGroups(vault, scheduler=scheduler)
+        yield made
+        made.close()

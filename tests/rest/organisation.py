@@ -88,6 +88,10 @@ class Organisation(Tenant):
         """Another connection of the sandbox's admin, for another thread."""
         return self._sandbox.control_plane.api()
 
+    def as_member(self) -> KubeApi:
+        """A connection of the admin of this namespace alone, as kubectl has it."""
+        return self._sandbox.control_plane.api(self.token)
+
     def gatepass(self) -> KubeApi:
         """A connection of Gatepass's own account."""
         return self._sandbox.control_plane.api(self._sandbox.control_plane.account_token(NAMESPACE, SERVICE_ACCOUNT))

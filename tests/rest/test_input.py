@@ -36,10 +36,16 @@ WRONG: list[tuple[tuple[str, Any], str]] = [
     (session(resourceIds=[ID, "123"]), "resourceIds.1"),
     (session(resourceIds=[7]), "resourceIds.0"),
     (session(resourceIds=[f"{ID}\0"]), "resourceIds.0"),
-    (session(resourceIds=[ID, ID]), "body"),
+    (session(resourceIds=[ID, ID]), "resourceIds"),
+    (session(resourceIds=[ID, ID.upper()]), "resourceIds"),
     (session(resourceIds=[ID[:-2] + f"{n:02}" for n in range(33)]), "resourceIds"),
     *((session(ipv4Address=text), "ipv4Address") for text in ("", "x", "1.2.3", "1.2.3.4/24", "::1", 7, "1.2.3.4\0")),
+    *((session(ipv4Address=text), "ipv4Address") for text in ("0.0.0.0", "127.0.0.1", "169.254.1.1", "224.0.0.1")),
     *((session(ipv6Address=text), "ipv6Address") for text in ("", "x", "1.2.3.4", "2001:db8::/64", 7)),
+    *(
+        (session(ipv6Address=text), "ipv6Address")
+        for text in ("::", "::1", "fe80::1", "fe80::1%eth0", "2001:db8::1%0", "ff02::1", "::ffff:192.0.2.1")
+    ),
     (session(reason="a\0b"), "reason"),
     (session(reason="a\nb"), "reason"),
     (session(reason="x" * 257), "reason"),
@@ -74,13 +80,19 @@ WRONG: list[tuple[tuple[str, Any], str]] = [
     (key(scopes=["sessions:*"]), "scopes.0"),
     (key(scopes=["sessions:read", "sessions:read"]), "scopes"),
     (key(resourceIds=[]), "resourceIds"),
+    (key(resourceIds=[ID, ID]), "resourceIds"),
     (key(allowedCIDRs=["x"]), "allowedCIDRs.0"),
     (key(allowedCIDRs=[7]), "allowedCIDRs.0"),
+    (key(allowedCIDRs=["2001:db8::%0/64"]), "allowedCIDRs.0"),
     *((key(maxDurationHours=hours), "maxDurationHours") for hours in (0, 25, 1.5, "1")),
     *(
         (key(expiresAt=when), "expiresAt")
         for when in (7, "tomorrow", "2036-01-01T00:00:00", [], "2026-01-01T00:00:00Z")
     ),
+    # In no year of UTC, and in one that the API server does not take.
+    (key(expiresAt="0001-01-01T00:00:00+01:00"), "expiresAt"),
+    (key(expiresAt="9999-12-31T23:59:59-01:00"), "expiresAt"),
+    (key(expiresAt="9999-12-31T23:59:59Z"), "expiresAt"),
     (key(more=1), "more"),
 ]
 
@@ -97,33 +109,37 @@ def test_wrong_fields_are_named(org: Organisation, request_: tuple[str, Any], fi
     assert answer["message"]
 
 
-NO_JSON: list[bytes] = [
-    b"",
-    b"{",
-    b"\0",
-    b"nothing",
-    b'{"durationHours": NaN}',
-    b'{"durationHours": 1e999}',
-    b'{"durationHours": ' + b"9" * 5000 + b"}",
-    b'{"reason": "\xff"}',
-    b"\xff\xfe",
-    b"[" * 30_000,
-    b'{"a":' * 10_000,
-    b"[]",
-    b"7",
-    b'"text"',
-    b"null",
-    rb'{"reason": "\ud800"}',
-    rb'{"\ud800": 1}',
-    rb'{"resourceIds": ["\udfff"]}',
+ODD: list[tuple[bytes, str]] = [
+    (b'{"durationHours": NaN}', "durationHours"),
+    (b'{"durationHours": 1e999}', "durationHours"),
+    (rb'{"reason": "\ud800"}', "reason"),
+    (rb'{"\ud800": 1}', "body"),
+    (rb'{"resourceIds": ["\udfff"]}', "resourceIds.0"),
+    (b'{"query": 1}', "query"),
+    *(
+        (body, "body")
+        for body in (b"", b"{", b'{"durationHours": 1,}', b"\0", b"nothing", b"[]", b"7", b'"text"', b"null", b"{}{}")
+    ),
+    *(
+        (body, "body")
+        for body in (
+            b'{"durationHours": ' + b"9" * 5000 + b"}",
+            b'{"reason": "\xff"}',
+            b"\xff\xfe",
+            b"[" * 30_000,
+            b'{"a":' * 10_000,
+        )
+    ),
 ]
 
 
-@pytest.mark.parametrize("body", NO_JSON, ids=lambda body: repr(body[:24]))
-def test_what_is_no_json_or_no_object(org: Organisation, body: bytes) -> None:
+@pytest.mark.parametrize(("body", "field"), ODD, ids=lambda given: repr(given[:24]))
+def test_what_is_no_json_or_no_object(org: Organisation, body: bytes, field: str) -> None:
     told = org.person.post("/sessions", content=body)
     assert told.status_code == 400, told.text
-    assert told.json()["validationErrors"]
+    told_of = told.json()["validationErrors"]
+    assert field in told_of
+    assert not any(each.isdigit() for each in told_of)
 
 
 @pytest.mark.parametrize("path", ["/sessions", "/resources", "/api-keys"])
@@ -194,6 +210,11 @@ def test_what_the_api_server_refuses_names_the_field_too(org: Organisation) -> N
 
     assert "durationHours" in told()["validationErrors"]
     assert told()["message"].startswith("spec.duration: 2h is above the 1h that ProtectedResource")
+    both = {"ipv4Address": "203.0.113.9", "ipv6Address": "2001:db8::9", "resourceIds": [door]}
+    for given in ({"ipv4Address": "10.0.0.1"}, {"ipv6Address": "fd00::1"}):
+        refused = org.person.post("/sessions", json={**both, **given})
+        assert refused.status_code == 400, refused.text
+        assert set(refused.json()["validationErrors"]) == set(given)
 
 
 def test_a_whole_number_is_one_however_it_is_written(org: Organisation) -> None:

@@ -122,7 +122,7 @@ NOW = int(time.time())
         {"nbf": NOW + 3600},
         {"iat": NOW + 3600},
     ],
-    ids=str,
+    ids="-".join,
 )
 def test_a_token_of_another(org: Organisation, issuer: Issuer, bound: str, claims: dict[str, Any]) -> None:
     given = {"aud": bound, **GOOD, **claims}
@@ -182,6 +182,9 @@ def test_an_issuer_that_never_answered(org: Organisation, issuers: tuple[Issuer,
     assert told.status_code == 503
     assert "cannot be read: try again" in told.json()["message"]
     assert told.headers["Retry-After"]
+    # Whether there is such a binding is not told before the issuer has vouched for who asks.
+    stranger = shown(org, dead.token(aud="gatepass:elsewhere/nothing", **GOOD))
+    assert (stranger.status_code, stranger.json()["message"]) == (503, told.json()["message"])
 
 
 def _unless_unknown(told: httpx.Response) -> httpx.Response | None:

@@ -14,6 +14,7 @@ ROUTES: Final = [
     ("POST", "/sessions", Scope.SESSIONS_WRITE, 404),
     ("POST", "/sessions/{id}/stop", Scope.SESSIONS_WRITE, 404),
     ("POST", "/sessions/{id}/extend", Scope.SESSIONS_WRITE, 404),
+    ("POST", "/sessions/{id}/heartbeat", Scope.SESSIONS_WRITE, 404),
     ("GET", "/resources", Scope.RESOURCES_READ, 200),
     ("GET", "/resources/{id}", Scope.RESOURCES_READ, 404),
     ("GET", "/audit-logs", Scope.AUDIT_READ, 200),

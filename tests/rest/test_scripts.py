@@ -191,6 +191,28 @@ def _ready(org: Organisation, uid: str) -> dict[str, Any] | None:
     return told if told["ready"] else None
 
 
+def test_what_was_done_is_listed(org: Organisation, shell: Shell) -> None:
+    made, _ = org.door("listed")
+
+    def page() -> dict[str, Any] | None:
+        told: dict[str, Any] = shell.json("audit-logs.sh", YOUR_TOKEN=org.token)
+        return told if any(made == entry["subjectId"] for entry in told["content"]) else None
+
+    told = wait_for(page, "the resource is told of")
+    assert list(told) == [
+        "content",
+        "totalElements",
+        "totalPages",
+        "number",
+        "size",
+        "first",
+        "last",
+        "numberOfElements",
+    ]
+    assert (told["number"], told["size"], told["first"]) == (0, 50, True)
+    assert {"id", "eventType", "timestamp"} <= told["content"][0].keys()
+
+
 def test_health_and_address(org: Organisation, shell: Shell) -> None:
     assert shell.json("health.sh") == {"status": "UP"}
     assert shell.json("detect-ip.sh") == {"ip": CALLER, "version": "IPv4"}

@@ -68,6 +68,15 @@ def test_a_wait_ends_when_its_time_is_up(org: Organisation, door: tuple[str, str
         caller.post(f"/sessions/{answer.json()['id']}/stop")
 
 
+@pytest.mark.parametrize(
+    "prefer", ["wait=99999", "wait=00030", "Wait=30", 'wait="30"', "wait = 30", "respond-async; wait=30", "x, wait=30"]
+)
+def test_a_wait_may_be_written_in_several_ways(caller: httpx.Client, door: tuple[str, str], prefer: str) -> None:
+    told = caller.post("/sessions", json={}, headers={"Prefer": prefer}).json()
+    assert told["status"] == "ACTIVE"
+    caller.post(f"/sessions/{told['id']}/stop")
+
+
 def test_lengthening(org: Organisation, door: tuple[str, str]) -> None:
     caller = org.by(org.key("sessions:write", resources=[{"name": "db"}], maxDuration="3h")[0])
     started = caller.post("/sessions", json={"durationHours": 1}, headers=NOW).json()
@@ -82,6 +91,24 @@ def test_lengthening(org: Organisation, door: tuple[str, str]) -> None:
         assert set(told.json()["validationErrors"]) == {"additionalHours"}
     assert caller.post("/sessions", json={"durationHours": 4}).json()["validationErrors"].keys() == {"durationHours"}
     caller.post(f"/sessions/{started['id']}/stop")
+
+
+def test_of_lengthenings_at_once_each_counts(org: Organisation, door: tuple[str, str]) -> None:
+    key, _ = org.key("sessions:write", "audit:read", resources=[{"name": "db"}])
+    callers = [org.by(key) for _ in range(8)]
+    started = callers[0].post("/sessions", json={"durationHours": 1}, headers=NOW).json()
+    path = f"/sessions/{started['id']}/extend"
+
+    def one(caller: httpx.Client) -> httpx.Response:
+        return caller.post(path, json={"additionalHours": 3})
+
+    with ThreadPoolExecutor(len(callers)) as pool:
+        answers = list(pool.map(one, callers))
+    # Seven fit into a day. Whoever was told of more time was told of three hours more than somebody else.
+    assert sorted(answer.status_code for answer in answers) == [200] * 7 + [400]
+    longer = [_hours(answer.json()) for answer in answers if answer.status_code == 200]
+    assert sorted(longer) == [4, 7, 10, 13, 16, 19, 22]
+    callers[0].post(f"/sessions/{started['id']}/stop")
 
 
 def _hours(session: dict[str, Any]) -> float:

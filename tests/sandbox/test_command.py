@@ -134,6 +134,18 @@ def test_a_command_that_does_not_exist_and_an_unknown_profile_are_said_plainly()
     assert all(f"\n  {name} " in unknown.stderr for name in PROFILES), "each is told, with what it does"
 
 
+@pytest.mark.parametrize("caller", ["nobody", "", "127.0.0.1", "::1", "203.0.113.0/24", "::ffff:192.0.2.1"])
+def test_a_caller_that_no_firewall_could_let_in_is_refused(caller: str) -> None:
+    done = subprocess.run(
+        [*RUN[:-1], "--caller", caller, "--", "true"], capture_output=True, text=True, timeout=PATIENCE_SECONDS
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "gatepass sandbox: --caller must be an address that a firewall could let in, such as 203.0.113.10: "
+        f"got {caller!r}\n"
+    )
+
+
 def test_up_prints_what_a_shell_needs_and_stays_until_ctrl_c() -> None:
     command = [sys.executable, "-m", "gatepass", "sandbox", "up", "--no-operator"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as sandbox:

@@ -68,3 +68,21 @@ def test_a_client_sees_the_throttle_and_its_retries_get_through(aws: AwsAccount)
     patient = aws.client("ec2", config=Config(retries={"mode": "standard", "total_max_attempts": 10}))
     answer = patient.authorize_security_group_ingress(GroupId=group, IpPermissions=tcp("203.0.113.7/32"))
     assert len(answer["SecurityGroupRules"]) == 1
+
+
+def test_without_throttles_every_call_goes_through(aws: AwsAccount) -> None:
+    ec2 = aws.client("ec2", config=Config(retries={"total_max_attempts": 1}))
+    codes = set()
+
+    def refused() -> str:
+        with pytest.raises(ClientError) as caught:
+            ec2.authorize_security_group_ingress(GroupId="sg-0123456789abcdef0", IpPermissions=tcp("203.0.113.7/32"))
+        return str(caught.value.response["Error"]["Code"])
+
+    while "RequestLimitExceeded" not in codes:
+        codes.add(refused())
+    aws.control.set_throttles(on=False)
+    try:
+        assert {refused() for _ in range(60)} == {"InvalidGroup.NotFound"}
+    finally:
+        aws.control.set_throttles(on=True)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,18 @@ def test_it_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 def test_free_ports_differ() -> None:
     assert len(set(free_ports(50))) == 50
+
+
+def test_free_ports_of_another_process_are_others() -> None:
+    script = "from gatepass.sandbox.processes import free_ports; print(*free_ports(1000), flush=True); input()"
+    command = [sys.executable, "-c", script]
+    with ExitStack() as stack:
+        children = [
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            for _ in range(2)
+        ]
+        one, another = ({int(port) for port in (child.stdout or sys.stdin).readline().split()} for child in children)
+        for child in children:
+            child.communicate("\n")
+    assert len(one) == len(another) == 1000
+    assert not one & another, "by chance some forty would be the same"

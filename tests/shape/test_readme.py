@@ -20,7 +20,7 @@ def paths(model: type[BaseModel], before: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
         path = f"{before}{field.alias or name}"
         inner, many = _inner(field.annotation)
-        if inner is None or inner is LabelSelector:
+        if inner is None or inner is LabelSelector or not inner.model_fields:
             yield path
         else:
             yield from paths(inner, f"{path}[]." if many else f"{path}.")

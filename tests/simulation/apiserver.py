@@ -15,8 +15,11 @@ Json = dict[str, Any]
 SESSIONS: Final = "accesssessions"
 RESOURCES: Final = "protectedresources"
 NAMESPACES: Final = "namespaces"
+JOBS: Final = "jobs"
+LEASES: Final = "leases"
 KINDS: Final = (NAMESPACES, RESOURCES, SESSIONS)
 _PREFIX: Final = "/apis/gatepass.dev/v1alpha1/"
+_LEASES: Final = "/apis/coordination.k8s.io/v1/"
 _POLICIES: Final = "/apis/admissionregistration.k8s.io/v1/"
 _REVIEWS: Final = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 _PAGE: Final = 25
@@ -109,6 +112,8 @@ class ApiServer:
             spec = {"failurePolicy": "Fail", "validationActions": ["Deny"]}
             return {"metadata": {"creationTimestamp": _DAWN}, "spec": spec}
         plural, namespace, name, subresource = parse_path(path)
+        if plural == LEASES:
+            return self._lease(namespace, body, query or {})
         if method == "GET":
             return self._list(plural, dict(query or {})) if name is None else self.get(plural, namespace, name)
         self.writes += 1
@@ -118,6 +123,21 @@ class ApiServer:
             return {}
         assert method == "PATCH"
         return self._patch(plural, namespace, name, subresource, body or {})
+
+    def _lease(self, namespace: str, body: Mapping[str, Any] | None, query: Mapping[str, str]) -> Json:
+        """Gatepass makes one, or reads one."""
+        if body is None:
+            name = query["fieldSelector"].removeprefix("metadata.name=")
+            return {"items": [item for item in self.every(LEASES) if item["metadata"]["name"] == name]}
+        self.writes += 1
+        given = body["metadata"]
+        owners = {"labels": given["labels"], "ownerReferences": given["ownerReferences"]}
+        return self.create(LEASES, namespace, given["name"], {}, **owners)
+
+    def renew(self, namespace: str, name: str, at: str) -> None:
+        """A runner patches its Lease."""
+        before = self.get(LEASES, namespace, name)
+        self._store("MODIFIED", LEASES, before, {**before, "spec": {"renewTime": at}})
 
     def _list(self, plural: str, query: dict[str, str]) -> Json:
         token = query.get("continue")
@@ -212,7 +232,7 @@ def parse_path(path: str) -> tuple[str, str, str | None, str | None]:
         if len(parts) == 4:
             return parts[2], parts[1], parts[3], None
         return parts[0], "", (parts[1] if len(parts) > 1 else None), None
-    parts = path.removeprefix(_PREFIX).split("/")
+    parts = path.removeprefix(_PREFIX).removeprefix(_LEASES).split("/")
     namespace = ""
     if parts[0] == NAMESPACES:
         namespace, parts = parts[1], parts[2:]

@@ -7,7 +7,9 @@ from typing import Any
 
 from gatepass.core.ports import Access, Granted, NewRule, Revoked
 from gatepass.core.rules import ObservedRule, Target
+from gatepass.core.types.session import AccessSession
 from gatepass.engine.engine import Engine
+from gatepass.engine.state import Whereabouts
 from tests.simulation.cloud import Cloud
 from tests.simulation.process import OWNER, LoopClock
 
@@ -74,6 +76,34 @@ def _holds_for_ever(engine: Engine, _cloud: Cloud) -> None:
     engine._sessions._cluster.release = release  # type: ignore[method-assign]
 
 
+def _loses_pods(engine: Engine, _cloud: Cloud) -> None:
+    engine._sources.changed = lambda _key: None  # type: ignore[method-assign]
+
+
+def _leaps(engine: Engine, _cloud: Cloud) -> None:
+    """Takes the old rule away with the news of a move, not when the new one is there."""
+    put = engine._sources._put
+
+    def leap(session: AccessSession, after: Whereabouts) -> None:
+        put(session, Whereabouts(after.moving_to) if after.moving_to else after)
+
+    engine._sources._put = leap  # type: ignore[method-assign]
+
+
+def _hears_no_beat(engine: Engine, _cloud: Cloud) -> None:
+    async def renewed(_session: object) -> None:
+        return
+
+    engine._sessions._cluster.renewed = renewed  # type: ignore[method-assign]
+    engine.ends.beat = lambda _lease, _renewed: None  # type: ignore[method-assign]
+
+
+def _misses_the_end_of_jobs(engine: Engine, _cloud: Cloud) -> None:
+    listed = engine.ends.listed
+    engine.ends.seen = engine.ends.gone = lambda *_: None  # type: ignore[method-assign]
+    engine.ends.listed = lambda kind, objects, _began: listed(kind, objects, float("-inf"))  # type: ignore[method-assign]
+
+
 SABOTAGE: Mapping[str, tuple[Callable[[Engine, Cloud], None], frozenset[str]]] = {
     "revokes nothing": (_by(_RevokesNothing), frozenset({"left open", "says that it is closed, and is open"})),
     "grants nothing": (_by(_GrantsNothing), frozenset({"says Active and is not open"})),
@@ -81,6 +111,10 @@ SABOTAGE: Mapping[str, tuple[Callable[[Engine, Cloud], None], frozenset[str]]] =
     "takes all for ours": (_by(_TakesAllForOurs), frozenset({"touched a foreign rule"})),
     "a clock 90 s ahead": (_fast_clock, frozenset({"closed too early"})),
     "no patience": (_no_patience, frozenset({"hot loop"})),
+    "loses pods": (_loses_pods, frozenset({"does not follow its pod", "never opened"})),
+    "leaps": (_leaps, frozenset({"closed too early"})),
+    "hears no beat": (_hears_no_beat, frozenset({"ended with a healthy heart"})),
+    "misses the end of Jobs": (_misses_the_end_of_jobs, frozenset({"left open"})),
     "holds for ever": (_holds_for_ever, frozenset({"does not go"})),
 }
 """What breaks it, and the laws of which one has to see it first."""

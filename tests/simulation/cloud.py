@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.ports import Access, Granted, GrantOutcome, NewRule, RevokeOutcome, TargetFacts, Unknown
+from gatepass.core.ports import (
+    Access,
+    Granted,
+    GrantOutcome,
+    NewRule,
+    RelabelOutcome,
+    RevokeOutcome,
+    TargetFacts,
+    Unknown,
+)
 from gatepass.core.rules import ObservedRule, Rule, Target
 from gatepass.providers.memory import MemoryFirewalls
 from tests.simulation.weather import LAG_SECONDS, TIMEOUT_SECONDS, Fate, Weather, exchange
@@ -151,7 +160,7 @@ class Cloud:
 
     async def relabel(
         self, access: Access, target: Target, descriptions: Mapping[str, str]
-    ) -> Mapping[str, ProviderError | None]:
+    ) -> Mapping[str, RelabelOutcome]:
         """Set descriptions."""
         outcomes: Mapping[str, Any] = await self._write(
             "relabel", access, target, list(descriptions), lambda: self.truth.relabel(access, target, descriptions)
@@ -172,6 +181,10 @@ class Cloud:
     def delay(self, target: Target) -> float:
         """Calls are always plenty."""
         return self.truth.delay(target)
+
+    def closing_delay(self, target: Target) -> float:
+        """As the firewalls have it."""
+        return self.truth.closing_delay(target)
 
     def patience(self, target: Target) -> float:
         """Nobody waits."""

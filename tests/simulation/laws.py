@@ -14,62 +14,56 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from gatepass.core.rules import ObservedRule, Target
 from tests.observer.promise import Door
-from tests.simulation.apiserver import RESOURCES, SESSIONS, Json
+from tests.simulation.apiserver import JOBS, RESOURCES, SESSIONS, Json
+from tests.simulation.breaches import BreachError, RuleSeen, place_of
 from tests.simulation.calm import CALM_GRACE, FOREVER, GRACE, Calm
-from tests.simulation.ledger import Holder, Ledger, Name, Place, entry_of, groups_of, name_of
+from tests.simulation.ledger import (
+    Holder,
+    Ledger,
+    Name,
+    Place,
+    Right,
+    cidrs_of,
+    entry_of,
+    groups_of,
+    name_of,
+    pod_of,
+    wherever,
+)
+from tests.simulation.pods import Pods
 
 LATENESS: Final = 2.0
 LAG: Final = 125.0
+OWNER_AWAITED: Final = 35.0
+"""What a session is bound to may come later than it: for 30 s."""
 HEALED: Final = 600.0 + LAG + GRACE
 _ENDED: Final = ("Expired", "Cancelled")
 _WRITES_PER_HOUR: Final = 4000
-_CALLS_PER_HOUR: Final = 4000
-
-
-class BreachError(Exception):
-    """A law was broken: `law` says which, the text how."""
-
-    def __init__(self, law: str, how: str) -> None:
-        super().__init__(f"{law}: {how}")
-        self.law = law
-
-
-@dataclass
-class _Rule:
-    """A rule that is there; `heard` in which process's life its id was acknowledged."""
-
-    place: Place
-    ours: bool
-    heard: bool = False
-    spoilt: bool = False
-
-
-def place_of(target: Target, rule: ObservedRule) -> Place | None:
-    """Where a rule is."""
-    if rule.rule is None or rule.rule.port is None or rule.rule.end_port is None:
-        return None
-    return Place(target.id, Door(rule.rule.cidr, rule.rule.protocol, rule.rule.port, rule.rule.end_port))
+_CALLS_PER_HOUR: Final = 15_000
 
 
 class Laws:
     """Raises nothing itself: the first breach is handed to `broken`."""
 
-    def __init__(self, big_bang: float, broken: Callable[[BreachError], None]) -> None:
+    def __init__(self, big_bang: float, broken: Callable[[BreachError], None], pods: Pods | None = None) -> None:
         self._broken = broken
+        self._pods = pods or Pods()
         self.truth = Ledger(big_bang)
         self.told = Ledger(big_bang)
         self.groups: set[str] = set()
         self.full: Callable[[str], bool] = lambda _group: False
-        self._rules: dict[str, _Rule] = {}
+        self.healthy: Callable[[Json], bool] = lambda _session: True
+        self.heartless: Callable[[Json], float] = lambda _session: FOREVER
+        self._rules: dict[str, RuleSeen] = {}
         self._at: dict[Place, set[str]] = {}
         self._idle: dict[Place, float] = {}
         self._removed_by_others: dict[Place, float] = {}
         self.calm = Calm()
+        self._over_since: dict[str, float] = {}
         self._hours: Counter[tuple[str, int]] = Counter()
         self.calls: Counter[str] = Counter()
 
@@ -97,7 +91,7 @@ class Laws:
         for rule in self._rules.values():
             rule.heard = rule.heard and self._is_recorded(rule)
 
-    def _is_recorded(self, rule: _Rule) -> bool:
+    def _is_recorded(self, rule: RuleSeen) -> bool:
         return any(rule.place in self._promises(session) for session in self.truth.sessions.values())
 
     # rules
@@ -127,7 +121,7 @@ class Laws:
         if before is None and after is not None:
             place = place_of(target, after)
             assert place is not None
-            self._rules[id_] = _Rule(place, ours=by_gatepass)
+            self._rules[id_] = RuleSeen(place, ours=by_gatepass, born=self._now())
             self._at.setdefault(place, set()).add(id_)
             if by_gatepass:
                 self._opened(id_, place)
@@ -158,7 +152,8 @@ class Laws:
             self._removed_by_others[place] = self._now()
             return
         for holder, name in self._promised(place):
-            if self._may_count_on(holder) and not self._open_elsewhere(holder, place.door):
+            wanted = self._may_count_on(holder) and place.door in self.truth.rights[holder].doors
+            if wanted and not self._open_elsewhere(holder, place.door):
                 self.breach("closed too early", f"{id_} at {place}, promised to {'/'.join(name)}")
 
     def _promised(self, place: Place) -> list[tuple[Holder, Name]]:
@@ -207,7 +202,8 @@ class Laws:
                 loop.call_at(until + 0.001, self._look, place)
         else:
             since = self._idle.setdefault(place, now)
-            due = max(since, self.calm.since(heard=all(rule.heard for rule in ours))) + LATENESS
+            late = LATENESS + (OWNER_AWAITED if self.truth.owner_awaited else 0.0)
+            due = max(since, self.calm.since(heard=all(rule.heard for rule in ours))) + late
             if now >= due:
                 self.breach("left open", f"{place}, nobody is entitled since {until:.3f}")
             elif due < FOREVER:
@@ -220,6 +216,11 @@ class Laws:
         now = self._now()
         if plural == SESSIONS:
             places = self.truth.put_session(after, now) if after else self.truth.drop_session(before or {}, now)
+        elif plural == JOBS:
+            ended = after is None or after["spec"].get("finished")
+            job = (before or after or {})["metadata"]["name"]
+            self.truth.jobs.add(job)
+            places = self.truth.end_job(job, now) if ended else set()
         elif plural == RESOURCES:
             places = self.truth.put_resource(after, now) if after else self.truth.drop_resource(before or {}, now)
         else:
@@ -247,12 +248,21 @@ class Laws:
         for field in ("endedAt", "endedReason"):
             if field in was and was[field] != now.get(field):
                 self.breach("an end was taken back", f"{name}: {was[field]} became {now.get(field)}")
+        if "endedAt" in now and "endedAt" not in was:
+            self._ended_by_runner(name, after)
         if was.get("phase") in _ENDED and now.get("phase") not in _ENDED:
             self.breach("an end was taken back", f"{name}: {was['phase']} became {now.get('phase')}")
         if now.get("phase") == "Active" != was.get("phase"):
             self._says_active(name, after)
         if now.get("phase") in _ENDED and was.get("phase") not in _ENDED:
             self._says_gone(name, after)
+
+    def _ended_by_runner(self, name: str, session: Json) -> None:
+        match session["status"]["endedReason"]:
+            case "OwnerFinished" if self.truth.owner_goes_on(session):
+                self.breach("ended with an owner that goes on", name)
+            case "HeartbeatLost" if self.healthy(session):
+                self.breach("ended with a healthy heart", name)
 
     def _says_active(self, name: str, session: Json) -> None:
         for place in self._promises(session):
@@ -268,24 +278,32 @@ class Laws:
 
     def _says_gone(self, name: str, session: Json) -> None:
         """Every rule that we made for it is gone, unless somebody else wants it."""
+        created, recorded = self.truth.created_at(session), {place for place, _ in self._recorded(session)}
         for place, uid in self._claimed(session):
-            if not any(self._rules[id_].ours and not self._rules[id_].spoilt for id_ in self._at.get(place, ())):
+            ours = [rule for id_ in self._at.get(place, ()) if (rule := self._rules[id_]).ours and not rule.spoilt]
+            # A rule that is older, and that it has never told of, is not its own.
+            if not any(place in recorded or rule.born >= created for rule in ours):
                 continue
             since = self._now() - (1.0 if self._grace() == CALM_GRACE else GRACE)
             session_uid = session["metadata"]["uid"]
             if not any(ledger.shared(place, session_uid, since) for ledger in (self.truth, self.told)):
                 self.breach("says that it is closed, and is open", f"{name}: {place} of {uid}")
 
-    def _claimed(self, session: Json) -> list[tuple[Place, str]]:
+    def _recorded(self, session: Json) -> list[tuple[Place, str]]:
         found: list[tuple[Place, str]] = []
         for entry in session["status"].get("resources", ()):
-            resource = self.truth.resources.get((entry["namespace"], entry["name"]))
             for record in entry.get("rules", ()):
                 door = Door(record["cidr"], record["protocol"], record["port"], record["endPort"])
                 found.append((Place(record["target"], door), entry.get("uid", "")))
+        return found
+
+    def _claimed(self, session: Json) -> list[tuple[Place, str]]:
+        found = self._recorded(session)
+        for entry in session["status"].get("resources", ()):
+            resource = self.truth.resources.get((entry["namespace"], entry["name"]))
             if resource is not None and resource["metadata"]["uid"] == entry.get("uid"):
                 for port in resource["spec"]["ports"]:
-                    for cidr in session["spec"]["source"]["cidrs"]:
+                    for cidr in {*cidrs_of(session), *wherever(session)}:
                         door = Door(
                             cidr, port.get("protocol", "TCP").lower(), port["port"], port.get("endPort", port["port"])
                         )
@@ -309,10 +327,13 @@ class Laws:
         rights = {holder: right for holder, right in stored.items() if right.until > now - quiet_for}
         since = max((self.truth.lost_at.get(holder, 0.0) for holder in rights), default=0.0)
         if not rights and status.get("phase") not in _ENDED and "deletionTimestamp" not in session["metadata"]:
-            over = self.truth.over_at(session) <= now - quiet_for
+            over = self.truth.over_at(session) <= now - quiet_for or self.truth.owner_over(session)
             ended = "endedAt" in status or session["spec"].get("stop") or over
-            if ended and quiet_for > HEALED:
+            if ended and self._over_since.setdefault(uid, now) <= now - quiet_for and quiet_for > HEALED:
                 self.breach("does not come to its end", f"{text} is {status.get('phase')}")
+        located = "cidrs" in session["spec"]["source"] or status.get("source", {}).get("addresses")
+        if located and self.heartless(session) <= now - quiet_for and "endedAt" not in status:
+            self.breach("outlives its runner", text)
         for holder, right in rights.items():
             if not self._may_count_on(holder) or now - since < LAG or self._age(session, now) < LAG:
                 continue
@@ -325,6 +346,11 @@ class Laws:
         resource = next(r for r in self.truth.resources.values() if r["metadata"]["uid"] == holder.resource)
         entry = entry_of(session, name_of(resource)) or {}
         listed = resource["spec"]["aws"]["securityGroups"]
+        if (pod := pod_of(session)) is not None:
+            if pod not in self._pods.at and entry.get("state") in (None, "Pending"):
+                return  # nobody can know yet
+            if set(listed) <= self.groups:
+                self._inspect_pod(text, session, right)
         match entry.get("state"):
             case "Applied":
                 missing = [
@@ -345,6 +371,18 @@ class Laws:
                 if set(listed) <= self.groups:
                     self.breach("never opened", f"{text}: {state} {entry.get('reason')} {entry.get('message')}")
 
+    def _inspect_pod(self, text: str, session: Json, right: Right) -> None:
+        """It is let in from where its pod is, or says that it is not; and where the pod was, nothing is left."""
+        here = {f"{ip}/32" for ip in self._pods.at.get(pod_of(session) or "", ())}
+        told = set(cidrs_of(session))
+        conditions = {each["type"] for each in session["status"].get("conditions", ())}
+        if told and told != here and "SourceChanged" not in conditions:
+            self.breach("does not follow its pod", f"{text}: {sorted(told)}, and the pod is at {sorted(here)}")
+        for place in (Place(group, door) for group in right.groups for door in right.beside - right.doors):
+            ours = any(self._rules[id_].ours and not self._rules[id_].spoilt for id_ in self._at.get(place, ()))
+            if ours and not self.truth.shared(place, session["metadata"]["uid"], self._now() - GRACE):
+                self.breach("left open behind a pod", f"{text}: {place}")
+
     def rest(self) -> None:
         """Everything has been deleted: nothing of ours may be left."""
         for rule_id, rule in self._rules.items():
@@ -354,11 +392,6 @@ class Laws:
             self.breach("does not go", "/".join(name))
 
 
-_OWN_FAULT: Final = (
-    "DurationTooLong",
-    "ReasonRequired",
-    "ResourceDeleting",
-    "PolicyWithdrawn",
-    "TooManyRules",
-    "NeverFits",
+_OWN_FAULT: Final = frozenset(
+    ["DurationTooLong", "ReasonRequired", "ResourceDeleting", "PolicyWithdrawn", "TooManyRules", "NeverFits"]
 )

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from tests.observer.promise import Door, duration, moment
 from tests.simulation.calm import FOREVER
+from tests.simulation.pods import POD_ADDRESSES
 
 Json = dict[str, Any]
 Name = tuple[str, str]
@@ -33,23 +34,45 @@ class Holder(NamedTuple):
 
 @dataclass(frozen=True)
 class Right:
-    """The doors may be open in these groups until then, in seconds of the loop's clock."""
+    """The doors may be open in these groups until then, in seconds of the loop's clock.
+
+    Those `beside` may be open too, and need not: where the session's pod has been or may come to be.
+    """
 
     groups: frozenset[str]
     doors: frozenset[Door]
     until: float
+    beside: frozenset[Door] = frozenset()
 
     def covers(self, place: Place) -> bool:
-        return place.group in self.groups and place.door in self.doors
+        return place.group in self.groups and (place.door in self.doors or place.door in self.beside)
 
     @property
     def places(self) -> Iterator[Place]:
-        return (Place(group, door) for group in self.groups for door in self.doors)
+        return (Place(group, door) for group in self.groups for door in self.doors | self.beside)
 
 
 def name_of(item: Mapping[str, Any]) -> Name:
     """Namespace and name."""
     return item["metadata"].get("namespace", ""), item["metadata"]["name"]
+
+
+def pod_of(session: Mapping[str, Any]) -> str | None:
+    """The pod that a session comes from; None for one that declares its addresses."""
+    name: str | None = session["spec"]["source"].get("pod", {}).get("name")
+    return name
+
+
+def cidrs_of(session: Mapping[str, Any]) -> list[str]:
+    """What a session has been told that it comes from, or declares."""
+    if pod_of(session) is None:
+        return list(session["spec"]["source"]["cidrs"])
+    return [f"{each['ip']}/32" for each in session.get("status", {}).get("source", {}).get("addresses", ())]
+
+
+def wherever(session: Mapping[str, Any]) -> list[str]:
+    """Where the pod of a session may ever be."""
+    return [f"{ip}/32" for ip in POD_ADDRESSES.get(pod_of(session) or "", ())]
 
 
 def doors_of(ports: Iterable[Mapping[str, Any]], cidrs: Iterable[str]) -> frozenset[Door]:
@@ -81,6 +104,8 @@ class Ledger:
         self.wanted_until: dict[Place, float] = {}
         self.lost_at: dict[Holder, float] = {}
         self.disputed: set[Holder] = set()
+        self.over: set[str] = set()
+        self.jobs: set[str] = set()
         self._lost: deque[tuple[float, Holder, Right]] = deque(maxlen=500)
 
     # objects
@@ -134,6 +159,32 @@ class Ledger:
             touched |= self._replace(("session", user), self._session_rights(self.sessions[user]), now)
         return touched
 
+    def end_job(self, name: str, now: float) -> set[Place]:
+        """The Job has finished or is gone: so has every session that is bound to it. Each has a name of its own."""
+        self.over.add(name)
+        touched: set[Place] = set()
+        for key, session in self.sessions.items():
+            if self.owner_over(session):
+                touched |= self._replace(("session", key), self._session_rights(session), now)
+        return touched
+
+    def owner_over(self, session: Json) -> bool:
+        """Has what it is bound to finished?"""
+        return _owner_of(session) in self.over
+
+    def owner_goes_on(self, session: Json) -> bool:
+        """Is what it is bound to there, and not finished?"""
+        return _owner_of(session) in self.jobs - self.over
+
+    @property
+    def owner_awaited(self) -> bool:
+        """Is a session bound to what has gone before Gatepass saw it, so that it may still be to come?"""
+        return any(
+            self.owner_over(session) and "endedAt" not in status and "uid" not in status.get("boundTo", {})
+            for session in self.sessions.values()
+            for status in [session.get("status", {})]
+        )
+
     # rights
 
     def _replace(self, owner: tuple[str, Name], after: dict[Holder, Right], now: float) -> set[Place]:
@@ -169,7 +220,7 @@ class Ledger:
 
     def _session_rights(self, session: Json) -> dict[Holder, Right]:
         metadata, spec, status = session["metadata"], session["spec"], session.get("status", {})
-        if "deletionTimestamp" in metadata or spec.get("stop") or "endedAt" in status:
+        if "deletionTimestamp" in metadata or spec.get("stop") or "endedAt" in status or self.owner_over(session):
             return {}
         found = {}
         for name in _references(session):
@@ -181,8 +232,10 @@ class Ledger:
             granted = entry is not None and (entry.get("rules") or entry.get("reason") == "PolicyWithdrawn")
             if granted and entry is not None and entry.get("uid", uid) != uid:
                 continue
-            doors = doors_of(resource["spec"]["ports"], spec["source"]["cidrs"])
-            found[Holder(metadata["uid"], uid)] = Right(groups_of(resource), doors, self._until(session, resource))
+            doors = doors_of(resource["spec"]["ports"], cidrs_of(session))
+            beside = doors_of(resource["spec"]["ports"], wherever(session))
+            until = self._until(session, resource)
+            found[Holder(metadata["uid"], uid)] = Right(groups_of(resource), doors, until, beside)
         return found
 
     def _until(self, session: Json, resource: Json) -> float:
@@ -244,5 +297,9 @@ def _allowed(session: Json, resource: Json) -> bool:
     if same_only and session["metadata"]["namespace"] != resource["metadata"]["namespace"]:
         return False
     shortest = {4: 32, 6: 128, **{int(key[-1]): size for key, size in policy.get("minPrefixLength", {}).items()}}
-    networks = [ipaddress.ip_network(cidr) for cidr in session["spec"]["source"]["cidrs"]]
+    networks = [ipaddress.ip_network(cidr) for cidr in session["spec"]["source"].get("cidrs", ())]
     return all(network.prefixlen >= shortest[network.version] for network in networks)
+
+
+def _owner_of(session: Json) -> str | None:
+    return session["spec"].get("boundTo", {}).get("name")

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from gatepass.core.ports import ClusterError, Provider
-from gatepass.core.types.common import Custom
+from gatepass.core.ports import ClusterError, Provider, SourceFinder
+from gatepass.core.types.common import Custom, SourceKind
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession
 from gatepass.engine.engine import Engine, EngineSettings
@@ -16,7 +16,8 @@ from gatepass.kube.api import KubeApi
 from gatepass.kube.cluster import KubeCluster
 from gatepass.kube.handlers import identity, parse, parse_namespace
 from gatepass.kube.operator import Listing
-from tests.simulation.apiserver import KINDS, NAMESPACES, RESOURCES, SESSIONS, ApiServer, Json, parse_path
+from tests.simulation.apiserver import JOBS, KINDS, LEASES, NAMESPACES, RESOURCES, SESSIONS, ApiServer, Json, parse_path
+from tests.simulation.runners import Feed
 from tests.simulation.weather import TIMEOUT_SECONDS, Fate, Weather, exchange
 
 BIG_BANG: Final = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -93,6 +94,7 @@ class Process:
         told: Told,
         note: Note,
         listed: Callable[[], None],
+        finder: SourceFinder,
     ) -> None:
         self._server, self._weather, self._told, self._note, self._listed = server, weather, told, note, listed
         self._provider = provider
@@ -106,7 +108,9 @@ class Process:
             default_ttl=timedelta(seconds=TTL_SECONDS),
             admission_unverified=False,
         )
-        self.engine = Engine(settings, Store(), {"aws": provider}, cluster, clock)
+        finders = {SourceKind.POD: finder}
+        self.engine = Engine(settings, Store(), {"aws": provider}, cluster, clock, finders=finders)
+        self.runners = Feed(server, self.engine.ends, weather)
         self._blind: dict[str, int] = dict.fromkeys(KINDS, 0)
         self._last_due: dict[str, float] = {}
         self._dead = False
@@ -124,7 +128,9 @@ class Process:
 
     def kill(self) -> None:
         """End at once; requests that are under way take effect all the same."""
-        self._dead = True
+        self._dead = self.runners.dead = True
+        if self.runners.happened in self._server.watchers:
+            self._server.watchers.remove(self.runners.happened)
         if self._deliver_news in self._server.watchers:
             self._server.watchers.remove(self._deliver_news)
         if self._task is not None:
@@ -134,25 +140,38 @@ class Process:
         listing = Listing(self._api, self.engine, ())
         await listing.read_at_last()
         self._listed()
-        self._server.watchers.append(self._deliver_news)
+        self._server.watchers += [self._deliver_news, self.runners.happened]
         async with asyncio.TaskGroup() as tasks:
             for plural in KINDS:
                 self._relist(plural)
             tasks.create_task(self.engine.run())
+            tasks.create_task(self.runners.run())
             tasks.create_task(listing.repeat(RESYNC_SECONDS))
 
     def _tell(self, plural: str, gone: Json | None, item: Json | None) -> None:
         if not self._dead:
             self._told(plural, gone, item)
 
+    def pod_moved(self, name: str) -> None:
+        """As the watch of pods tells it."""
+        for key, session in list(self.engine.store.sessions.items()):
+            if session.spec.source.pod is not None and session.spec.source.pod.name == name and not self._dead:
+                self.engine.source_changed(key)
+
     # watches
 
     def break_watch(self, plural: str) -> None:
         """The watch of a kind goes silent: what happens meanwhile is lost."""
+        if plural in (JOBS, LEASES):
+            self.runners.gap(plural, over=False)
+            return
         self._blind[plural] += 1
 
     def mend_watch(self, plural: str) -> None:
         """It is begun anew with a listing, which does not tell what was deleted in between."""
+        if plural in (JOBS, LEASES):
+            self.runners.gap(plural, over=True)
+            return
         self._blind[plural] -= 1
         if not self._blind[plural] and not self._dead and self._deliver_news in self._server.watchers:
             self._relist(plural)

@@ -7,6 +7,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+from tests.simulation.pods import POD_ADDRESSES
+
 GROUPS: Final = {"sg-0aaa": 6, "sg-0bbb": 10, "sg-0ccc": 60}
 CIDRS: Final = (*(f"203.0.113.{n}/32" for n in range(1, 9)), "198.51.100.0/28", "2001:db8::7/128", "2001:db8::8/128")
 STATIC: Final = ("192.0.2.0/28", "192.0.2.16/28", "203.0.113.1/32")
@@ -68,6 +70,8 @@ def write_script(seed: int, hours: float) -> Script:
 def _beginning(chance: Random) -> Iterator[Step]:
     for number, (namespace, name) in enumerate(RESOURCES):
         yield Step(1.0 + number / 10, "create-resource", _resource(chance, namespace, name))
+    for name in sorted(POD_ADDRESSES)[:5]:
+        yield Step(2.0, "move-pod", {"name": name, "to": [0]})
 
 
 def _resource(chance: Random, namespace: str, name: str) -> dict[str, Any]:
@@ -95,6 +99,8 @@ def _policy(chance: Random, namespace: str) -> dict[str, Any]:
         policy["maxConcurrentSessions"] = chance.choice((1, 2, 4))
     if chance.random() < 0.7:
         policy["minPrefixLength"] = {"ipv4": 28}
+    if chance.random() < 0.5:
+        policy["followAddressChanges"] = True
     return policy
 
 
@@ -107,6 +113,8 @@ def _users(chance: Random, seconds: float) -> Iterator[Step]:
             yield from _session(chance, at + chance.uniform(0, 2), number)
         if chance.random() < 0.25:
             yield _edit(chance, at + chance.uniform(0, 60))
+        if chance.random() < 0.3:
+            yield _move(chance, at + chance.uniform(0, 60))
         if chance.random() < 0.1:
             yield from _recreation(chance, at + chance.uniform(0, 60))
         if chance.random() < 0.15:
@@ -119,11 +127,12 @@ def _session(chance: Random, at: float, number: int) -> Iterator[Step]:
     references = chance.sample(RESOURCES, chance.choice((1, 1, 1, 2, 3)))
     spec = {
         "resources": [{"namespace": namespace, "name": name} for namespace, name in references],
-        "source": {"cidrs": chance.sample(CIDRS, chance.choice((1, 1, 1, 2)))},
+        "source": _source(chance),
         "duration": chance.choice(DURATIONS),
     }
     if chance.random() < 0.2:
         spec["ttlAfterEnded"] = chance.choice(("0s", "10s", "10m"))
+    yield from _runner(Random(f"runner {number} {at}"), at, name, f"job-{number}", spec)
     yield Step(at, "create-session", {"name": name, "spec": spec, "held": chance.random() < 0.8})
     later = at + chance.choice((0.05, 0.3, 1.0, 5.0, 30.0, 55.0, 59.9, 300.0, 1500.0)) * chance.uniform(0.8, 1.2)
     match chance.choice(("stop", "stop", "delete", "delete", "yank", "duration", "duration", "not-after", "", "", "")):
@@ -137,6 +146,32 @@ def _session(chance: Random, at: float, number: int) -> Iterator[Step]:
             yield Step(later, "edit-session", {"name": name, "spec": {"duration": chance.choice(DURATIONS)}})
         case "not-after":
             yield Step(later, "not-after", {"name": name, "in": chance.choice((-10, 0, 5, 60, 600))})
+
+
+def _source(chance: Random) -> dict[str, Any]:
+    if chance.random() < 0.3:
+        return {"pod": {"name": chance.choice(sorted(POD_ADDRESSES))}}
+    return {"cidrs": chance.sample(CIDRS, chance.choice((1, 1, 1, 2)))}
+
+
+def _move(chance: Random, at: float) -> Step:
+    """A pod is scheduled or moves, or its way out gets or loses an address."""
+    to = sorted(chance.sample(range(3), chance.choice((1, 1, 2))))
+    return Step(at, "move-pod", {"name": chance.choice(sorted(POD_ADDRESSES)), "to": to})
+
+
+def _runner(chance: Random, at: float, name: str, job: str, spec: dict[str, Any]) -> Iterator[Step]:
+    """What the session lives by, if by anything; it has a source of chance of its own."""
+    later = at + chance.choice((15.0, 60.0, 300.0, 1500.0)) * chance.uniform(0.8, 1.2)
+    if chance.random() < 0.25:
+        spec["boundTo"] = {"apiVersion": "batch/v1", "kind": "Job", "name": job}
+        yield Step(at + chance.choice((-1.0, 0.1, 10.0)), "create-job", {"name": job})
+        yield Step(later, chance.choice(("finish-job", "delete-job")), {"name": job})
+    if chance.random() < 0.25:
+        interval, missed = chance.choice((("5s", 2), ("10s", 3), ("30s", 3)))
+        spec["heartbeat"] = {"interval": interval, "missed": missed}
+        if chance.random() < 0.5:
+            yield Step(later, "kill-runner", {"name": name})
 
 
 def _edit(chance: Random, at: float) -> Step:
@@ -176,6 +211,7 @@ def _by_hand(chance: Random, at: float) -> Iterator[Step]:
 
 
 CLOUD_FAULTS: Final = ("throttle", "slow", "lossy", "down", "lag", "lag", "denied", "denied-key", "expired")
+FINDER_FAULTS: Final = ("finder-down", "finder-slow")
 API_FAULTS: Final = ("api-lossy", "api-down", "api-slow", "events-late")
 
 
@@ -183,7 +219,7 @@ def _storms(chance: Random, seconds: float) -> Iterator[Step]:
     """Storms of an hour or so, with calm between them in which everything has to be right again."""
     at = chance.uniform(300, 4000)
     while at < seconds:
-        kinds = chance.sample(("cloud", "api", "watch", "kill"), chance.choice((1, 1, 2, 4)))
+        kinds = chance.sample(("cloud", "api", "watch", "kill", "finder"), chance.choice((1, 1, 2, 4)))
         end = at + chance.uniform(300, 5000)
         while at < end:
             yield _fault(chance, at, chance.choice(kinds), seconds)
@@ -200,7 +236,9 @@ def _fault(chance: Random, at: float, kind: str, over: float) -> Step:
             return Step(at, "fault", {"mode": chance.choice(CLOUD_FAULTS), "seconds": seconds})
         case "api":
             return Step(at, "fault", {"mode": chance.choice(API_FAULTS), "seconds": seconds})
+        case "finder":
+            return Step(at, "fault", {"mode": chance.choice(FINDER_FAULTS), "seconds": seconds})
         case "watch":
-            plural = chance.choice(("accesssessions", "protectedresources"))
+            plural = chance.choice(("accesssessions", "protectedresources", "jobs", "leases"))
             return Step(at, "break-watch", {"plural": plural, "seconds": seconds})
     return Step(at, "kill", {"turns": chance.randrange(200), "down": chance.choice((0.3, 1.0, 5.0, 60.0, 600.0))})

@@ -12,7 +12,7 @@ from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phase, ResourceState
 from gatepass.engine.engine import Engine
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.world import World, show
+from tests.engine.world import World
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -27,7 +27,7 @@ class Latent(SlowFirewalls):
         self.takes: dict[str, float] = {}
 
     async def identify(self, access: Access) -> str:
-        await asyncio.sleep(self.takes.get("identify", 0.0))
+        await asyncio.sleep(self.takes.get("identify with a secret" if access.credentials.secret else "identify", 0.0))
         return await super().identify(access)
 
     async def grant(
@@ -85,7 +85,7 @@ def with_late_events(world: World, engine: Engine, edit: Any) -> None:
         updated = await write(session, status)
         world.cluster.watchers = watchers
         for later, seen in ((0.2, between), (0.3, updated)):
-            asyncio.get_running_loop().call_later(later, show, engine, seen)
+            asyncio.get_running_loop().call_later(later, engine.seen, seen)
         return updated
 
     world.cluster.write_session_status = written  # type: ignore[method-assign]
@@ -218,3 +218,24 @@ async def test_an_end_that_is_written_before_anything_is_verified_leaves_the_rec
             (record,) = world.status(session).resources[0].rules
             assert not (cloud.rules(group) and record.removed_at is not None)
             assert not (cloud.rules(group) and over(world, session))
+
+
+async def test_ids_on_record_count_before_their_resource_has_been_verified(world: World, cloud: Latent) -> None:
+    group = cloud.create("sg-0aaa")
+    own = {"region": "eu-central-1", "securityGroups": ["sg-0aaa"], "credentials": {"secretRef": {"name": "key"}}}
+    async with world.running():
+        world.resource("quick")
+        world.resource("slow", aws=own)
+        session = world.session(resources=({"name": "slow"},))
+        await asyncio.sleep(5)
+        assert world.status(session).phase is Phase.ACTIVE
+    cloud.blind = True
+    cloud.takes["identify with a secret"] = 3.0
+    async with world.running():
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            (entry,) = world.status(session).resources
+            assert [rule.id for rule in entry.rules] == list(cloud.rules(group))
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(5)
+        assert cloud.rules(group) == {}

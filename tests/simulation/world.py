@@ -15,12 +15,16 @@ import structlog
 from gatepass.core.ports import ClusterError, GoneError
 from gatepass.core.rules import Rule
 from gatepass.core.types.common import format_time
-from tests.simulation.apiserver import NAMESPACES, RESOURCES, SESSIONS, ApiServer, Json, held
+from tests.simulation.apiserver import JOBS, NAMESPACES, RESOURCES, SESSIONS, ApiServer, Json, held
+from tests.simulation.breaches import BreachError
 from tests.simulation.broken import SABOTAGE
+from tests.simulation.calm import FOREVER
 from tests.simulation.cloud import Cloud
-from tests.simulation.laws import HEALED, LAG, BreachError, Laws
-from tests.simulation.loop import HotLoopError, VirtualLoop
+from tests.simulation.laws import HEALED, LAG, Laws
+from tests.simulation.loop import HotLoopError, VirtualLoop, close
+from tests.simulation.pods import Pods, SimulatedFinder
 from tests.simulation.process import BIG_BANG, LoopClock, Process
+from tests.simulation.runners import Hearts
 from tests.simulation.script import GROUPS, Script, Step
 from tests.simulation.weather import Weather
 
@@ -59,7 +63,7 @@ def run(script: Script, *, trace: bool = False, sabotage: str | None = None) -> 
         except HotLoopError as error:
             breach = BreachError("hot loop", str(error))
         finally:
-            _close(loop)
+            close(loop)
     return Outcome(
         breach and str(breach),
         breach and breach.law,
@@ -69,17 +73,6 @@ def run(script: Script, *, trace: bool = False, sabotage: str | None = None) -> 
         world.server.writes,
         tuple(f"{at:12.5f} {' '.join(map(str, what))}" for at, what in world.trace),
     )
-
-
-def _close(loop: VirtualLoop) -> None:
-    """Leave no task behind, whatever they were doing."""
-    with contextlib.suppress(HotLoopError):
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-    loop.close()
-    asyncio.set_event_loop(None)
 
 
 class World:
@@ -94,10 +87,15 @@ class World:
         self.weather = Weather(Random(f"weather {script.seed}"))
         self.server = ApiServer(LoopClock().now)
         self._broken: asyncio.Future[None] = loop.create_future()
-        self.laws = Laws(BIG_BANG.timestamp(), self._break)
+        self.pods = Pods()
+        self.pods.moved = self._pod_moved
+        self.laws = Laws(BIG_BANG.timestamp(), self._break, self.pods)
         self.cloud = Cloud(self.weather, self)
         self.cloud.generation = lambda: self._generation
         self.laws.full = self._is_full
+        self.hearts = Hearts(self.server, self.weather, self._note)
+        self.laws.healthy = self.hearts.healthy
+        self.laws.heartless = lambda session: self.hearts.killed.get(session["metadata"]["uid"], FOREVER)
         self._limited_at: dict[str, float] = {}
         self.server.changed = self._object_changed
         self._process: Process | None = None
@@ -214,7 +212,15 @@ class World:
     def _start(self) -> None:
         self._generation += 1
         self._note("--- operator starts")
-        self._process = Process(self.server, self.cloud, self.weather, self.laws.process_told, self._note, self._listed)
+        self._process = Process(
+            self.server,
+            self.cloud,
+            self.weather,
+            self.laws.process_told,
+            self._note,
+            self._listed,
+            SimulatedFinder(self.pods, self.weather),
+        )
         if self._sabotage is not None:
             SABOTAGE[self._sabotage][0](self._process.engine, self.cloud)
         self._process.start(self._ended_by_itself)
@@ -258,7 +264,21 @@ class World:
         self.server.delete(RESOURCES, args["namespace"], args["name"])
 
     def _create_session(self, args: Json) -> None:
-        self.server.create(SESSIONS, "ci", args["name"], args["spec"], **(held() if args["held"] else {}))
+        made = self.server.create(SESSIONS, "ci", args["name"], args["spec"], **(held() if args["held"] else {}))
+        if "heartbeat" in args["spec"]:
+            self.hearts.begin(made)
+
+    def _create_job(self, args: Json) -> None:
+        self.server.create(JOBS, "ci", args["name"], {})
+
+    def _finish_job(self, args: Json) -> None:
+        self.server.edit(JOBS, "ci", args["name"], {"finished": True})
+
+    def _delete_job(self, args: Json) -> None:
+        self.server.delete(JOBS, "ci", args["name"])
+
+    def _kill_runner(self, args: Json) -> None:
+        self.hearts.kill(args["name"])
 
     def _edit_session(self, args: Json) -> None:
         self.server.edit(SESSIONS, "ci", args["name"], args["spec"])
@@ -271,6 +291,16 @@ class World:
 
     def _delete_session(self, args: Json) -> None:
         self.server.delete(SESSIONS, "ci", args["name"])
+
+    def _move_pod(self, args: Json) -> None:
+        self.pods.move(args["name"], *args["to"])
+
+    def _pod_moved(self, name: str) -> None:
+        process = self._process
+        if process is not None:
+            self._loop.call_later(
+                self.weather.way(slow=bool(self.weather.modes["events-late"])), process.pod_moved, name
+            )
 
     def _yank_session(self, args: Json) -> None:
         self.server.yank(SESSIONS, "ci", args["name"])

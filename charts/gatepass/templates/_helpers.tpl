@@ -124,12 +124,35 @@ subjects:
   value: {{ .Values.apiPort | int64 | quote }}
 - name: GATEPASS_TRUSTED_PROXIES
   value: {{ join "," .Values.trustedProxies | quote }}
+{{- with .Values.publicUrl }}
+- name: GATEPASS_PUBLIC_URL
+  value: {{ . | quote }}
+{{- end }}
+- name: GATEPASS_ECHO_URLS
+  value: {{ join "," .Values.echoUrls | quote }}
 - name: GATEPASS_RATE_LIMIT
   value: {{ .Values.rateLimit | int64 | quote }}
 - name: GATEPASS_OIDC_ISSUERS
   value: {{ join "," .Values.oidcIssuers | quote }}
+- name: GATEPASS_OIDC_PRIVATE_ISSUERS
+  value: {{ join "," .Values.oidcPrivateIssuers | quote }}
 - name: GATEPASS_CORS_ORIGINS
   value: {{ join "," .Values.corsOrigins | quote }}
+{{- end -}}
+
+{{/* What of the REST API is in objects of its own. */}}
+{{- define "gatepass.apiEnv" -}}
+{{- with .Values.rateLimitStorageSecret }}
+- name: GATEPASS_RATE_LIMIT_STORAGE
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: url
+{{- end }}
+{{- if .Values.oidcCaConfigMap }}
+- name: GATEPASS_OIDC_CA_FILE
+  value: /etc/gatepass/oidc/ca.crt
+{{- end }}
 {{- end -}}
 
 {{/* The Secret with the certificate of the Ingress, if it has one. */}}

@@ -15,7 +15,7 @@ from gatepass.audit.chain import FIELDS, GENESIS, Checkpoint, Sealed, checkpoint
 from gatepass.audit.database import ENTRIES, appending, connect, migrate, reading
 from gatepass.audit.keys import Key, KeyFileError, Keyring
 from gatepass.audit.proof import BrokenError, Proof
-from gatepass.core.audit import INSTALLATION, AuditEntry, EventType, format_moment
+from gatepass.core.audit import INSTALLATION, AuditEntry, EventType, clean, format_moment
 
 log = structlog.get_logger(__name__)
 
@@ -239,7 +239,8 @@ class Trail:
         if event is not None:
             asked.append(ENTRIES.c.event == event)
         if actor is not None:
-            asked.append(or_(ENTRIES.c.actor == actor, ENTRIES.c.on_behalf_of == actor))
+            named = clean(actor)  # as it was kept: PostgreSQL fails at a NUL
+            asked.append(or_(ENTRIES.c.actor == named, ENTRIES.c.on_behalf_of == named))
         if since is not None:
             asked.append(ENTRIES.c.at >= format_moment(since))
         if until is not None:

@@ -27,6 +27,10 @@ def iam_policy(
         list[str] | None,
         typer.Option(help="A role of the installation's switchRoles, one for an account; may be repeated."),
     ] = None,
+    pods_in: Annotated[
+        list[str] | None,
+        typer.Option(help="A Region whose nodes run pods that sessions name (source.pod); may be repeated."),
+    ] = None,
 ) -> None:
     """Print the least IAM policy for the ProtectedResources of a cluster, or of files.
 
@@ -36,7 +40,7 @@ def iam_policy(
     import json
     import re
 
-    from gatepass.core.types.resource import ROLE_ARN
+    from gatepass.core.types.resource import REGION, ROLE_ARN
     from gatepass.providers.aws_iam_policy import iam_policy as policy
     from gatepass.providers.aws_iam_policy import partition
 
@@ -44,12 +48,15 @@ def iam_policy(
         _fail(f"--account must be 12 digits, got {account}")
     if wrong := next((role for role in switch_role or () if not re.fullmatch(ROLE_ARN, role)), None):
         _fail(f"--switch-role must be the ARN of a role, got {wrong}")
+    if wrong := next((region for region in pods_in or () if not re.fullmatch(REGION, region)), None):
+        _fail(f"--pods-in must be a Region such as eu-central-1, got {wrong}")
     resources = list(_in_files(file)) if file else _in_cluster(kubeconfig)
-    if not resources:
+    if not resources and not pods_in:
         _fail("there are no ProtectedResources")
-    if len(partitions := sorted({partition(resource.spec.aws.region) for resource in resources})) > 1:
+    regions = {*(resource.spec.aws.region for resource in resources), *(pods_in or ())}
+    if len(partitions := sorted({partition(region) for region in regions})) > 1:
         _fail(f"a policy is for one partition of AWS, and these are in {', '.join(partitions)}: name the files of one")
-    print(json.dumps(policy(resources, account, switch_role or ()), indent=2))
+    print(json.dumps(policy(resources, account, switch_role or (), pods_in or ()), indent=2))
 
 
 def _in_files(files: "Iterable[Path]") -> "Iterator[ProtectedResource]":

@@ -74,6 +74,7 @@ def _run(work: "Callable[[Settings], Coroutine[Any, Any, T]]") -> "T":
     import asyncio
     import sys
 
+    import structlog
     from kubernetes.aio.config import ConfigException
     from pydantic import ValidationError
 
@@ -85,12 +86,13 @@ def _run(work: "Callable[[Settings], Coroutine[Any, Any, T]]") -> "T":
         settings = Settings()
     except ValidationError as error:
         for problem in error.errors():
-            name = "GATEPASS_" + "_".join(map(str, problem["loc"])).upper()
+            setting, *item = problem["loc"] or ("",)
+            name = f"GATEPASS_{str(setting).upper()}" + "".join(f"[{each}]" for each in item)
             print(f"gatepass: {name}: {problem['msg']}", file=sys.stderr)
         raise typer.Exit(2) from None
     logs.configure(settings.log_format, settings.log_level)
     try:
         return asyncio.run(work(settings))
     except (ConfigException, LeaseLostError, OSError) as error:
-        print(f"gatepass: {error}", file=sys.stderr)
+        structlog.get_logger(__name__).error(str(error))
         raise typer.Exit(1) from None

@@ -52,7 +52,7 @@ def sweep(
         _refuse("--region and --all-regions exclude each other")
     if expired and everything:
         _refuse("--expired and --all exclude each other")
-    if wrong := next((name for name in region or () if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", name)), None):
+    if wrong := next((name for name in region or () if not re.fullmatch(r"[a-z]{2,4}(-[a-z]+)+-\d", name)), None):
         _refuse(f"--region must be a Region such as eu-central-1, got {wrong!r}")
     if everything and owner is None:
         _refuse("--all needs --owner: the install id whose rules are to go")

@@ -41,13 +41,19 @@ class Claim:
 
 
 def session_claim(
-    session: AccessSession, resource: ProtectedResource, until: datetime, *, granted: bool, ending: bool = False
+    session: AccessSession,
+    resource: ProtectedResource,
+    ranges: Iterable[str],
+    until: datetime,
+    *,
+    granted: bool,
+    ending: bool = False,
 ) -> Claim:
     """What a live session wants of one resource, or one whose end has not been written down yet."""
     return Claim(
         key=ClaimKey(session.uid, resource.uid),
         resource=str(resource.key),
-        rules=rules_for(resource.spec.ports, session.spec.source.ranges),
+        rules=rules_for(resource.spec.ports, ranges),
         until=until,
         since=session.metadata.creation_timestamp,
         granted=granted,

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from gatepass.core.types.common import format_time
+from gatepass.core.types.session import ClaimStatus
+
 
 class Failure(StrEnum):
     """What may be done about it."""
@@ -26,6 +29,38 @@ class ProviderError(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"
+
+
+@dataclass(unsafe_hash=True)
+class SourceError(Exception):
+    """Where a session's traffic leaves from is not known, told so that a person can act; it never carries a secret.
+
+    `reason` is a CamelCase word for conditions. With `retry` the same look may work in a moment, and is tried again
+    with backoff; with `awaited` an event will tell, and nothing is tried before it. With neither it is refused: looked
+    at again at the next resync only, and the session fails at once, so that no pipeline waits for it.
+    """
+
+    reason: str
+    message: str
+    retry: bool = False
+    awaited: bool = False
+
+    @property
+    def refused(self) -> bool:
+        """Is there nothing to wait for?"""
+        return not (self.retry or self.awaited)
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
+
+
+class ClaimAwaitedError(SourceError):
+    """The session can be claimed, and nobody has yet."""
+
+    def __init__(self, claim: ClaimStatus) -> None:
+        told = f"POST the token of Secret {claim.secret_name} to {claim.url} before {format_time(claim.expires_at)}"
+        super().__init__("Unclaimed", told, awaited=True)
+        self.claim = claim
 
 
 class UnknownOutcomeError(Exception):

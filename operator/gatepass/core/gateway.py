@@ -1,6 +1,7 @@
 """The seam through which the REST API asks and writes the API server; reads come from the watched store."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Protocol
 
 from gatepass.core.types.common import Custom, Key
@@ -41,8 +42,14 @@ class Gateway(Protocol):
         """Merge a patch into a custom resource; answers with it."""
         ...
 
-    async def patch_status(self, kind: type[Custom], key: Key, body: Mapping[str, Any]) -> None:
-        """Merge a patch into its status, as Gatepass's account."""
+    async def patch_status(
+        self, kind: type[Custom], key: Key, body: Mapping[str, Any], only: Custom | None = None
+    ) -> dict[str, Any]:
+        """Merge a patch into its status, as Gatepass's account; with `only`, if that is still the newest version."""
+        ...
+
+    async def renew(self, lease: Key, at: datetime, token: str | None = None) -> None:
+        """Renew the Lease of a heartbeat."""
         ...
 
     async def credential(self, namespace: str, wanted: str, token: str) -> str | None:

@@ -11,9 +11,14 @@ _SECRET_LENGTH: Final = 43  # 62 ** 43 > 2 ** 256
 _CHECKSUM_LENGTH: Final = 6
 _KEY: Final = re.compile(rf"gp_live_[0-9A-Za-z]{{{_ID_LENGTH + _SECRET_LENGTH + _CHECKSUM_LENGTH}}}")
 _PREFIX: Final = "gp_live_"
+_CLAIM_PREFIX: Final = "gp_claim_"
 
 ENTROPY_BYTES: Final = 37
 """What a key is made from: 5 bytes for its id, 32 that are secret."""
+
+
+CLAIM_ENTROPY_BYTES: Final = 32
+"""What a claim's token is made from: all of it secret."""
 
 
 def make_key(entropy: bytes) -> str:
@@ -21,6 +26,14 @@ def make_key(entropy: bytes) -> str:
     if len(entropy) != ENTROPY_BYTES:
         raise ValueError(f"a key is made from {ENTROPY_BYTES} bytes, got {len(entropy)}")
     body = _PREFIX + _digits(entropy[:5], _ID_LENGTH) + _digits(entropy[5:], _SECRET_LENGTH)
+    return body + _checksum(body)
+
+
+def make_claim_token(entropy: bytes) -> str:
+    """A token that claims one session, from so many random bytes; it has no id, as its session is known."""
+    if len(entropy) != CLAIM_ENTROPY_BYTES:
+        raise ValueError(f"a token is made from {CLAIM_ENTROPY_BYTES} bytes, got {len(entropy)}")
+    body = _CLAIM_PREFIX + _digits(entropy, _SECRET_LENGTH)
     return body + _checksum(body)
 
 

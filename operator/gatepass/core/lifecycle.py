@@ -20,8 +20,13 @@ def deadline(session: AccessSession, longest: Iterable[timedelta] = ()) -> tuple
     """When time is up, recomputed on every pass: min(start + duration, notAfter).
 
     `longest` are the maxDurations of the session's resources: a lowered one moves the deadline, and the session goes
-    on as long as one of them lets it.
+    on as long as one of them lets it. While a session waits to be claimed, its time is that of the claim.
     """
+    if (claim_ends_at := session.claim_ends_at) is not None:
+        not_after = session.spec.not_after
+        if not_after is not None and not_after < claim_ends_at:
+            return max(not_after, session.metadata.creation_timestamp), EndedReason.NOT_AFTER
+        return claim_ends_at, EndedReason.UNCLAIMED
     duration = min([session.spec.duration, *([max(longest)] if (longest := tuple(longest)) else [])])
     by_duration = session.started_at + duration
     not_after = session.spec.not_after
@@ -37,11 +42,12 @@ def end(
     *,
     withdrawn: bool,
     key_revoked: bool = False,
+    runner: EndedReason | None = None,
 ) -> End | None:
     """The end of the session if it has come, the latched one first; `until` is its deadline.
 
     `withdrawn` says that policy has taken back everything that the session was granted, `key_revoked` that the API key
-    that started it is no more.
+    that started it is no more, `runner` in which way the runner has gone: what the session is bound to, or its heart.
     """
     status = session.status
     if status.ended_at is not None and status.ended_reason is not None:
@@ -53,6 +59,8 @@ def end(
         return End(now, EndedReason.DELETED, latched=False)
     if session.spec.stop:
         return End(now, EndedReason.MANUAL, latched=False)
+    if runner is not None:
+        return End(now, runner, latched=False)
     if key_revoked:
         return End(now, EndedReason.KEY_REVOKED, latched=False)
     if withdrawn:
@@ -60,12 +68,19 @@ def end(
     return None
 
 
-def closed(end: End | None) -> bool:
-    """May its rules go? A deadline needs no record, as it is found again; any other end is written down first."""
-    return end is not None and (end.latched or end.reason in BY_DEADLINE)
+def closed(session: AccessSession, end: End | None) -> bool:
+    """May its rules go? An end that is found again needs no record; any other is written down first.
+
+    A deadline is, and so is the end of the object that is on record: it is over for good, or gone.
+    """
+    if end is None or end.latched or end.reason in BY_DEADLINE:
+        return end is not None
+    return end.reason is EndedReason.OWNER_FINISHED and session.status.bound_to is not None
 
 
 BY_DEADLINE = frozenset({EndedReason.EXPIRED, EndedReason.NOT_AFTER})
+BY_TIME = BY_DEADLINE | {EndedReason.UNCLAIMED}
+"""Nobody ended it. That nobody claimed it in time is written down all the same: a claim may be on its way."""
 
 
 def phase(end: End | None, states: Collection[ResourceState], *, left: bool) -> tuple[Phase, bool]:
@@ -82,13 +97,13 @@ def phase(end: End | None, states: Collection[ResourceState], *, left: bool) -> 
     | no     | any  | some Applied, some Waiting or Pending  | Partial   | no      |
     | no     | any  | all Failed                             | Failed    | yes     |
     | yes    | yes  | any                                    | Expiring  | no      |
-    | yes    | no   | ended by deadline or notAfter          | Expired   | yes     |
+    | yes    | no   | ended by deadline, notAfter, unclaimed | Expired   | yes     |
     | yes    | no   | any other end                          | Cancelled | yes     |
     """
     if end is not None:
         if left:
             return Phase.EXPIRING, False
-        return (Phase.EXPIRED if end.reason in BY_DEADLINE else Phase.CANCELLED), True
+        return (Phase.EXPIRED if end.reason in BY_TIME else Phase.CANCELLED), True
     kinds = set(states)
     undecided = bool(kinds & {ResourceState.PENDING, ResourceState.WAITING})
     if ResourceState.APPLIED not in kinds:

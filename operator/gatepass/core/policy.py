@@ -26,8 +26,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What the checks need beside the two objects; labels that are None belong to a namespace not seen yet."""
+    """What the checks need beside the two objects; labels that are None belong to a namespace not seen yet.
 
+    `ranges` are what the session is let in from, where that is found and not as its spec and status say.
+    """
+
+    ranges: tuple[str, ...] | None = None
     session_namespace_labels: Mapping[str, str] | None = None
     resource_namespace_deleting: bool = False
 
@@ -70,8 +74,17 @@ def cidr_refusal(text: str, where: str) -> Refusal | None:
     return None
 
 
+def is_public(cidr: str) -> bool:
+    """Is it a range that may be let in, and none of a private network?"""
+    return cidr_refusal(cidr, "") is None and not _touches(ipaddress.ip_network(cidr), _PRIVATE)
+
+
 def _field(session: AccessSession) -> str:
     return f"spec.source.{session.spec.source.kind}"
+
+
+def _ranges(session: AccessSession, around: Surroundings) -> tuple[str, ...]:
+    return session.ranges if around.ranges is None else around.ranges
 
 
 def _source_accepted(session: AccessSession, resource: ProtectedResource, _around: Surroundings) -> Refusal | None:
@@ -84,8 +97,8 @@ def _source_accepted(session: AccessSession, resource: ProtectedResource, _aroun
     )
 
 
-def _well_formed(session: AccessSession, _resource: ProtectedResource, _around: Surroundings) -> Refusal | None:
-    return next(filter(None, (cidr_refusal(cidr, _field(session)) for cidr in session.spec.source.ranges)), None)
+def _well_formed(session: AccessSession, _resource: ProtectedResource, around: Surroundings) -> Refusal | None:
+    return next(filter(None, (cidr_refusal(cidr, _field(session)) for cidr in _ranges(session, around))), None)
 
 
 def _namespace_allowed(session: AccessSession, resource: ProtectedResource, around: Surroundings) -> Refusal | None:
@@ -115,9 +128,9 @@ def _namespace_seen(session: AccessSession, resource: ProtectedResource, around:
     return Refusal(NOT_SEEN, f"the labels of namespace {session.metadata.namespace} are not known yet")
 
 
-def _narrow_enough(session: AccessSession, resource: ProtectedResource, _around: Surroundings) -> Refusal | None:
+def _narrow_enough(session: AccessSession, resource: ProtectedResource, around: Surroundings) -> Refusal | None:
     bound = resource.spec.policy.min_prefix_length
-    for cidr in session.spec.source.ranges:
+    for cidr in _ranges(session, around):
         network = ipaddress.ip_network(cidr)
         shortest = bound.ipv4 if network.version == 4 else bound.ipv6
         if network.prefixlen < shortest:
@@ -129,10 +142,10 @@ def _narrow_enough(session: AccessSession, resource: ProtectedResource, _around:
     return None
 
 
-def _public(session: AccessSession, resource: ProtectedResource, _around: Surroundings) -> Refusal | None:
+def _public(session: AccessSession, resource: ProtectedResource, around: Surroundings) -> Refusal | None:
     if resource.spec.policy.allow_private_addresses:
         return None
-    for cidr in session.spec.source.ranges:
+    for cidr in _ranges(session, around):
         if _touches(ipaddress.ip_network(cidr), _PRIVATE):
             return Refusal(
                 "PrivateAddress",

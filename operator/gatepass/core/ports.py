@@ -12,7 +12,7 @@ from gatepass.core.rules import ObservedRule, Rule, Target
 from gatepass.core.types.binding import ApiKeyBinding, ApiKeyBindingStatus
 from gatepass.core.types.common import Custom, Key
 from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
-from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester
+from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester, SourceAddress
 
 
 class Clock(Protocol):
@@ -95,6 +95,14 @@ class Revoked:
 RevokeOutcome = Revoked | Unknown | ProviderError
 
 
+class Gone:
+    """There is no such rule any more."""
+
+
+RelabelOutcome = Gone | ProviderError | None
+"""None when it is done."""
+
+
 class Provider(Protocol):
     """A kind of firewall. Every method raises ProviderError or UnknownOutcomeError when the whole call fails.
 
@@ -133,7 +141,7 @@ class Provider(Protocol):
 
     async def relabel(
         self, access: Access, target: Target, descriptions: Mapping[str, str]
-    ) -> Mapping[str, ProviderError | None]:
+    ) -> Mapping[str, RelabelOutcome]:
         """Set the descriptions of rules by id."""
         ...
 
@@ -143,6 +151,10 @@ class Provider(Protocol):
 
     def delay(self, target: Target) -> float:
         """Seconds that a write to the target had better wait, so that it takes more along; 0 while calls are plenty."""
+        ...
+
+    def closing_delay(self, target: Target) -> float:
+        """The same for a write that closes something, which is in a hurry."""
         ...
 
     def patience(self, target: Target) -> float:
@@ -171,6 +183,21 @@ class Switches(Protocol):
 
     async def disarm(self, access: Access, target: Target, id_: str) -> None:
         """Take the switch away; one that is gone already counts as taken."""
+        ...
+
+
+class SourceFinder(Protocol):
+    """One way of finding where a session's traffic leaves from.
+
+    Finders keep what they know for as long as that is good, and are asked again when `Engine.source_changed` is called
+    for the session, after a SourceError with retry, and at each resync.
+    """
+
+    async def find(self, session: AccessSession) -> Sequence[SourceAddress]:
+        """All addresses that the traffic may leave from, each with its evidence; raises SourceError.
+
+        An `ip` is in canonical form. An address that is found again may be told with another `observed_at`.
+        """
         ...
 
 
@@ -239,12 +266,24 @@ class Cluster(Protocol):
         """Put a key into the binding's Secret; raises ConflictError when it has changed hands in between."""
         ...
 
+    async def write_claim_secret(self, session: AccessSession, name: str, token: str) -> None:
+        """Put a token into a Secret that goes with the session; raises ConflictError when it is somebody else's."""
+        ...
+
     async def hold_secret(self, namespace: str, name: str) -> None:
         """Keep a Secret with credentials while they are needed to clean up."""
         ...
 
     async def release_secret(self, namespace: str, name: str) -> None:
         """Let the Secret go."""
+        ...
+
+    async def put_lease(self, session: AccessSession) -> None:
+        """Make the Lease that the session's runner renews, unless it is there."""
+        ...
+
+    async def renewed(self, session: AccessSession) -> str | None:
+        """When the runner renewed the session's Lease last, in its own words; None for never, or for no Lease."""
         ...
 
     def announce(self, about: Custom, reason: str, message: str, *, warning: bool = False) -> None:

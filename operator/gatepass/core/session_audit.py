@@ -1,15 +1,18 @@
 """What the audit trail holds of a session and of a resource: a function of the object, so that no crash loses it."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from gatepass.core.audit import OPERATOR, AuditEntry, EventType, Outcome, entry_id, subject_of
-from gatepass.core.lifecycle import BY_DEADLINE
+from gatepass.core.lifecycle import BY_TIME
+from gatepass.core.stamps import changer_of
 from gatepass.core.types.common import format_duration, format_time
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import (
     AccessSession,
     AccessSessionStatus,
+    EndedReason,
     Phase,
     Requester,
     ResourceState,
@@ -23,7 +26,7 @@ def started(session: AccessSession, requester: Requester | None) -> AuditEntry:
     spec = session.spec
     details = {
         "resources": " ".join(map(str, session.resource_keys())),
-        "addresses": " ".join(spec.source.ranges),
+        **({"addresses": " ".join(spec.source.ranges)} if spec.source.kind.declared else {"source": spec.source.kind}),
         "duration": format_duration(spec.duration),
         **({"notAfter": format_time(spec.not_after)} if spec.not_after else {}),
         **({"reason": spec.reason} if spec.reason else {}),
@@ -57,14 +60,39 @@ def news(session: AccessSession, status: AccessSessionStatus, now: datetime) -> 
     return [*fresh, *_moved(session, status, now)]
 
 
+def moved(session: AccessSession, before: datetime, after: datetime, now: datetime) -> AuditEntry | None:
+    """That who changed the session to what it is has moved its end, each of several times in a row."""
+    if before == after or session.status.ended_at is not None:
+        return None
+    return _move(session, session.status, before, after, now, by_spec=True)
+
+
 def _moved(session: AccessSession, status: AccessSessionStatus, now: datetime) -> Iterator[AuditEntry]:
+    """The same as a status tells it, which it does after a crash too; and that the policy of a resource did it."""
     before, after = session.status.expires_at, status.expires_at
-    if before is None or after is None or status.ended_at is not None or before == after:
-        return
+    if before is not None and after is not None and status.ended_at is None and before != after:
+        by_spec = session.metadata.generation > (session.status.observed_generation or 0)
+        yield _move(session, status, before, after, now, by_spec=by_spec)
+
+
+def _move(
+    session: AccessSession,
+    status: AccessSessionStatus,
+    before: datetime,
+    after: datetime,
+    now: datetime,
+    *,
+    by_spec: bool,
+) -> AuditEntry:
     event = EventType.SESSION_EXTENDED if after > before else EventType.SESSION_SHORTENED
     told = {"from": format_time(before), "to": format_time(after)}
-    generation = str(session.metadata.generation)  # it may be set to one value several times
-    yield _entry(session, status, event, now, (generation, told["to"]), actor=None, details=told)
+    generation = str(session.metadata.generation)
+    # The policy of a resource may move it several times, and back, while nobody changes the session.
+    which = (generation,) if by_spec else (generation, told["to"], format_time(now))
+    actor = _changer(session) if by_spec else None
+    entry = _entry(session, status, event, now, which, actor=actor, details=told)
+    # A status may tell of several at once, and in the other direction than the last of them.
+    return replace(entry, id=entry_id(session.uid, EventType.SESSION_EXTENDED, *which))
 
 
 def _standing(session: AccessSession, status: AccessSessionStatus) -> Iterator[AuditEntry]:
@@ -79,6 +107,8 @@ def _standing(session: AccessSession, status: AccessSessionStatus) -> Iterator[A
         case Phase.ACTIVE:
             event, outcome, at = EventType.SESSION_ACTIVATED, Outcome.SUCCESS, since["Ready"].last_transition_time
             details = {"until": format_time(status.expires_at)} if status.expires_at else {}
+            if not session.spec.source.kind.declared and status.address:
+                details["addresses"] = status.address
         case Phase.PARTIAL:
             event, outcome, at = EventType.SESSION_PARTIAL, Outcome.FAILURE, settled.last_transition_time
         case Phase.FAILED:
@@ -91,14 +121,20 @@ def _standing(session: AccessSession, status: AccessSessionStatus) -> Iterator[A
 def _ended(session: AccessSession, status: AccessSessionStatus) -> Iterator[AuditEntry]:
     if status.ended_at is None or status.ended_reason is None:
         return
-    by_itself = status.ended_reason in BY_DEADLINE
+    by_itself = status.ended_reason in BY_TIME
     event = EventType.SESSION_EXPIRED if by_itself else EventType.SESSION_STOPPED
     details = {"reason": status.ended_reason.value}
     if by_itself:
         yield _entry(session, status, event, status.ended_at, (), details=details)
     else:
-        # Who set `stop`, deleted it or changed a policy is in the API server's audit log, and not in the object.
-        yield _entry(session, status, event, status.ended_at, (), actor=None, details=details)
+        # Who deleted it or changed a policy is in the API server's audit log, and not in the object.
+        actor = _changer(session) if status.ended_reason is EndedReason.MANUAL else None
+        yield _entry(session, status, event, status.ended_at, (), actor=actor, details=details)
+
+
+def _changer(session: AccessSession) -> str | None:
+    changer = changer_of(session)
+    return changer.username if changer is not None else None
 
 
 def _rule(

@@ -7,13 +7,18 @@ from datetime import datetime
 from functools import lru_cache
 
 from gatepass.core.conditions import Fact, assert_conditions
+from gatepass.core.errors import SourceError
 from gatepass.core.lifecycle import End, phase
-from gatepass.core.policy import WITHDRAWN, Refusal
+from gatepass.core.policy import WITHDRAWN, Refusal, cidr_refusal
 from gatepass.core.rules import Rule
 from gatepass.core.types.common import Key
+from gatepass.core.types.ends import BoundToStatus, HeartbeatStatus
 from gatepass.core.types.session import (
+    LONGEST_ADDRESS,
+    LONGEST_MESSAGE,
     AccessSession,
     AccessSessionStatus,
+    ClaimStatus,
     EndedReason,
     Phase,
     Requester,
@@ -33,6 +38,20 @@ class PresentRule:
     target: str
     id: str
     foreign: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SourceView:
+    """What the engine knows of where a session comes from.
+
+    `trouble` is why nothing is known, or why nothing newer is. `elsewhere` tells of addresses that were found since,
+    and that the rules do not follow to. `claim` is how to claim the session.
+    """
+
+    addresses: tuple[SourceAddress, ...]
+    trouble: SourceError | None = None
+    elsewhere: str | None = None
+    claim: ClaimStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +76,18 @@ class ResourceView:
     unread: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class RunnerView:
+    """What the engine knows of the runner: which object the session is bound to, and its heartbeat.
+
+    `unfollowed` is why nobody can tell whether that object finishes.
+    """
+
+    bound_to: BoundToStatus | None = None
+    unfollowed: Refusal | None = None
+    heartbeat: HeartbeatStatus | None = None
+
+
 def session_status(
     session: AccessSession,
     views: Sequence[ResourceView],
@@ -66,33 +97,62 @@ def session_status(
     now: datetime,
     *,
     refresh_places: bool,
+    source: SourceView | None = None,
+    runner: RunnerView = RunnerView(),
 ) -> AccessSessionStatus:
-    """The whole status, from the views of the session's resources in the order of its spec."""
+    """The whole status, from the views of the session's resources in the order of its spec.
+
+    Without a `source` its addresses are those on record, or declared.
+    """
     entries = tuple(_entry(session, view, end, now, refresh_places=refresh_places) for view in views)
     left = any(view.left for view in views)
     step, settled = phase(end, [entry.state for entry in entries], left=left)
-    source = f"spec.source.{session.spec.source.kind}"
-    addresses = tuple(_address(cidr, source) for cidr in session.spec.source.ranges)
+    source = source or SourceView(addresses_of(session))
     applied = sum(entry.state is ResourceState.APPLIED for entry in entries)
     return AccessSessionStatus(
         phase=step,
-        address=", ".join(address.ip for address in addresses),
+        address=", ".join(address.ip for address in source.addresses)[:LONGEST_ADDRESS] or None,
         ready_resources=f"{applied}/{len(entries)}",
-        started_at=session.started_at,
+        started_at=None if session.claim_ends_at is not None else session.started_at,
         expires_at=session.status.expires_at if end is not None and end.latched else expires_at,
         ended_at=end and end.at,
         ended_reason=end and end.reason,
         requester=requester,
-        source=SourceStatus(addresses=addresses),
+        claim=source.claim or session.status.claim,
+        source=SourceStatus(addresses=source.addresses, seen_from=seen_from(session) or None),
+        bound_to=runner.bound_to,
+        heartbeat=runner.heartbeat,
         resources=entries,
         conditions=assert_conditions(
             session.status.conditions,
-            _facts(source, entries, step, settled=settled, end=end),
+            [*_source_facts(session, source, end), *_facts(entries, step, runner, settled=settled, end=end)],
             now,
             session.metadata.generation,
         ),
         observed_generation=session.metadata.generation,
     )
+
+
+def seen_from(session: AccessSession) -> tuple[SourceAddress, ...]:
+    """Where its heartbeats were seen to come from, as the REST API has recorded it."""
+    told = session.status.source.seen_from if session.status.source is not None else None
+    return tuple(address for address in told or () if _sound(address.cidr))
+
+
+def addresses_of(session: AccessSession) -> tuple[SourceAddress, ...]:
+    """The addresses on record, or as declared."""
+    source = session.spec.source
+    told = session.status.source.addresses if session.status.source is not None else ()
+    recorded = tuple(address for address in told if _sound(address.cidr))
+    if recorded and source.cidrs is None:
+        return recorded
+    return tuple(_address(cidr, f"spec.source.{source.kind}") for cidr in source.ranges)
+
+
+@lru_cache(maxsize=65536)
+def _sound(cidr: str) -> bool:
+    """What is read back is not trusted with what nobody may have."""
+    return cidr_refusal(cidr, "") is None
 
 
 @lru_cache(maxsize=65536)
@@ -115,7 +175,7 @@ def _entry(
         uid=view.uid,
         state=state,
         reason=reason,
-        message=message,
+        message=message and message[:LONGEST_MESSAGE],
         rules=_rules(view, before, now, over=end is not None or view.refusal is not None),
     )
 
@@ -174,13 +234,32 @@ def _rules(
     )
 
 
+def _source_facts(session: AccessSession, source: SourceView, end: End | None) -> list[Fact]:
+    trouble = source.trouble
+    if not source.addresses:
+        if trouble is None:
+            return [Fact("SourceResolved", False, "NotLookedFor", f"spec.source.{session.spec.source.kind}")]
+        return [Fact("SourceResolved", False, trouble.reason, trouble.message)]
+    declared = all(address.observed_at is None for address in source.addresses)
+    told = "; ".join(f"{address.ip}: {address.evidence}" for address in source.addresses if not declared)
+    reason, message = ("Declared", f"the addresses are those of spec.source.{session.spec.source.kind}")
+    if not declared:
+        reason, message = "Found", told
+    if trouble is not None and end is None:
+        reason, message = "FoundBefore", f"{told}; looking again failed: {trouble.message}"
+    facts = [Fact("SourceResolved", True, reason, message)]
+    if source.elsewhere is not None and end is None:
+        facts.append(Fact("SourceChanged", True, "NotFollowed", source.elsewhere))
+    return facts
+
+
 def _facts(
-    source: str, entries: Sequence[SessionResourceStatus], step: Phase, *, settled: bool, end: End | None
+    entries: Sequence[SessionResourceStatus], step: Phase, runner: RunnerView, *, settled: bool, end: End | None
 ) -> list[Fact]:
     opened = all(entry.state is ResourceState.APPLIED for entry in entries)
     troubled = [entry for entry in entries if entry.state is not ResourceState.APPLIED]
     told = "; ".join(_told(entry) for entry in troubled)
-    facts = [Fact("SourceResolved", True, "Declared", f"the addresses are those of {source}")]
+    facts = []
     if end is not None:
         gone = settled
         facts.append(Fact("RulesApplied", False, "Removed" if gone else "Removing", "" if gone else told))
@@ -190,6 +269,10 @@ def _facts(
         return facts
     facts.append(Fact("RulesApplied", opened, "Applied" if opened else _main_reason(troubled), told))
     facts.append(Fact("Settled", settled, step.value, told))
+    if runner.unfollowed is not None:
+        facts.append(Fact("OwnerFollowed", False, runner.unfollowed.reason, runner.unfollowed.message))
+    elif runner.bound_to is not None:
+        facts.append(Fact("OwnerFollowed", True, "Seen"))
     facts.append(Fact("Ready", step is Phase.ACTIVE, step.value, told))
     if step is Phase.FAILED:
         facts.append(Fact("Stalled", True, _main_reason(troubled), told))
@@ -212,12 +295,18 @@ def _ending(reason: EndedReason) -> str:
     match reason:
         case EndedReason.EXPIRED:
             return "time was up"
+        case EndedReason.UNCLAIMED:
+            return "nobody claimed it in time (spec.source.claim.within)"
         case EndedReason.NOT_AFTER:
             return "spec.notAfter has passed"
         case EndedReason.MANUAL:
             return "spec.stop was set"
         case EndedReason.DELETED:
             return "the session was deleted"
+        case EndedReason.OWNER_FINISHED:
+            return "what spec.boundTo names has finished or is gone"
+        case EndedReason.HEARTBEAT_LOST:
+            return "the runner no longer renewed the Lease of spec.heartbeat"
         case EndedReason.POLICY_WITHDRAWN:
             return "policy has withdrawn every resource of the session"
         case EndedReason.KEY_REVOKED:

@@ -5,24 +5,23 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-import structlog
-
 from gatepass.core.binding_status import binding_status, issued, moments, next_keys
 from gatepass.core.keys import ENTROPY_BYTES, key_hash, key_id, make_key
-from gatepass.core.ports import Clock, Cluster, ClusterError, ConflictError, GoneError
+from gatepass.core.ports import Clock, Cluster
 from gatepass.core.types.binding import ApiKeyBinding, IssuedKey
 from gatepass.core.types.common import Key
+from gatepass.engine.attempts import attempt
+from gatepass.engine.journal import Journal
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
 
-log = structlog.get_logger(__name__)
-
-LOOK_EVERY_SECONDS: Final = 30.0
-"""How soon it is noticed that somebody has edited or deleted the Secret of a key, which no watch tells."""
+LOOK_SECONDS: Final = (2.0, 30.0)
+"""How soon it is noticed that somebody has edited or deleted the Secret of a key, which no watch tells: the first where
+there are few of them, the second where there are many. All of them together are read once a second."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt:
+class _Untold:
     """A key whose hash is in the status, and that could not be written yet instead of what the Secret holds."""
 
     text: str = field(repr=False)
@@ -32,65 +31,62 @@ class _Attempt:
 class BindingPass:
     """A key works before anybody can read it: its hash is written first, and then the Secret."""
 
-    def __init__(self, state: State, cluster: Cluster, clock: Clock) -> None:
+    def __init__(self, state: State, cluster: Cluster, clock: Clock, journal: Journal) -> None:
         self._state = state
         self._cluster = cluster
         self._clock = clock
-        self._attempts: dict[Key, _Attempt] = {}
+        self._journal = journal
+        self._untold: dict[Key, _Untold] = {}
         self.queue: Queue[Key] = Queue("binding", self.run, workers=4)
 
     async def run(self, key: Key) -> None:
-        """One pass. What the API server refuses is tried again with backoff."""
+        """One pass."""
         binding = self._state.store.bindings.get(key)
         if binding is None or binding.deleting:
-            self._attempts.pop(key, None)
+            self._untold.pop(key, None)
             return
-        try:
-            await self._pass(binding)
-        except GoneError:
-            return
-        except ConflictError:
-            self.queue.retry(key)
-        except ClusterError as error:
-            log.warning("cannot write", binding=str(key), error=str(error))
-            self.queue.retry(key)
-        else:
-            self.queue.succeeded(key)
+        await attempt(self.queue, key, self._pass(binding))
 
-    async def _pass(self, binding: ApiKeyBinding) -> None:
+    async def _pass(self, binding: ApiKeyBinding) -> bool:
+        """Answers whether to look again soon, at what nobody tells of."""
         now = self._clock.now()
         spec = binding.spec
         over = spec.revoked or (spec.expires_at is not None and spec.expires_at <= now)
         if spec.secret_name is None or over:
             await self._report(binding, binding.status.keys if not over else (), now, conflict=False)
-            return
+            return False
         secret = await self._cluster.key_secret(binding)
         if secret is not None and not secret.owned:
             await self._report(binding, (), now, conflict=True)
-            self.queue.retry(binding.key)
-            return
+            return True
         held = secret.text if secret is not None else None
-        self.queue.add(binding.key, LOOK_EVERY_SECONDS)
-        attempt = self._attempts.pop(binding.key, None)
-        if attempt is not None and attempt.instead_of == held and _newest(binding) == key_hash(attempt.text):
-            await self._write(binding, attempt)
-            return
+        self.queue.add(binding.key, self._look_again())
+        untold = self._untold.pop(binding.key, None)
+        if untold is not None and untold.instead_of == held and _newest(binding) == key_hash(untold.text):
+            await self._write(binding, untold)
+            return False
         keys = next_keys(binding, secret, now)
         if not keys.another:
             await self._report(binding, keys.kept, now, conflict=False)
-            return
+            return False
         text = make_key(os.urandom(ENTROPY_BYTES))
         new = issued(text, key_id(text) or "", now)
         binding = await self._report(binding, (*keys.kept, new), now, conflict=False)
-        await self._write(binding, _Attempt(text, held))
+        await self._write(binding, _Untold(text, held))
+        return False
 
-    async def _write(self, binding: ApiKeyBinding, attempt: _Attempt) -> None:
+    def _look_again(self) -> float:
+        at_least, at_most = LOOK_SECONDS
+        written = sum(each.spec.secret_name is not None for each in self._state.store.bindings.values())
+        return min(max(at_least, float(written)), at_most)
+
+    async def _write(self, binding: ApiKeyBinding, untold: _Untold) -> None:
         """Hand the key out. Another one at each failure would change the status, which makes the next pass due."""
-        self._attempts[binding.key] = attempt
-        await self._cluster.write_key_secret(binding, attempt.text)
-        del self._attempts[binding.key]
+        self._untold[binding.key] = untold
+        await self._cluster.write_key_secret(binding, untold.text)
+        del self._untold[binding.key]
         self.queue.add(binding.key)  # which ends the key before
-        told = f"key {key_id(attempt.text)} is in Secret {binding.spec.secret_name}"
+        told = f"key {key_id(untold.text)} is in Secret {binding.spec.secret_name}"
         self._cluster.announce(binding, "KeyIssued", told)
 
     async def _report(
@@ -104,6 +100,7 @@ class BindingPass:
             return binding
         updated = await self._cluster.write_binding_status(binding, status)
         self._state.store.put_binding(updated)
+        self._journal.binding_seen(updated)
         if updated.metadata.generation != binding.metadata.generation:
             self.queue.add(binding.key)  # the event of this edit is no news any more
         before = {condition.type for condition in binding.status.conditions}

@@ -1,7 +1,7 @@
 """What a target should hold: every live claim on it, placed where there is room."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 from gatepass.core.desired import Claim, ClaimKey, wanted
@@ -40,14 +40,15 @@ class Demand:
 class _Tenant:
     """A resource that names the target, what is known of it, and what is wanted of it.
 
-    `usable` are the targets that new rules may go to: those of its own that were found and can be read.
+    `proven` are its own targets that were found, and `usable` those of them that can be read: new rules may go there.
     """
 
     resource: ProtectedResource
     standing: Standing | None
     claims: Sequence[Claim]
     recorded: frozenset[tuple[str, Rule]]
-    usable: Sequence[Target] = field(default_factory=list)
+    proven: frozenset[Target]
+    usable: Sequence[Target]
 
     def proves(self, target: Target) -> bool:
         return self.standing is not None and self.standing.proves(target)
@@ -66,10 +67,6 @@ class _Tenant:
     @property
     def everywhere(self) -> list[Target]:
         return self.standing.everywhere() if self.standing is not None else []
-
-    @property
-    def proven(self) -> set[Target]:
-        return set(self.standing.usable()) if self.standing is not None else set()
 
 
 class Demands:
@@ -113,20 +110,11 @@ class Demands:
             if resource.spec.aws.region != target.region or elsewhere:
                 continue
             claims = sorted(self._grants.claims(resource, now), key=lambda claim: claim.order)
-            recorded = frozenset(self._recorded(resource, target))
-            yield _Tenant(resource, standing, claims, recorded, self._usable(standing))
-
-    def _usable(self, standing: Standing | None) -> list[Target]:
-        usable = standing.usable() if standing is not None else []
-        return [target for target in usable if self._state.target(target).trouble is None]
-
-    def _recorded(self, resource: ProtectedResource, target: Target) -> Iterator[tuple[str, Rule]]:
-        """The rules that sessions record as made by us in the target."""
-        for session in self._state.store.sessions_of(resource.key):
-            entry = session.resource_status(resource.key)
-            for record in entry.rules if entry is not None else ():
-                if record.target == target.id and not record.foreign and record.removed_at is None:
-                    yield session.uid, rule_of(record)
+            records = self._state.store.records_of(resource.key, target.id)
+            recorded = frozenset((session.uid, rule_of(record)) for session, record in records)
+            proven = standing.usable() if standing is not None else []
+            usable = [each for each in proven if self._state.target(each).trouble is None]
+            yield _Tenant(resource, standing, claims, recorded, frozenset(proven), usable)
 
     def _decided(self, tenants: Sequence[_Tenant]) -> bool:
         return all(
@@ -216,8 +204,8 @@ class Demands:
 
     def _settled(self, claim: Claim, tenant: _Tenant) -> bool:
         placed = self._state.placements.of(claim.key)
-        good = tenant.proven if claim.granted else set(tenant.usable)
-        return claim.rules == placed.keys() and good.issuperset(placed.values())
+        good = tenant.proven if claim.granted else tenant.usable
+        return claim.rules == placed.keys() and all(at in good for at in placed.values())
 
     def _parked(self, claim: Claim, second: float) -> bool:
         parked = self._state.parked.get(claim.key)

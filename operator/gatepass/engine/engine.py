@@ -5,20 +5,24 @@ import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
-from gatepass.core.ports import Audit, Clock, Cluster, Provider, Switches
+from gatepass.core.ports import Audit, Clock, Cluster, Provider, SourceFinder, Switches
 from gatepass.core.rules import Target
+from gatepass.core.stamps import requester_of
 from gatepass.core.types.binding import ApiKeyBinding
-from gatepass.core.types.common import Key
+from gatepass.core.types.common import Custom, Key, SourceKind
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.binding_pass import BindingPass
-from gatepass.engine.grants import Grants, requester_of
+from gatepass.engine.ends import Ends
+from gatepass.engine.grants import Grants
 from gatepass.engine.insight import Insight
 from gatepass.engine.journal import Journal
 from gatepass.engine.reconciler import Reconciler
 from gatepass.engine.resource_pass import ResourcePass
 from gatepass.engine.session_pass import SessionPass
+from gatepass.engine.sources import Sources
 from gatepass.engine.state import Standing, State
 from gatepass.engine.store import Namespace, Store
 from gatepass.engine.sweeper import Sweeper
@@ -26,6 +30,9 @@ from gatepass.engine.switches import Switchboard
 from gatepass.engine.verifier import Confinement, Verifier
 from gatepass.engine.views import Views
 from gatepass.engine.vouching import Vouching
+
+_FIRST_LOOK_SECONDS: Final = 10.0
+"""How long after the start a session that is open as its status says is looked at, if nothing has come of it before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,7 @@ class Engine:
         clock: Clock,
         switches: Mapping[str, Switches] | None = None,
         audit: Audit | None = None,
+        finders: Mapping[SourceKind, SourceFinder] | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -68,7 +76,7 @@ class Engine:
         self._state = state = State(
             store, settings.owner, started=clock.monotonic(), started_at=clock.now(), cutoff=settings.cutoff
         )
-        grants = Grants(state)
+        self._grants = grants = Grants(state)
         views = Views(state, grants)
         self._journal = journal = Journal(audit, clock, required=settings.audit_required)
         self._verifier = Verifier(state, providers, cluster, clock, settings.confinement, self._verified)
@@ -86,23 +94,29 @@ class Engine:
             self._switchboard,
         )
         self._sweeper = Sweeper(state, grants, providers, clock, vouching, self._reconciler.queue.add)
+        found_by = {} if finders is None else finders  # who composes may still add to it
+        self._sources = Sources(state, grants, found_by, clock, lambda key: self._sessions.queue.add(key))
+        self.ends = Ends(state, clock, self._look_again)
         self._sessions = SessionPass(
             state,
             grants,
             views,
+            self._sources,
             cluster,
             clock,
             journal,
             settings.default_ttl,
+            ends=self.ends,
             unverified=settings.admission_unverified,
             touch=self._reconciler.queue.add,
             promised=self._switchboard.promised,
         )
         self._resources = ResourcePass(state, views, cluster, clock, self.resource_seen)
-        self._bindings = BindingPass(state, cluster, clock)
+        self._bindings = BindingPass(state, cluster, clock, journal)
         self._queues = (
             self._verifier.queue,
             self._reconciler.queue,
+            self._sources.queue,
             self._sessions.queue,
             self._resources.queue,
             self._bindings.queue,
@@ -113,11 +127,11 @@ class Engine:
         """Work until cancelled. What is counted from a start is counted from here: this is when we begin to lead."""
         self._state.started, self._state.started_at = self._clock.monotonic(), self._clock.now()
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._resync())  # first: what is under way already would be looked at twice
             for queue in self._queues:
                 tasks.create_task(queue.run())
             tasks.create_task(self._sweeper.queue.run())
             tasks.create_task(self._switchboard.queue.run())
-            tasks.create_task(self._resync())
             tasks.create_task(self._journal.run(self.store))
 
     async def _resync(self) -> None:
@@ -126,6 +140,9 @@ class Engine:
         Soon after the start too: when an earlier process can have nothing under way any more, and when reads show
         everything that it has written.
         """
+        for session in self.store.sessions.values():
+            self._sessions.queue.forget(session.key)  # the listing has asked for all of them at once
+            self._sessions.queue.add(session.key, self._patience(session))
         settled = self._state.reads_settle_at - self._state.started + 1.0
         looks = sorted({0.0, self._settings.handover_seconds, settled})
         first = [after - before for before, after in itertools.pairwise(looks)]
@@ -134,16 +151,29 @@ class Engine:
             self._sweeper.again()
             self._switchboard.again()
             self._state.parked.clear()
+            self._sources.again()
             for key in list(self.store.resources):
                 self._verifier.queue.add(key)
             for target, known in self._state.targets.items():
                 known.stale = True
                 self._reconciler.queue.add(target)
-            for session in list(self.store.sessions):
-                self._sessions.queue.add(session)
             for binding in list(self.store.bindings):
                 self._bindings.queue.add(binding)
             await asyncio.sleep(pause)
+            for key in list(self.store.sessions):
+                self._sessions.queue.add(key)
+
+    def _patience(self, session: AccessSession) -> float:
+        """Seconds at the start in which the pass over its group will say whether a session has to be looked at."""
+        status, spec = session.status, session.spec
+        as_told = status.phase is Phase.ACTIVE and status.observed_generation == session.metadata.generation
+        alone = spec.bound_to is None and spec.heartbeat is None and spec.source.kind.declared
+        now = self._clock.now()
+        if not as_told or not alone or status.expires_at is None or self._grants.end(session, now) is not None:
+            return 0.0
+        if any(self._grants.refusal(session, key, now) is not None for key in session.resource_keys()):
+            return 0.0
+        return min((status.expires_at - now).total_seconds(), _FIRST_LOOK_SECONDS)
 
     def clock_corrected(self) -> None:
         """What was to be done at some time is to be done at another."""
@@ -152,12 +182,27 @@ class Engine:
 
     # events
 
+    def seen(self, changed: Custom) -> None:
+        """An object of any of our kinds was created or changed."""
+        match changed:
+            case AccessSession():
+                self.session_seen(changed)
+            case ProtectedResource():
+                self.resource_seen(changed)
+            case ApiKeyBinding():
+                self.binding_seen(changed)
+
     def session_seen(self, session: AccessSession) -> None:
         """A session was created or changed."""
         before = self.store.sessions.get(session.key)
         if self.store.put_session(session):
             if before is not None and before.uid != session.uid:
                 self._sessions.forget(before)
+            elif before is not None:
+                if before.spec != session.spec:
+                    self._journal.moved(session, self._grants.deadline(before)[0], self._grants.deadline(session)[0])
+                if session.spec.source.claim and before.status.source != session.status.source:
+                    self._sources.changed(session.key)  # a claim is written there
             self._sessions.queue.add(session.key)
 
     def session_gone(self, key: Key, uid: str) -> None:
@@ -165,6 +210,10 @@ class Engine:
         session = self.store.remove_session(key, uid)
         if session is not None:
             self._sessions.forget(session)
+
+    def source_changed(self, key: Key) -> None:
+        """What a session's address rests on has changed: a pod was scheduled or has moved."""
+        self._sources.changed(key)
 
     def resource_seen(self, resource: ProtectedResource) -> None:
         """A resource was created or changed."""
@@ -181,6 +230,7 @@ class Engine:
             self._verifier.queue.add(resource.key)
             self._touch_targets(resource.key)
             self._touch_users(resource.key)
+            self._sources.policy_changed(resource.key)
         self._resources.queue.add(resource.key)
 
     def resource_gone(self, key: Key, uid: str) -> None:
@@ -193,15 +243,20 @@ class Engine:
 
     def binding_seen(self, binding: ApiKeyBinding) -> None:
         """A key was bound or changed."""
+        before = self.store.bindings.get(binding.key)
         if self.store.put_binding(binding):
             self._bindings.queue.add(binding.key)
-            self._touch_sessions_of(binding)
+            if before is None or _told(before) != _told(binding):
+                self._journal.binding_seen(binding)
+            if before is None or _bounds(before) != _bounds(binding):
+                self._touch_sessions_of(binding)
 
     def binding_gone(self, key: Key, uid: str) -> None:
         """A binding was deleted."""
         binding = self.store.remove_binding(key, uid)
         if binding is not None:
             self._bindings.queue.forget(key)
+            self._journal.binding_gone(binding)
             self._touch_sessions_of(binding)
 
     def _touch_sessions_of(self, binding: ApiKeyBinding) -> None:
@@ -231,8 +286,11 @@ class Engine:
                 self._state.unpark(resource.uid)
             for target in {*(before.everywhere() if before else ()), *(after.everywhere() if after else ())}:
                 self._reconciler.queue.add(target)
+            read_next = before is None and after is not None and after.complete
+            for session in self.store.sessions_of(key):
+                if not read_next or self._patience(session) <= 0:
+                    self._sessions.queue.add(session.key)
         self._sweeper.verified(key)
-        self._touch_users(key)
         self._resources.queue.add(key)
 
     def _reconciled(self, target: Target, holders: Collection[str] | None) -> None:
@@ -256,6 +314,10 @@ class Engine:
         for target in standing.everywhere() if standing else ():
             self._reconciler.queue.add(target)
 
+    def _look_again(self, session: Key) -> None:
+        self._sessions.close(session)
+        self._sessions.queue.add(session)
+
     def _touch_users(self, resource: Key) -> None:
         for session in self.store.sessions_of(resource):
             self._sessions.queue.add(session.key)
@@ -277,6 +339,16 @@ class Engine:
 
 def _version(resource: ProtectedResource) -> tuple[str, int]:
     return resource.uid, resource.metadata.generation
+
+
+def _told(binding: ApiKeyBinding) -> tuple[object, ...]:
+    """What of a binding the trail tells."""
+    return binding.uid, binding.metadata.generation, *(key.id for key in binding.status.keys)
+
+
+def _bounds(binding: ApiKeyBinding) -> tuple[str, int, bool]:
+    """What of a binding makes its sessions look again; that its key was used does not, which is told every minute."""
+    return binding.uid, binding.metadata.generation, binding.deleting
 
 
 def _decides(resource: ProtectedResource) -> tuple[int, bool, bool]:

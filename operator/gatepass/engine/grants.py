@@ -1,43 +1,35 @@
 """Who is granted what right now: lifecycle, policy and admission put together, recomputed from the whole state."""
 
-import json
 from collections.abc import Iterator
-from datetime import datetime, timedelta
-from functools import lru_cache
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Final
-
-from pydantic import ValidationError
 
 from gatepass.core import lifecycle
 from gatepass.core.desired import Claim, session_claim, static_claims
 from gatepass.core.policy import KEY_UNKNOWN, NOT_FOUND, NOT_SEEN, WITHDRAWN, Refusal, Surroundings, refusal, withdrawal
 from gatepass.core.rules import Rule, rules_for
+from gatepass.core.stamps import requester_of
+from gatepass.core.status import addresses_of
 from gatepass.core.types.binding import KEY_USER
-from gatepass.core.types.common import MAX_RULES_PER_SESSION, REQUESTED_BY, Key, format_duration
+from gatepass.core.types.common import MAX_RULES_PER_SESSION, Key, SourceKind, format_duration
 from gatepass.core.types.resource import ProtectedResource
-from gatepass.core.types.session import AccessSession, EndedReason, Requester, SessionResourceStatus
-from gatepass.engine.state import State
+from gatepass.core.types.session import AccessSession, EndedReason, Requester, SessionResourceStatus, SourceAddress
+from gatepass.engine.state import NOT_ASKED, State
 
 _NEWS_LAG: Final = timedelta(seconds=3)
 """How much older than other news the news of one kind may be; creation is told in whole seconds."""
-
-
-def requester_of(session: AccessSession) -> Requester | None:
-    """Who created the session, as admission stamped it; None when there is no stamp that can be read."""
-    return _requester(session.metadata.annotations.get(REQUESTED_BY, ""))
-
-
-@lru_cache(maxsize=4096)
-def _requester(stamp: str) -> Requester | None:
-    try:
-        return Requester.model_validate(json.loads(stamp))
-    except (ValueError, ValidationError):
-        return None
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 def was_granted(entry: SessionResourceStatus | None) -> bool:
     """Had the session got this resource once?"""
     return entry is not None and (bool(entry.rules) or entry.reason == WITHDRAWN)
+
+
+def has_been_granted(session: AccessSession) -> bool:
+    """Had the session got anything?"""
+    return any(map(was_granted, session.status.resources))
 
 
 def key_of(requester: Requester | None) -> Key | None:
@@ -48,21 +40,55 @@ def key_of(requester: Requester | None) -> Key | None:
     return Key(namespace, name)
 
 
+@dataclass(slots=True)
+class _Live:
+    """What holds for a session that has not ended, while it rests on the same, and before time changes it."""
+
+    rests_on: tuple[object, ...]
+    until: datetime
+    refusals: dict[Key, Refusal | None] = field(default_factory=dict)
+    claims: dict[Key, Claim | None] = field(default_factory=dict)
+
+
 class Grants:
     """Questions to the state; `now` is an argument, as in the core. Answers are kept while what they rest on stands."""
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._verdicts: dict[tuple[str, str], tuple[object, Refusal | None]] = {}
-        self._claims: dict[tuple[str, str], tuple[object, Claim]] = {}
+        self._lives: dict[str, _Live] = {}
 
     def forget(self, session: AccessSession) -> None:
         """The session is no more."""
-        for key in session.resource_keys():
-            resource = self._state.store.resources.get(key)
-            if resource is not None:
-                self._verdicts.pop((session.uid, resource.uid), None)
-                self._claims.pop((session.uid, resource.uid), None)
+        self._lives.pop(session.uid, None)
+
+    def _live(self, session: AccessSession, now: datetime) -> _Live | None:
+        """What has been found of it, if that still holds."""
+        known = self._lives.get(session.uid)
+        if known is None or now >= known.until or known.rests_on != self._rests_on(session):
+            return None
+        return known
+
+    def _rests_on(self, session: AccessSession) -> tuple[object, ...]:
+        """All that decides about a session but the time. Its parts are replaced and never changed."""
+        state, uid, keys = self._state, session.uid, session.resource_keys()
+        namespaces, resources, admitted = state.store.namespaces, state.store.resources, state.admitted
+        key = key_of(requester_of(session))
+        return (
+            session,
+            namespaces.get(session.metadata.namespace),
+            [(resources.get(key), namespaces.get(key.namespace), admitted.get((uid, key), NOT_ASKED)) for key in keys],
+            state.whereabouts.get(uid),
+            state.runners.get(uid),
+            key and state.store.bindings.get(key),
+            self.heard(session),
+        )
+
+    def _until(self, session: AccessSession, now: datetime) -> datetime:
+        """When time alone may change what holds."""
+        resources = (self._state.store.resources.get(key) for key in session.resource_keys())
+        outlasted = (session.started_at + r.spec.policy.max_duration for r in resources if r is not None)
+        news_until = session.metadata.creation_timestamp + _NEWS_LAG
+        return min(each for each in (self.deadline(session)[0], *outlasted, news_until, _NEVER) if each > now)
 
     def deadline(self, session: AccessSession) -> tuple[datetime, EndedReason]:
         """When the session's time is up."""
@@ -75,30 +101,38 @@ class Grants:
 
     def end(self, session: AccessSession, now: datetime) -> lifecycle.End | None:
         """The end of the session, if it has come. Once its rules may go it stays ended, whatever its spec says then."""
+        known, latched = self._state.closed.get(session.uid), session.status.ended_at is not None
+        if known is not None and (known.latched or not latched):
+            return known
+        if self._live(session, now) is not None:
+            return None
         found = lifecycle.end(
             session,
             now,
             self.deadline(session),
-            withdrawn=self._withdrawn(session, now),
-            key_revoked=self._key_revoked(session, now),
+            withdrawn=not latched and self._withdrawn(session, now),
+            key_revoked=not latched and self._key_revoked(session, now),
+            runner=self._state.runners.get(session.uid),
         )
         if found is not None and found.latched:
             self._state.closed[session.uid] = found
             return found
-        if session.uid in self._state.closed:
-            return self._state.closed[session.uid]
         if found is None:
             self._state.ending.pop(session.uid, None)
+            self._lives[session.uid] = _Live(self._rests_on(session), self._until(session, now))
             return None
+        self._lives.pop(session.uid, None)
         # The answer to the write of an end may be lost: what is written again is the same end.
         first = self._state.ending.setdefault(session.uid, found)
-        if lifecycle.closed(found):
+        if lifecycle.closed(session, found):
             self._state.closed[session.uid] = first
         return first
 
     def closed(self, session: AccessSession, now: datetime) -> bool:
         """May its rules go?"""
-        end = self.end(session, now)
+        return self._may_go(session, self.end(session, now))
+
+    def _may_go(self, session: AccessSession, end: lifecycle.End | None) -> bool:
         return end is not None and (end.latched or session.uid in self._state.closed)
 
     def _key_revoked(self, session: AccessSession, now: datetime) -> bool:
@@ -111,14 +145,59 @@ class Grants:
             return now >= session.metadata.creation_timestamp + _NEWS_LAG
         return binding.uid != requester.uid or binding.spec.revoked or binding.deleting
 
+    def addresses(self, session: AccessSession) -> tuple[SourceAddress, ...]:
+        """Where the session comes from; empty while nobody knows.
+
+        What is on record stands while a grant rests on it: no rule goes because whoever looks is slow or down.
+        """
+        kind = session.spec.source.kind
+        found = self._state.whereabouts.get(session.uid)
+        used = found.addresses if found is not None else ()
+        if kind is SourceKind.CLAIM:
+            # What was claimed is on record, written by the REST API, and one more family may follow.
+            families = {each.version for each in used}
+            return (*used, *(each for each in addresses_of(session) if each.version not in families))
+        if used:
+            return used
+        return addresses_of(session) if kind.declared or has_been_granted(session) else ()
+
+    def ranges(self, session: AccessSession) -> tuple[str, ...]:
+        """The same in CIDR form."""
+        if session.spec.source.cidrs is not None:
+            return session.spec.source.cidrs
+        return tuple(address.cidr for address in self.addresses(session))
+
+    def sourceless(self, session: AccessSession) -> Refusal | None:
+        """Why nobody will know where the session comes from, as far as can be seen."""
+        found = self._state.whereabouts.get(session.uid)
+        if found is None or found.trouble is None or not found.trouble.refused or self.addresses(session):
+            return None
+        return Refusal(found.trouble.reason, found.trouble.message)
+
+    def accepted(self, session: AccessSession, now: datetime) -> bool:
+        """May the session have one of its resources, wherever it comes from, so that it is worth looking?"""
+        return any(
+            self.refusal(session, key, now) is None
+            and ((session.uid, key) in self._state.admitted or was_granted(session.resource_status(key)))
+            for key in session.resource_keys()
+        )
+
     def _withdrawn(self, session: AccessSession, now: datetime) -> bool:
         keys = session.resource_keys()
         return any(was_granted(session.resource_status(key)) for key in keys) and all(
-            self.refusal(session, key, now) is not None for key in keys
+            self._refusal(session, key, now) is not None for key in keys
         )
 
     def refusal(self, session: AccessSession, key: Key, now: datetime) -> Refusal | None:
         """Why the session does not get the resource."""
+        live = self._live(session, now)
+        if live is None:
+            return self._refusal(session, key, now)
+        if key not in live.refusals:
+            live.refusals[key] = self._refusal(session, key, now)
+        return live.refusals[key]
+
+    def _refusal(self, session: AccessSession, key: Key, now: datetime) -> Refusal | None:
         resource = self._state.store.resources.get(key)
         before = session.resource_status(key)
         granted = was_granted(before)
@@ -129,7 +208,12 @@ class Grants:
         refused = self._by_policy(session, resource, granted=granted)
         if granted:
             return refused or self._outlasted(session, resource, now)
-        return refused or self._too_many(session) or self._state.admitted.get((session.uid, key))
+        return (
+            refused
+            or self.too_many(session, self.ranges(session))
+            or self._state.admitted.get((session.uid, key))
+            or self.sourceless(session)
+        )
 
     def unseen(self, session: AccessSession, now: datetime) -> datetime | None:
         """Until when to wait for news of what the session names: events of several kinds come in any order."""
@@ -142,21 +226,17 @@ class Grants:
         )
 
     def _by_policy(self, session: AccessSession, resource: ProtectedResource, *, granted: bool) -> Refusal | None:
-        """What policy says, asked again only when one of the objects, or what is around them, has changed."""
-        around = self._surroundings(session, resource)
-        asked = (session.metadata.generation, resource.metadata.generation, resource.deleting, granted, around)
-        known = self._verdicts.get((session.uid, resource.uid))
-        if known is not None and known[0] == asked:
-            return known[1]
-        answer = (withdrawal if granted else refusal)(session, resource, around)
-        self._verdicts[session.uid, resource.uid] = asked, answer
-        return answer
+        around = self._surroundings(session, resource, self.ranges(session))
+        return (withdrawal if granted else refusal)(session, resource, around)
 
-    def _surroundings(self, session: AccessSession, resource: ProtectedResource) -> Surroundings:
+    def _surroundings(
+        self, session: AccessSession, resource: ProtectedResource, ranges: tuple[str, ...]
+    ) -> Surroundings:
         namespaces = self._state.store.namespaces
         here = namespaces.get(session.metadata.namespace)
         there = namespaces.get(resource.metadata.namespace)
         return Surroundings(
+            ranges=ranges,
             session_namespace_labels=here.labels if here else None,
             resource_namespace_deleting=there.deleting if there else False,
         )
@@ -169,30 +249,48 @@ class Grants:
             WITHDRAWN, f"ProtectedResource {resource.key} allows {format_duration(longest)} now (policy.maxDuration)"
         )
 
-    def _too_many(self, session: AccessSession) -> Refusal | None:
+    def moved_refusal(
+        self, session: AccessSession, resource: ProtectedResource, ranges: tuple[str, ...]
+    ) -> Refusal | None:
+        """Why the resource would not let the session in from these addresses."""
+        return withdrawal(session, resource, self._surroundings(session, resource, ranges))
+
+    def too_many(self, session: AccessSession, ranges: tuple[str, ...]) -> Refusal | None:
+        """Why a session may not have so many addresses."""
         found = (self._state.store.resources.get(key) for key in session.resource_keys())
-        needs = len(session.spec.source.ranges) * sum(len(resource.spec.ports) for resource in found if resource)
+        needs = len(ranges) * sum(len(resource.spec.ports) for resource in found if resource)
         if needs <= MAX_RULES_PER_SESSION:
             return None
         return Refusal("TooManyRules", f"the session needs {needs} rules, and {MAX_RULES_PER_SESSION} are the most")
 
     def claim(self, session: AccessSession, resource: ProtectedResource, now: datetime) -> Claim | None:
         """What the session wants of the resource now; None when it may have nothing, or is not decided on yet."""
+        end = self.end(session, now)
+        if end is not None:
+            return self._claim(session, resource, end, now)
+        live, key = self._lives[session.uid], resource.key
+        if key not in live.claims:
+            live.claims[key] = self._claim(session, resource, end, now)
+        return live.claims[key]
+
+    def _claim(
+        self, session: AccessSession, resource: ProtectedResource, end: lifecycle.End | None, now: datetime
+    ) -> Claim | None:
         key = resource.key
-        if self.closed(session, now) or self.refusal(session, key, now) is not None:
+        ranges = self.ranges(session)
+        if not ranges or self._may_go(session, end) or self.refusal(session, key, now) is not None:
             return None
         granted = was_granted(session.resource_status(key))
         admitted = resource.held and session.held and (session.uid, key) in self._state.admitted
-        ending = self.end(session, now) is not None
+        ending = end is not None or (granted and not self.heard(session))
         if not granted and (not admitted or ending):
             return None  # what has not begun does not begin any more, written down or not
         until = min(self.deadline(session)[0], session.started_at + resource.spec.policy.max_duration)
-        asked = (session.metadata.generation, resource.metadata.generation, until, granted, ending)
-        known = self._claims.get((session.uid, resource.uid))
-        if known is None or known[0] != asked:
-            known = asked, session_claim(session, resource, until, granted=granted, ending=ending)
-            self._claims[session.uid, resource.uid] = known
-        return known[1]
+        return session_claim(session, resource, ranges, until, granted=granted, ending=ending)
+
+    def heard(self, session: AccessSession) -> bool:
+        """Is it known since the start what has become of its runner? Until then, no rule that has gone is put again."""
+        return session.spec.bound_to is None or session.uid in self._state.heard
 
     def undecided(self, resource: ProtectedResource, now: datetime) -> Iterator[Rule]:
         """What live sessions want of the resource that admission has not been asked about: an earlier process may have
@@ -200,7 +298,7 @@ class Grants:
         for session in self._state.store.sessions_of(resource.key):
             asked = (session.uid, resource.key) in self._state.admitted
             if not asked and not was_granted(session.resource_status(resource.key)) and self.end(session, now) is None:
-                yield from rules_for(resource.spec.ports, session.spec.source.ranges)
+                yield from rules_for(resource.spec.ports, self.ranges(session))
 
     def claims(self, resource: ProtectedResource, now: datetime) -> Iterator[Claim]:
         """Everything that is wanted of the resource now."""

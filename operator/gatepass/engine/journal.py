@@ -2,17 +2,20 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Final
 
 from gatepass.core.audit import INSTALLATION, AuditEntry, EventType, Subject
+from gatepass.core.binding_audit import binding_deleted, binding_entries
 from gatepass.core.policy import Refusal
 from gatepass.core.ports import Audit, AuditError, Clock
 from gatepass.core.rules import Target
-from gatepass.core.session_audit import news, resource_deleted, resource_entry, session_entries, started
+from gatepass.core.session_audit import moved, news, resource_deleted, resource_entry, session_entries, started
+from gatepass.core.stamps import requester_of
+from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, AccessSessionStatus
-from gatepass.engine.grants import requester_of
 from gatepass.engine.store import Store
 
 _AT_ONCE: Final = 500
@@ -36,6 +39,11 @@ class Journal:
         if self._audit is not None:
             self._audit.record(*news(session, status, self._clock.now()))
 
+    def moved(self, session: AccessSession, before: datetime, after: datetime) -> None:
+        """A session was changed, and its end may be another than before."""
+        if self._audit is not None and (told := moved(session, before, after, self._clock.now())) is not None:
+            self._audit.record(told)
+
     def resource_seen(self, resource: ProtectedResource) -> None:
         """A resource was created or changed."""
         if self._audit is not None and not resource.deleting:  # which counts as a new generation
@@ -45,6 +53,16 @@ class Journal:
         """A resource was deleted."""
         if self._audit is not None:
             self._audit.record(resource_deleted(resource, self._clock.now()))
+
+    def binding_seen(self, binding: ApiKeyBinding) -> None:
+        """A key was bound, changed, or issued."""
+        if self._audit is not None and not binding.deleting:
+            self._audit.record(*binding_entries(binding, self._clock.now()))
+
+    def binding_gone(self, binding: ApiKeyBinding) -> None:
+        """A binding was deleted."""
+        if self._audit is not None:
+            self._audit.record(binding_deleted(binding, self._clock.now()))
 
     def firewall(self, event: EventType, target: Target, id_: str, rule: object, description: str) -> None:
         """A rule was put or removed, for whomever; no tenant is shown it, as it may be shared by several."""

@@ -6,11 +6,30 @@ from collections.abc import Iterable
 import structlog
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
+from gatepass.core.placement import FAMILIES
 from gatepass.core.plan import Plan
-from gatepass.core.ports import Access, Provider
+from gatepass.core.ports import Access, Gone, Provider
+from gatepass.core.rules import ObservedRule, Rule
+from gatepass.engine.demand import Wishes
 from gatepass.engine.targets import TargetState
 
 log = structlog.get_logger(__name__)
+
+
+def put(rule: Rule, id_: str, description: str, owner: str) -> ObservedRule:
+    """A rule of ours as a read shows it."""
+    weight = (1, 0) if rule.family == FAMILIES[0] else (0, 1)
+    return ObservedRule(id_, rule, description, owner, weight)
+
+
+def proofs(known: TargetState, desired: Wishes) -> dict[str, str]:
+    """What a session is to rest on has to be there: its label is set again, which fails where there is no rule."""
+    questioned = (known.rules[id_] for id_ in known.unproven)
+    return {
+        held.id: held.description
+        for held in questioned
+        if held.rule is not None and held.rule in desired and desired[held.rule][0].until is not None
+    }
 
 
 async def repair(provider: Provider, owner: str, known: TargetState, plan: Plan, accesses: Iterable[Access]) -> bool:
@@ -41,6 +60,8 @@ async def _repair_by(access: Access, provider: Provider, owner: str, known: Targ
         for id_, error in outcomes.items():
             if error is None:
                 known.relabelled(id_, plan.relabels[id_], at)
-            else:
-                known.stale = again = True
+                continue
+            known.stale = again = True
+            if isinstance(error, Gone):
+                known.vanished(id_, at)
     return again

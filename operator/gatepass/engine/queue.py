@@ -15,7 +15,12 @@ K = TypeVar("K", bound=Hashable)
 
 FIRST_RETRY = 0.5
 LAST_RETRY = 300.0
+CLOSING_RETRY = 1.0
+"""The longest pause, in seconds, while something that has ended is still open, or may be, and nobody has said no."""
 _SLACK = 1000
+_AT_ONCE = 4
+"""Works that are begun in one turn of the event loop: with thousands due, others must have their turn in time, the
+renewal of the lease before all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,12 @@ class Queue(Generic[K]):
             heapq.heapify(self._heap)
         self._wake.set()
 
-    def retry(self, key: K) -> None:
-        """Work on the key again after a pause that doubles with each failure, from half a second to five minutes."""
+    def retry(self, key: K, longest: float = LAST_RETRY) -> None:
+        """Work on the key again after a pause that doubles with each failure, from half a second to the `longest`."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         self._retries += 1
-        self.add(key, min(FIRST_RETRY * 2 ** min(failures, 20), LAST_RETRY))
+        self.add(key, min(FIRST_RETRY * 2 ** min(failures, 20), longest))
 
     def succeeded(self, key: K) -> None:
         """Forget the failures of the key."""
@@ -91,6 +96,9 @@ class Queue(Generic[K]):
         try:
             while True:
                 pause = self._start_what_is_due()
+                if pause == 0.0:
+                    await asyncio.sleep(0)
+                    continue
                 try:
                     async with asyncio.timeout(pause):
                         await self._wake.wait()
@@ -104,9 +112,11 @@ class Queue(Generic[K]):
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start_what_is_due(self) -> float | None:
+        """Seconds until there is more to start: 0 when that is now, None when nobody knows."""
         now = asyncio.get_running_loop().time()
         blocked: list[tuple[float, int, K]] = []
         pause: float | None = None
+        begun = 0
         while self._heap and self._free:
             due, _, key = self._heap[0]
             if self._due.get(key) != due:
@@ -114,12 +124,16 @@ class Queue(Generic[K]):
             elif due > now:
                 pause = due - now
                 break
+            elif begun == _AT_ONCE:
+                pause = 0.0
+                break
             else:
                 entry = heapq.heappop(self._heap)
                 if key in self._active:
                     blocked.append(entry)
                 else:
                     self._start(key)
+                    begun += 1
         for entry in blocked:
             heapq.heappush(self._heap, entry)
         return pause

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -25,19 +25,19 @@ from gatepass.core.ports import (
     Revoked,
     Unknown,
 )
-from gatepass.core.rules import Mark, ObservedRule, Rule, Target, parse_mark
+from gatepass.core.rules import Rule, Target, parse_mark
 from gatepass.core.sweep import MARGIN
 from gatepass.core.types.common import Key
 from gatepass.engine.demand import Demand, Demands, Wishes
 from gatepass.engine.drift import repairs
 from gatepass.engine.grants import Grants
 from gatepass.engine.journal import Journal
-from gatepass.engine.marks import repair
-from gatepass.engine.queue import Queue
+from gatepass.engine.marks import proofs, put, repair
+from gatepass.engine.queue import CLOSING_RETRY, LAST_RETRY, Queue
+from gatepass.engine.records import Records
 from gatepass.engine.state import State
 from gatepass.engine.switches import Switchboard
 from gatepass.engine.targets import TargetState
-from gatepass.engine.views import rule_of
 from gatepass.engine.vouching import Vouching
 
 log = structlog.get_logger(__name__)
@@ -64,6 +64,7 @@ class Reconciler:
         self._state = state
         self._grants = grants
         self._demands = Demands(state, grants)
+        self._records = Records(state, grants, clock)
         self._vouching = vouching
         self._switchboard = switchboard
         self._providers = providers
@@ -103,11 +104,12 @@ class Reconciler:
             plan = replace(
                 plan, revokes=tuple(id_ for id_ in plan.revokes if known.rules[id_].rule not in demand.undecided)
             )
-        if plan.writes and not plan.revokes and not known.has_waited:
+        if plan.writes and not known.has_waited:
             provider = self._providers[target.provider]
-            delay = provider.delay(target)
+            closing = provider.closing_delay(target)
+            delay = min(provider.delay(target), closing) if plan.revokes else provider.delay(target)
             if delay > 0:
-                known.wait(now, delay, provider.patience(target))
+                known.wait(now, delay, provider.patience(target), closing)
                 self._came[neighbours] = now
                 self.queue.add(target, known.resumes_at - now)
                 return
@@ -127,7 +129,7 @@ class Reconciler:
         self._mind_strangers(known, plan, accesses)
         if again or known.any_unsettled:
             known.stale = known.stale or known.any_unsettled
-            self.queue.retry(target)
+            self._retry(known, closing=bool(plan.revokes) or known.any_unsettled)
         else:
             self.queue.succeeded(target)
             if self._state.strays.pop(target, None) and not self._state.tenants[target]:
@@ -174,21 +176,26 @@ class Reconciler:
                 self._vouching.read(known, observed, started)
                 known.read(observed, started)
                 if started < self._state.reads_settle_at:
-                    known.suppose(self._recorded(known.target))
+                    self._records.correct(known)
                 if first:
                     self._wake_neighbours(known.target)
                 return True
         if first:
             self._wake_neighbours(known.target)
-        self.queue.retry(known.target)
+        self._retry(known, closing=True)  # which nobody knows without a read
         self._doubt(known.target)
         self._report(known.target, None)
         return False
 
+    def _retry(self, known: TargetState, *, closing: bool) -> None:
+        """A no lasts until somebody changes it; what has no answer may have one at any moment."""
+        refused = any(error.failure is not Failure.RETRY for error in known.refusals.values())
+        self.queue.retry(known.target, CLOSING_RETRY if closing and not refused else LAST_RETRY)
+
     def _wake_neighbours(self, target: Target) -> None:
         """Claims that could not be placed, and rules that could not go, before this target was read or refused."""
         for key in self._state.tenants[target]:
-            for other in self._state.standings[key].usable():
+            for other in self._state.standings[key].everywhere():
                 if other != target:
                     self.queue.add(other)
 
@@ -199,8 +206,10 @@ class Reconciler:
             (want for want, _ in desired.values()),
             known.shown(desired),
             self._state.owner,
-            known={rule.id for rule in self._recorded(known.target)},
+            known=self._records.ids(known.target),
         )
+        if known.unproven:
+            plan = replace(plan, relabels={**proofs(known, desired), **plan.relabels})
         now = self._clock.now()
         doomed = (known.rules[id_] for id_ in plan.revokes if id_ in known.rules)
         strangers = [rule for rule in doomed if self._vouching.stranger(known.target, rule, now)]
@@ -208,16 +217,6 @@ class Reconciler:
             return plan
         log.warning("rules with our id that we did not make", target=str(known.target), ids=[s.id for s in strangers])
         return replace(plan, revokes=(), conflicts=(*plan.conflicts, *strangers))
-
-    def _recorded(self, target: Target) -> Iterator[ObservedRule]:
-        """The rules that sessions record as made by us in this target."""
-        for key in self._state.tenants[target]:
-            for session in self._state.store.sessions_of(key):
-                entry = session.resource_status(key)
-                for record in entry.rules if entry else ():
-                    if not record.foreign and record.target == target.id and record.removed_at is None:
-                        mark = Mark(str(key), self._grants.deadline(session)[0])
-                        yield _observed(rule_of(record), record.id, str(mark), self._state.owner)
 
     def _mind_strangers(self, known: TargetState, plan: Plan, accesses: list[Access]) -> None:
         """Tell whoever waits for a revocation why none is made, and look again when a stranger's time is over."""
@@ -305,7 +304,7 @@ class Reconciler:
         at = asyncio.get_running_loop().time()
         match outcome:
             case Granted(id=id_):
-                known.granted(_observed(new.rule, id_, new.description, self._state.owner), at)
+                known.granted(put(new.rule, id_, new.description, self._state.owner), at)
                 known.refusals.pop(access, None)
                 self._journal.firewall(EventType.FIREWALL_RULE_WRITTEN, known.target, id_, new.rule, new.description)
                 return False
@@ -386,8 +385,3 @@ class Reconciler:
         if known.trouble is None or known.trouble.failure is not Failure.RETRY:
             for key in self._state.tenants[target]:
                 self._reverify(key)
-
-
-def _observed(rule: Rule, id_: str, description: str, owner: str) -> ObservedRule:
-    weight = (1, 0) if rule.family == FAMILIES[0] else (0, 1)
-    return ObservedRule(id_, rule, description, owner, weight)

@@ -6,10 +6,11 @@ from typing import Final
 import structlog
 
 from gatepass.core.plan import is_ours
-from gatepass.core.ports import Clock, Cluster, ClusterError, ConflictError, GoneError
+from gatepass.core.ports import Clock, Cluster
 from gatepass.core.resource_status import resource_status
 from gatepass.core.types.common import ABANDON, Key
-from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
+from gatepass.core.types.resource import Capacity, ProtectedResource, ProtectedResourceStatus
+from gatepass.engine.attempts import attempt
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import Standing, State
 from gatepass.engine.verifier import access_of
@@ -18,14 +19,18 @@ from gatepass.engine.views import Views
 log = structlog.get_logger(__name__)
 
 WRITE_EVERY_SECONDS: Final = 1.0
-"""A burst of sessions changes capacity many times a second; nobody reads it that often."""
+"""A burst of sessions changes capacity many times a second; nobody reads it that often, and no session waits for it."""
 
+VERIFIED_EVERY_SECONDS: Final = 3600.0
+"""How often `lastVerifiedAt` alone is worth a write: otherwise each start and each resync would write every status."""
+
+_NEVER: Final = float("-inf")
 _SOON: Final = 0.001
 """Seconds that are not worth another pass: clocks do not resolve much less."""
 
 
 class ResourcePass:
-    """Writes status at most once a second, and holds a deleted resource until nothing of it is left."""
+    """Writes status at most once a second, its counts a second late; holds a deleted resource until nothing is left."""
 
     def __init__(
         self, state: State, views: Views, cluster: Cluster, clock: Clock, seen: Callable[[ProtectedResource], None]
@@ -36,46 +41,48 @@ class ResourcePass:
         self._cluster = cluster
         self._clock = clock
         self._written: dict[str, float] = {}
+        self._counted: dict[str, float] = {}
         self._releasing: set[str] = set()
         self.queue: Queue[Key] = Queue("resource", self.run, workers=8)
 
     async def run(self, key: Key) -> None:
-        """One pass. What the API server refuses is tried again with backoff."""
+        """One pass."""
         resource = self._state.store.resources.get(key)
-        if resource is None:
-            return
-        try:
-            await self._pass(resource)
-        except GoneError:
-            return
-        except ConflictError:
-            self.queue.retry(key)
-        except ClusterError as error:
-            log.warning("cannot write", resource=str(key), error=str(error))
-            self.queue.retry(key)
-        else:
-            self.queue.succeeded(key)
+        if resource is not None:
+            await attempt(self.queue, key, self._pass(resource))
 
-    async def _pass(self, resource: ProtectedResource) -> None:
+    async def _pass(self, resource: ProtectedResource) -> bool:
         standing = self._state.standings.get(resource.key)
         if standing is not None:
             resource = await self._report(resource, standing)
         if resource.deleting and resource.held and self._may_go(resource, standing):
             await self._release(resource)
+        return False
 
     async def _report(self, resource: ProtectedResource, standing: Standing) -> ProtectedResource:
         """Answers with the resource as it is now."""
         if self._first_read_is_under_way(standing):
             return resource  # a moment from now there is something to say
         at = self._clock.monotonic()
-        wait = self._written.get(resource.uid, float("-inf")) + WRITE_EVERY_SECONDS - at
-        if wait > _SOON:
-            self.queue.add(resource.key, wait)
+        last = max(self._written.get(resource.uid, _NEVER), self._counted.get(resource.uid, _NEVER))
+        if (wait := last + WRITE_EVERY_SECONDS - at) > _SOON:
+            self.queue.add(resource.key, wait)  # before, it would be counted again for each session that comes or goes
             return resource
         now = self._clock.now()
         status = resource_status(resource, self._views.of_resource(resource, standing, now), now)
         if status == resource.status:
+            self._counted.pop(resource.uid, None)
             return resource
+        if _uncounted(status) == _uncounted(resource.status):
+            if _counts(status) == _counts(resource.status):
+                since = self._written.get(resource.uid, self._state.started)
+                if at < since + VERIFIED_EVERY_SECONDS:
+                    return resource  # a later resync comes back
+            if resource.uid not in self._counted:
+                self._counted[resource.uid] = at
+                self.queue.add(resource.key, WRITE_EVERY_SECONDS)
+                return resource
+        self._counted.pop(resource.uid, None)
         self._written[resource.uid] = at
         updated = await self._cluster.write_resource_status(resource, status)
         self._seen(updated)  # an edit that it carries makes no news any more
@@ -131,4 +138,13 @@ class ResourcePass:
         """The resource is no more."""
         self.queue.forget(resource.key)
         self._written.pop(resource.uid, None)
+        self._counted.pop(resource.uid, None)
         self._releasing.discard(resource.uid)
+
+
+def _uncounted(status: ProtectedResourceStatus) -> ProtectedResourceStatus:
+    return status.model_copy(update={"capacity": None, "active_sessions": None, "last_verified_at": None})
+
+
+def _counts(status: ProtectedResourceStatus) -> tuple[Capacity | None, int | None]:
+    return status.capacity, status.active_sessions

@@ -2,26 +2,29 @@
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
-
-import structlog
 
 from gatepass.core.desired import ClaimKey
 from gatepass.core.lifecycle import End
 from gatepass.core.policy import KEY_UNKNOWN, Refusal
-from gatepass.core.ports import Clock, Cluster, ClusterError, ConflictError, GoneError
+from gatepass.core.ports import Clock, Cluster, ClusterError, GoneError
 from gatepass.core.rules import Target
-from gatepass.core.status import ResourceView, session_status
+from gatepass.core.stamps import requester_of
+from gatepass.core.status import ResourceView, SourceView, session_status
 from gatepass.core.types.common import NEVER, Key, SourceKind, format_duration
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phase, ResourceState
-from gatepass.engine.grants import Grants, key_of, requester_of, was_granted
+from gatepass.engine.attempts import attempt
+from gatepass.engine.ends import Ends
+from gatepass.engine.grants import Grants, key_of, was_granted
 from gatepass.engine.journal import Journal
-from gatepass.engine.queue import Queue
-from gatepass.engine.state import State
+from gatepass.engine.queue import CLOSING_RETRY, FIRST_RETRY, LAST_RETRY, Queue
+from gatepass.engine.sources import Move, Sources
+from gatepass.engine.state import NOT_ASKED, State
 from gatepass.engine.views import FINAL, Views
 
-log = structlog.get_logger(__name__)
-
+_AT_ONCE_SECONDS: Final = 1.0
+"""How long a read takes at most while nothing is the matter with the API server."""
 PLACE_EVERY_SECONDS: Final = 30.0
 """How often a waiting session is told its place in the line."""
 _KEPT_FOR_EVER: Final = (
@@ -41,23 +44,27 @@ class SessionPass:
         state: State,
         grants: Grants,
         views: Views,
+        sources: Sources,
         cluster: Cluster,
         clock: Clock,
         journal: Journal,
         default_ttl: timedelta,
         *,
         unverified: bool,
+        ends: Ends,
         touch: Callable[[Target], None],
         promised: Callable[[AccessSession, datetime, datetime], datetime],
     ) -> None:
         self._state = state
         self._grants = grants
         self._views = views
+        self._sources = sources
         self._cluster = cluster
         self._clock = clock
         self._journal = journal
         self._default_ttl = default_ttl
         self._unverified = unverified
+        self._ends = ends
         self._touch = touch
         self._promised = promised
         self._shape: dict[str, object] = {}
@@ -65,30 +72,31 @@ class SessionPass:
         self.queue: Queue[Key] = Queue("session", self.run, workers=48)
 
     async def run(self, key: Key) -> None:
-        """One pass. What the API server refuses is tried again with backoff."""
+        """One pass."""
         session = self._state.store.sessions.get(key)
-        if session is None:
-            return
-        try:
-            refused = await self._pass(session)
-        except GoneError:
-            return  # its event, or that of the next one of its name, is on the way
-        except ConflictError:
-            self.queue.retry(key)
-        except ClusterError as error:
-            log.warning("cannot write", session=str(key), error=str(error))
-            self.queue.retry(key)
-        else:
-            (self.queue.retry if refused else self.queue.succeeded)(key)
+        if session is not None:
+            await attempt(self.queue, key, self._pass(session), partial(self._longest_retry, session))
+
+    def _longest_retry(self, session: AccessSession) -> float:
+        """The rules of an end stay until it is written."""
+        end = self._grants.end(session, self._clock.now())
+        return CLOSING_RETRY if end is not None and not end.latched else LAST_RETRY
 
     async def _pass(self, session: AccessSession) -> bool:
         """Answers whether admission refused something, which an administrator may change without an event."""
         self._schedule_end(session, self._clock.now())
+        await self._ask_for_the_runner(session)
         over = self._grants.end(session, self._clock.now()) is not None
         if not session.held and not session.deleting and not over:
             await self._cluster.hold(session)
             return False
-        refused = not over and self._journal.may_decide(session, self.queue.add) and await self._admit(session)
+        if not over and self._ends.unleased(session):
+            await self._cluster.put_lease(session)
+            self._ends.leased(session)
+        decidable = not over and self._grants.heard(session)
+        refused = decidable and self._journal.may_decide(session, self.queue.add) and await self._admit(session)
+        self._sources.heed(session)
+        self._sources.look(session)
         now = self._clock.now()
         end = self._grants.end(session, now)
         self._touch_targets(session, now)
@@ -96,13 +104,31 @@ class SessionPass:
         await self._let_go(session, now)
         return refused
 
+    async def _ask_for_the_runner(self, session: AccessSession) -> None:
+        """A heart is called lost only after a read: it may be the watch that is late."""
+        pause = self._ends.look(session)
+        if self._ends.silent(session):
+            asked = self._clock.monotonic()
+            try:
+                renewed = await self._cluster.renewed(session)
+            except (ClusterError, GoneError):
+                self._ends.unread(session)
+                pause = FIRST_RETRY
+            else:
+                if self._clock.monotonic() > asked + _AT_ONCE_SECONDS:
+                    self._ends.unread(session)
+                self._ends.read(session, renewed)
+                pause = self._ends.look(session)
+        if pause is not None:
+            self.queue.add(session.key, pause)
+
     async def _admit(self, session: AccessSession) -> bool:
         """Ask, before the first grant, whether the requester may use what the session names; a yes is kept."""
         refused = False
         for key in session.resource_keys():
             if was_granted(session.resource_status(key)) or key not in self._state.store.resources:
                 continue
-            if self._state.admitted.get((session.uid, key), _ASK) is not None:
+            if self._state.admitted.get((session.uid, key), NOT_ASKED) is not None:
                 answer = self._state.admitted[session.uid, key] = await self._admission(session, key)
                 refused = refused or answer is not None
         return refused
@@ -156,6 +182,12 @@ class SessionPass:
             )
         return None
 
+    def close(self, key: Key) -> None:
+        """Have the rules go, should the session be over: its pass may have to wait for others."""
+        session, now = self._state.store.sessions.get(key), self._clock.now()
+        if session is not None and self._grants.closed(session, now):
+            self._touch_targets(session, now)
+
     def _touch_targets(self, session: AccessSession, now: datetime) -> None:
         """Send every target that the session names through a pass, when what it wants there has changed."""
         resources = [self._state.store.resources.get(key) for key in session.resource_keys()]
@@ -168,19 +200,33 @@ class SessionPass:
                     self._state.release(ClaimKey(session.uid, uid))
                 standing = self._state.standings.get(key)
                 for target in standing.everywhere() if standing else ():
+                    known = self._state.target(target)
                     if claim is None:
-                        self._state.target(target).hurry()
+                        known.hurry()
                     self._touch(target)
 
     async def _report(self, session: AccessSession, end: End | None, now: datetime) -> AccessSession:
-        views = self._views.of_session(session, end, now)
+        views, source = self._look_at(session, end, now)
+        move = self._sources.arrived(session, views) if end is None else None
+        if move is not None:
+            views, source = self._sources.supposing(move, lambda: self._look_at(session, end, now))
+        too_early = self._too_early(session, views, end, now)
+        if too_early and move is None:
+            return session
         deadline, _ = self._grants.deadline(session)
         deadline = self._promised(session, deadline, now)
         told = self._told_place.get(session.uid)
         refresh = told is None or (now - told).total_seconds() >= PLACE_EVERY_SECONDS
-        status = session_status(session, views, end, deadline, requester_of(session), now, refresh_places=refresh)
+        runner = self._ends.view(session)
+        who = requester_of(session)
+        status = session_status(
+            session, views, end, deadline, who, now, refresh_places=refresh, source=source, runner=runner
+        )
         self._schedule(session, status, now)
-        if status == session.status or self._too_early(session, views, end, now):
+        unchanged = status.says_the_same_as(session.status)
+        if unchanged or too_early:
+            if move is not None and unchanged:
+                self._settle(move, session, now)
             return session
         if any(entry.state is ResourceState.WAITING for entry in status.resources) and refresh:
             self._told_place[session.uid] = now
@@ -192,7 +238,16 @@ class SessionPass:
         self._announce(session, status)
         if end is not None and not end.latched:
             self._touch_targets(updated, now)
+        if move is not None:
+            self._settle(move, updated, now)
         return updated
+
+    def _look_at(self, session: AccessSession, end: End | None, now: datetime) -> tuple[list[ResourceView], SourceView]:
+        return self._views.of_session(session, end, now), self._views.source(session)
+
+    def _settle(self, move: Move, session: AccessSession, now: datetime) -> None:
+        self._sources.settle(move)
+        self._touch_targets(session, now)
 
     def _too_early(self, session: AccessSession, views: list[ResourceView], end: End | None, now: datetime) -> bool:
         """Nothing is written while the answer is a moment away: one write per opening, and one per closing."""
@@ -261,7 +316,11 @@ class SessionPass:
         self._told_place.pop(session.uid, None)
         self._state.closed.pop(session.uid, None)
         self._state.ending.pop(session.uid, None)
+        self._state.heard.discard(session.uid)
+        self._state.runners.pop(session.uid, None)
+        self._ends.forget(session)
         self._grants.forget(session)
+        self._sources.forget(session)
         self._journal.forget(session)
         for key in session.resource_keys():
             self._state.admitted.pop((session.uid, key), None)
@@ -270,7 +329,3 @@ class SessionPass:
             standing = self._state.standings.get(key)
             for target in standing.everywhere() if standing else ():
                 self._touch(target)
-
-
-_ASK: Final = Refusal("", "")
-"""Stands for "not asked yet", so that a refusal is asked about again and a permission is not."""

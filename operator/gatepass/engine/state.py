@@ -4,14 +4,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Final
 
 from gatepass.core.desired import ClaimKey
-from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.errors import Failure, ProviderError, SourceError
 from gatepass.core.lifecycle import End
 from gatepass.core.policy import Refusal
 from gatepass.core.ports import Access, TargetFacts
 from gatepass.core.rules import Rule, Target
 from gatepass.core.types.common import Key
+from gatepass.core.types.session import EndedReason, SourceAddress
 from gatepass.engine.queue import FIRST_RETRY, LAST_RETRY
 from gatepass.engine.store import Store
 from gatepass.engine.targets import READS_LAG_SECONDS, TargetState
@@ -42,6 +44,11 @@ class Standing:
             return []
         return [target for target, facts in self.targets.items() if isinstance(facts, TargetFacts)]
 
+    @property
+    def complete(self) -> bool:
+        """Can every target be read, as far as is known?"""
+        return self.refusal is None and len(self.usable()) == len(self.everywhere())
+
     def everywhere(self) -> list[Target]:
         """The targets that may hold rules for it."""
         return [*self.targets, *self.draining]
@@ -71,6 +78,26 @@ class Wait:
 
     text: str
     hopeless: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """What has been found of where a session's traffic leaves from; all empty while it is looked for the first time.
+
+    `addresses` are let in. While rules move, they are the old and the new ones, and `moving_to` are the new ones.
+    `elsewhere` is where the traffic leaves from as was found last, and `unfollowed` why the rules do not follow.
+    """
+
+    addresses: tuple[SourceAddress, ...] = ()
+    trouble: SourceError | None = None
+    moving_to: tuple[SourceAddress, ...] = ()
+    elsewhere: tuple[SourceAddress, ...] = ()
+    unfollowed: str | None = None
+
+    @property
+    def ranges(self) -> tuple[str, ...]:
+        """What is let in."""
+        return tuple(address.cidr for address in self.addresses)
 
 
 class Placements:
@@ -113,13 +140,20 @@ class Placements:
         return displaced
 
 
+NOT_ASKED: Final = Refusal("", "")
+"""Stands for an admission that is still to be asked for, so that a refusal is asked about again and a yes is not."""
+
+
 @dataclass(slots=True)
 class State:
     """The state of the engine. Times called `*_at` of type float are seconds of the event loop's clock.
 
     `cutoff` ends every session that was created before it, as its time being up does.
+    `whereabouts` are those of sessions, by uid, that do not declare where they come from.
     `strays` are targets with rules of ours that no resource names, with the credentials that reach them. `armed` is,
     by a rule's id, the time that its dead man's switch is for, and `unarmed` what was the matter, where one is missing.
+    `runners` says which sessions have lost their runner, by uid, and how; that is final. `heard` are
+    those of which it is known since the start what has become of what they are bound to, or that nobody can tell.
     """
 
     store: Store
@@ -137,6 +171,9 @@ class State:
     waiting: dict[ClaimKey, Wait] = field(default_factory=dict)
     parked: dict[ClaimKey, Parked] = field(default_factory=dict)
     admitted: dict[tuple[str, Key], Refusal | None] = field(default_factory=dict)
+    whereabouts: dict[str, Whereabouts] = field(default_factory=dict)
+    runners: dict[str, EndedReason] = field(default_factory=dict)
+    heard: set[str] = field(default_factory=set)
     ending: dict[str, End] = field(default_factory=dict)
     closed: dict[str, End] = field(default_factory=dict)
     repaired: Counter[str] = field(default_factory=Counter)

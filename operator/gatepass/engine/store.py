@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import Custom, Key
 from gatepass.core.types.resource import ProtectedResource
-from gatepass.core.types.session import AccessSession
+from gatepass.core.types.session import AccessSession, RuleStatus
 
 C = TypeVar("C", bound=Custom)
 
@@ -151,6 +151,24 @@ class Store:
     def sessions_of(self, resource: Key) -> Iterator[AccessSession]:
         """The sessions that name the resource."""
         return (self.sessions[key] for key in tuple(self._users.get(resource, ())))
+
+    def records_of(self, resource: Key, id_: str) -> Iterator[tuple[AccessSession, RuleStatus]]:
+        """The rules that sessions record as made by us for the resource in the firewall object of this id."""
+        for session in self.sessions_of(resource):
+            entry = session.resource_status(resource)
+            for record in entry.rules if entry is not None else ():
+                if record.target == id_ and not record.foreign and record.removed_at is None:
+                    yield session, record
+
+    def recorded(self) -> Iterator[str]:
+        """The ids of all rules that sessions record."""
+        return (
+            rule.id
+            for session in self.sessions.values()
+            for entry in session.status.resources
+            for rule in entry.rules
+            if rule.removed_at is None
+        )
 
     def resources_naming(self, id_: str) -> Iterator[ProtectedResource]:
         """The resources that have, or had, the firewall object of this id on their list, whatever came of it."""

@@ -1,7 +1,7 @@
 """Finds rules of ours in firewall objects that nobody names any more, by their tag, and has them looked at."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final
 
 import structlog
@@ -12,7 +12,7 @@ from gatepass.core.ports import Access, Clock, Provider
 from gatepass.core.rules import Target
 from gatepass.core.types.common import Key
 from gatepass.engine.grants import Grants
-from gatepass.engine.queue import Queue
+from gatepass.engine.queue import CLOSING_RETRY, Queue
 from gatepass.engine.state import Standing, State
 from gatepass.engine.vouching import Place, Vouching
 
@@ -65,11 +65,16 @@ class Sweeper:
             self._due.discard(place)
             await self._ask(place)
         unnamed = self._unnamed.get(place, set())
+        unnamed.difference_update([target for target in unnamed if self._state.tenants.get(target)])  # named by now
+        counted_on = self._counted_on({target.id for target in unnamed})
         for target in sorted(unnamed):
-            if not self._may_be_named(target):
+            if target.id not in counted_on and not self._may_be_named(target):
                 unnamed.discard(target)
                 self._hand_over(target, self._accesses(place))
-        (self.queue.retry if unnamed else self.queue.succeeded)(place)
+        if unnamed:
+            self.queue.retry(place, CLOSING_RETRY)  # whoever counts on it may be written down as ended at any moment
+        else:
+            self.queue.succeeded(place)
 
     async def _ask(self, place: Place) -> None:
         """Reads that fail are made again at the next resync, and not before: none of this is urgent."""
@@ -107,19 +112,27 @@ class Sweeper:
             self._reconcile(target)
 
     def _may_be_named(self, target: Target) -> bool:
-        """Has somebody not been heard yet who may want rules there, or may a live session still count on one?"""
+        """Has somebody not been heard yet who may want rules there?"""
         for resource in self._state.store.resources_naming(target.id):
             standing = self._state.standings.get(resource.key)
             if resource.spec.aws.region == target.region and (standing is None or _unheard(standing)):
                 return True
+        return False
+
+    def _counted_on(self, ids: Set[str]) -> set[str]:
+        """Where a live session may still count on a rule; every session is asked at most once, however many targets."""
         now = self._clock.now()
-        return any(
-            record.target == target.id and record.removed_at is None and not record.foreign
-            for session in self._state.store.sessions.values()
-            for entry in session.status.resources
-            for record in entry.rules
-            if not self._grants.closed(session, now)
-        )
+        found: set[str] = set()
+        for session in self._state.store.sessions.values() if ids else ():
+            recorded = {
+                record.target
+                for entry in session.status.resources
+                for record in entry.rules
+                if record.target in ids and record.removed_at is None and not record.foreign
+            }
+            if not recorded <= found and not self._grants.closed(session, now):
+                found |= recorded
+        return found
 
 
 def _place(standing: Standing | None) -> Place | None:

@@ -28,20 +28,28 @@ class TargetState:
     revoked: dict[str, float] = field(default_factory=dict)
     settled: set[Rule] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
+    unproven: set[str] = field(default_factory=set)
     granting: set[Rule] = field(default_factory=set)
     revoking: set[str] = field(default_factory=set)
     resumes_at: float = 0.0
     look_again_at: float = float("inf")
     _waits_until: float | None = None
+    _closes_at: float = 0.0
     _patience: float = 0.0
     _granted: dict[str, tuple[float, ObservedRule]] = field(default_factory=dict)
+    _first_seen: dict[str, float] = field(default_factory=dict)
     _lost: dict[Rule, float] = field(default_factory=dict)
+    _unanswered: dict[Rule, float] = field(default_factory=dict)
     _full_at: dict[int, int] = field(default_factory=dict)
     _holding: dict[Rule, ObservedRule] | None = None
 
-    def wait(self, now: float, longest: float, patience: float) -> None:
-        """Hold writes back for company, `longest` seconds at most, or until nobody has come for `patience` seconds."""
+    def wait(self, now: float, longest: float, patience: float, closing: float) -> None:
+        """Hold writes back for company, `longest` seconds at most, or until nobody has come for `patience` seconds.
+
+        Should something have to close meanwhile, then for `closing` seconds at most.
+        """
         self._waits_until = now + longest
+        self._closes_at = now + closing
         self._patience = patience
         self.resumes_at = min(now + patience, self._waits_until)
 
@@ -57,9 +65,10 @@ class TargetState:
         return now < self.resumes_at
 
     def hurry(self) -> None:
-        """Something has to close: nothing is held back any longer."""
+        """Something has to close: it waits for others that close, and not for who opens."""
         if self._waits_until is not None:
-            self._waits_until = self.resumes_at = float("-inf")
+            self._waits_until = min(self._waits_until, self._closes_at)
+            self.resumes_at = min(self.resumes_at, self._waits_until)
 
     @property
     def has_waited(self) -> bool:
@@ -71,17 +80,28 @@ class TargetState:
         self._waits_until = None
 
     def read(self, observed: Iterable[ObservedRule], started: float) -> None:
-        """Take a read that started at `started`; a write acknowledged less than two minutes before beats it."""
+        """Take a read that started at `started`; a write acknowledged less than two minutes before beats it.
+
+        So does an earlier read that has shown a rule with an owner, less than two minutes after it was first seen.
+        """
         self._granted = {id_: ack for id_, ack in self._granted.items() if started < ack[0] + READS_LAG_SECONDS}
         self.revoked = {id_: at for id_, at in self.revoked.items() if started < at + READS_LAG_SECONDS}
         seen = {rule.id: rule for rule in observed if rule.id not in self.revoked}
-        self.rules = {**seen, **{id_: rule for id_, (_, rule) in self._granted.items()}}
+        young = {
+            id_: rule
+            for id_, rule in self.rules.items()
+            if rule.owner is not None and started < self._first_seen.get(id_, started) + READS_LAG_SECONDS
+        }
+        self.rules = {**young, **seen, **{id_: rule for id_, (_, rule) in self._granted.items()}}
+        self._first_seen = {id_: self._first_seen.get(id_, started) for id_ in self.rules}
         self._holding = None
         self.doubtful = set(self.rules) - set(seen)
+        self.unproven = set()
         held = {rule.rule for rule in seen.values()}
         self._lost = {
             rule: at for rule, at in self._lost.items() if rule not in held and started < at + READS_LAG_SECONDS
         }
+        self._unanswered = {rule: at for rule, at in self._unanswered.items() if started < at + READS_LAG_SECONDS}
         self._full_at.clear()
         self.read_at = started
         self.stale = False
@@ -94,6 +114,16 @@ class TargetState:
                 self.rules[rule.id] = rule
                 self.doubtful.add(rule.id)
                 self._holding = None
+
+    def question(self, ids: Iterable[str]) -> None:
+        """The read may lag behind the revocation of these by an earlier process: only a write can tell."""
+        self.unproven.update(id_ for id_ in ids if id_ in self.rules and id_ not in self._granted)
+
+    def vanished(self, id_: str, at: float) -> None:
+        """A write was told that there is no such rule; of one that we have put ourselves a read has to tell."""
+        if id_ not in self._granted:
+            self._forget(id_)
+            self.revoked[id_] = at
 
     def granted(self, observed: ObservedRule, at: float) -> None:
         """A grant was acknowledged."""
@@ -115,6 +145,7 @@ class TargetState:
     def _keep(self, acknowledged: ObservedRule, at: float) -> None:
         self.rules[acknowledged.id] = acknowledged
         self._granted[acknowledged.id] = (at, acknowledged)
+        self.unproven.discard(acknowledged.id)
         self._holding = None
 
     def _forget(self, id_: str) -> None:
@@ -122,6 +153,7 @@ class TargetState:
         self.rules.pop(id_, None)
         self._granted.pop(id_, None)
         self.doubtful.discard(id_)
+        self.unproven.discard(id_)
 
     def confirmed(self, rule: Rule) -> bool:
         """The firewall called a grant a duplicate: is it a rule of ours that only the last read missed?"""
@@ -151,7 +183,7 @@ class TargetState:
 
     def lost(self, rule: Rule, at: float) -> None:
         """The answer to a grant was lost: the rule may be there until a read settles it."""
-        self._lost[rule] = at
+        self._lost[rule] = self._unanswered[rule] = at
 
     def full(self, family: int) -> None:
         """The firewall said that it is full, whatever the quota says."""
@@ -160,6 +192,13 @@ class TargetState:
     def unsettled(self, rule: Rule) -> bool:
         """May the rule be there, or come, although no read shows it?"""
         return rule in self._lost or rule in self.granting
+
+    def may_have_put(self, rule: Rule) -> bool:
+        """May a rule that a read shows be one of ours, of a grant under way or without an answer?
+
+        Also when an earlier read seemed to settle it: that may have shown an older rule of the same identity.
+        """
+        return rule in self._unanswered or rule in self.granting
 
     @property
     def any_unsettled(self) -> bool:

@@ -22,7 +22,7 @@ from gatepass.core.ports import (
 from gatepass.core.rules import Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
-from gatepass.engine.queue import Queue
+from gatepass.engine.queue import CLOSING_RETRY, LAST_RETRY, Queue
 from gatepass.engine.state import Standing, State
 
 log = structlog.get_logger(__name__)
@@ -125,7 +125,12 @@ class Verifier:
             return
         found = [*standing.targets.values(), *standing.draining.values()]
         wrong = standing.refusal is not None or any(isinstance(facts, ProviderError) for facts in found)
-        (self.queue.retry if wrong else self.queue.succeeded)(key)
+        if wrong:
+            silent = standing.refusal is not None and standing.refusal.failure is Failure.RETRY
+            blind = not any(isinstance(facts, TargetFacts) for facts in found)  # nothing closes before there is one
+            self.queue.retry(key, CLOSING_RETRY if silent and blind else LAST_RETRY)
+        else:
+            self.queue.succeeded(key)
         self._verified(key, before)
 
     async def verify(self, resource: ProtectedResource) -> Standing:
@@ -209,7 +214,8 @@ class Verifier:
     def _refused(
         self, resource: ProtectedResource, access: Access, refusal: ProviderError, before: Standing | None
     ) -> Standing:
-        log.warning("cannot verify", resource=str(resource.key), reason=refusal.reason, error=refusal.message)
+        if before is None or before.refusal != refusal:
+            log.warning("cannot verify", resource=str(resource.key), reason=refusal.reason, error=refusal.message)
         account = resource.status.account or (before.account if before else None)
         if account is None:
             return Standing(

@@ -1,10 +1,11 @@
 """What the engine knows of one session or one resource, put into the words of the pure status functions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from gatepass.core.desired import ClaimKey
-from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.errors import ClaimAwaitedError, Failure, ProviderError
 from gatepass.core.lifecycle import End, deadline
 from gatepass.core.placement import FAMILIES
 from gatepass.core.plan import is_ours
@@ -12,8 +13,8 @@ from gatepass.core.policy import Refusal
 from gatepass.core.ports import TargetFacts
 from gatepass.core.resource_status import Findings, capacity_of
 from gatepass.core.rules import Rule, Target, rules_for
-from gatepass.core.status import PresentRule, ResourceView
-from gatepass.core.types.common import Key
+from gatepass.core.status import PresentRule, ResourceView, SourceView
+from gatepass.core.types.common import Key, SourceKind
 from gatepass.core.types.resource import Capacity, ProtectedResource
 from gatepass.core.types.session import (
     AccessSession,
@@ -75,23 +76,48 @@ class Views:
         if self._unread(entry, standing):
             return ResourceView(resource.key, resource.uid, unread=True)
         claim = ClaimKey(session.uid, resource.uid)
-        rules = rules_for(resource.spec.ports, session.spec.source.ranges)
+        ranges = self._grants.ranges(session)
+        if not ranges:
+            return self._unlocated(session, resource)
+        rules = rules_for(resource.spec.ports, ranges)
         placed = list(dict.fromkeys(self._state.placements.of(claim).values()))
         # Who waits has nothing, also where a rule for the same address is there for somebody else.
         present = self._present(rules, claim, entry, standing) if placed or was_granted(entry) else ()
-        if len(present) == len(rules):
-            return ResourceView(resource.key, resource.uid, present, complete=True)
+        complete = len(present) == len(rules)
+        lingering = tuple(self._lingering(rules, entry, standing))
+        view = ResourceView(resource.key, resource.uid, (*present, *lingering), complete=complete, left=bool(lingering))
+        return view if complete else self._incomplete(view, claim, standing, placed)
+
+    def _incomplete(
+        self, view: ResourceView, claim: ClaimKey, standing: Standing, placed: Sequence[Target]
+    ) -> ResourceView:
+        """Why not every rule is there."""
         parked, waiting = self._state.parked.get(claim), self._state.waiting.get(claim)
         if parked is not None and not placed:
-            return ResourceView(resource.key, resource.uid, present, refusal=told(parked.error))
+            return replace(view, refusal=told(parked.error))
         trouble = self._trouble(standing, placed or standing.usable())
         if trouble is not None and trouble.failure is not Failure.RETRY:
-            return ResourceView(resource.key, resource.uid, present, refusal=told(trouble))
+            return replace(view, refusal=told(trouble))
         if waiting is not None and trouble is None:
             if waiting.hopeless:
-                return ResourceView(resource.key, resource.uid, present, refusal=Refusal("NeverFits", waiting.text))
-            return ResourceView(resource.key, resource.uid, present, waiting=waiting.text)
-        return ResourceView(resource.key, resource.uid, present, trouble=told(trouble), fresh=trouble is None)
+                return replace(view, refusal=Refusal("NeverFits", waiting.text))
+            return replace(view, waiting=waiting.text)
+        return replace(view, trouble=told(trouble), fresh=trouble is None)
+
+    def _unlocated(self, session: AccessSession, resource: ProtectedResource) -> ResourceView:
+        found = self._state.whereabouts.get(session.uid)
+        trouble = found.trouble if found is not None else None
+        told_of = Refusal(trouble.reason, trouble.message) if trouble is not None else None
+        return ResourceView(resource.key, resource.uid, trouble=told_of, fresh=trouble is None)
+
+    def source(self, session: AccessSession) -> SourceView:
+        """Where the session comes from."""
+        found = self._state.whereabouts.get(session.uid)
+        addresses = self._grants.addresses(session)
+        if found is None:
+            return SourceView(addresses)
+        claim = found.trouble.claim if isinstance(found.trouble, ClaimAwaitedError) else None
+        return SourceView(addresses, None if claim and addresses else found.trouble, found.unfollowed, claim)
 
     def _unread(self, entry: SessionResourceStatus | None, standing: Standing) -> bool:
         """Are there rules on record in a target that has not been read since the start?"""
@@ -104,19 +130,42 @@ class Views:
     def _present(
         self, rules: frozenset[Rule], claim: ClaimKey, entry: SessionResourceStatus | None, standing: Standing
     ) -> tuple[PresentRule, ...]:
-        """The rules that are there, each in the target that it is placed in, else in any other of the resource."""
+        """The rules that are there, each in the target that it is placed in, else where it is on record.
+
+        Any other one is there for somebody else, and may go at any moment.
+        """
         placed = self._state.placements.of(claim)
-        known_ids = {record.id for record in (entry.rules if entry else ()) if not record.foreign}
+        records = [record for record in (entry.rules if entry else ()) if record.removed_at is None]
+        known_ids = {record.id for record in records if not record.foreign}
+        on_record = {(rule_of(record), record.target) for record in records}
         found = []
         for rule in sorted(rules):
             first = placed.get(rule)
-            for target in [*([first] if first else []), *standing.everywhere()]:
-                held = self._state.target(target).staying().get(rule)
-                if held is not None:
+            before = [target for target in standing.everywhere() if (rule, target.id) in on_record]
+            for target in [*([first] if first else []), *before]:
+                known = self._state.target(target)
+                held = known.staying().get(rule)
+                if held is not None and held.id not in known.unproven:
                     foreign = not is_ours(held, self._state.owner, known_ids)
                     found.append(PresentRule(rule, target.id, held.id, foreign))
                     break
         return tuple(found)
+
+    def _lingering(
+        self, rules: frozenset[Rule], entry: SessionResourceStatus | None, standing: Standing
+    ) -> Iterator[PresentRule]:
+        """The rules on record that it does not want any more, for ports or addresses of before, while they are there.
+
+        Also those that somebody else wants by now: who does cannot be told while nothing can be placed.
+        """
+        targets = {target.id: target for target in standing.everywhere()}
+        for record in entry.rules if entry else ():
+            rule, target = rule_of(record), targets.get(record.target)
+            if record.foreign or record.removed_at is not None or rule in rules or target is None:
+                continue
+            held = self._state.target(target).holding().get(rule)
+            if held is not None and held.id == record.id:
+                yield PresentRule(rule, target.id, held.id, foreign=False)
 
     def _remaining(
         self, session: AccessSession, resource: ProtectedResource, standing: Standing, *, over: bool
@@ -128,7 +177,9 @@ class Views:
         entry = session.resource_status(resource.key)
         records = [r for r in (entry.rules if entry else ()) if not r.foreign and r.removed_at is None]
         recorded = {record.id for record in records}
-        wished = rules_for(resource.spec.ports, session.spec.source.ranges) | {rule_of(record) for record in records}
+        ranges = self._grants.ranges(session)
+        wished = rules_for(resource.spec.ports, ranges) | {rule_of(record) for record in records}
+        lost = not ranges and session.spec.source.kind in (SourceKind.POD, SourceKind.OPERATOR)
         own = ClaimKey(session.uid, resource.uid)
         remaining: list[PresentRule] = []
         uncertain = False
@@ -137,23 +188,36 @@ class Views:
                 continue  # the rules went with the firewall object
             known = self._state.target(target)
             holding = known.holding()
-            others = self._state.placements.at(target)
+            placed = self._state.placements.at(target)
             unwanted = {
                 rule
                 for rule in wished
-                if not any(claim.holder != session.uid if over else claim != own for claim in others.get(rule, ()))
+                if not any(
+                    self._wants(claim, rule, target)
+                    for claim in placed.get(rule, ())
+                    if (claim.holder != session.uid if over else claim != own)
+                )
             }
             for rule in unwanted:
                 held = holding.get(rule)
                 if held is not None and is_ours(held, self._state.owner, recorded):
                     remaining.append(PresentRule(rule, target.id, held.id, foreign=False))
             uncertain = uncertain or any(known.unsettled(rule) for rule in unwanted)
-            if self._blind(session, entry) and not (unwanted <= known.settled | holding.keys()):
+            if self._blind(session, entry) and (lost or not (unwanted <= known.settled | holding.keys())):
                 uncertain = uncertain or known.read_at is None or known.read_at < self._state.reads_settle_at
         return tuple(remaining), uncertain
 
+    def _wants(self, claim: ClaimKey, rule: Rule, target: Target) -> bool:
+        """Does a claim that is placed want the rule still? While no pass succeeds, nobody takes it out of its place."""
+        naming = self._state.store.resources_naming(target.id)
+        resource = next((each for each in naming if each.uid == claim.resource), None)
+        return resource is not None and rule in rules_for(resource.spec.ports, [rule.cidr])
+
     def _blind(self, session: AccessSession, entry: SessionResourceStatus | None) -> bool:
-        """May an earlier process have put a rule and not lived to record it, while reads still miss it?"""
+        """May an earlier process have put a rule and not lived to record it, while reads still miss it?
+
+        Where the session's address was found, and is not on record either, nobody knows which rule that would be.
+        """
         created = session.metadata.creation_timestamp
         was_live = deadline(session)[0] > created
         unrecorded = entry is None or (not entry.rules and entry.state is not ResourceState.REMOVED)

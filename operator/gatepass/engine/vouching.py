@@ -60,7 +60,7 @@ class Vouching:
         place = place_of(known.target)
         late = not self._notes[place].begun.isdisjoint((known.target, place))
         for rule in observed:
-            self._note(place, rule, late=late and not (rule.rule is not None and known.unsettled(rule.rule)))
+            self._note(place, rule, late=late and not (rule.rule is not None and known.may_have_put(rule.rule)))
         self._begin(place, known.target, started)
 
     def found(self, place: Place, rules: Collection[tuple[Target, ObservedRule]], started: float) -> None:
@@ -73,7 +73,9 @@ class Vouching:
         self._begin(place, place, started)
         here = [known for target, known in self._state.targets.items() if place_of(target) == place]
         kept = {rule.id for _, rule in rules}.union(
-            *(known.rules for known in here), *(known.revoked for known in here)
+            *(known.rules for known in here),
+            *(known.revoked for known in here),
+            self._state.store.recorded(),  # a read may lag, and a target may have been forgotten in between
         )
         notes.known &= kept
         notes.strange &= kept

@@ -1,7 +1,9 @@
 """A thin way to the API server: JSON in, JSON out, errors in the engine's terms, its clock heard."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote, urlencode
 
@@ -18,6 +20,7 @@ from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import PLURAL as SESSIONS
 from gatepass.core.types.session import AccessSession
 from gatepass.kube.clock import CorrectedClock
+from gatepass.kube.watches import SERVER_SECONDS, SILENT_SECONDS
 
 JSON: Final = "application/json"
 MERGE_PATCH: Final = "application/merge-patch+json"
@@ -55,10 +58,13 @@ class KubeApi:
         content_type: str = JSON,
         query: Mapping[str, str] | None = None,
         timeout: float = TIMEOUT_SECONDS,
+        accept: str = JSON,
     ) -> dict[str, Any]:
         """One request and its answer, for the engine: raises GoneError, ConflictError or ClusterError."""
         try:
-            return await self.answer(method, path, body, content_type=content_type, query=query, timeout=timeout)
+            return await self.answer(
+                method, path, body, content_type=content_type, query=query, timeout=timeout, accept=accept
+            )
         except RefusedError as error:
             raise _translated(error) from error
 
@@ -72,25 +78,15 @@ class KubeApi:
         query: Mapping[str, str] | None = None,
         timeout: float = TIMEOUT_SECONDS,
         token: str | None = None,
+        accept: str = JSON,
     ) -> dict[str, Any]:
         """One request and its answer; raises RefusedError for a no, ClusterError when there is no answer.
 
         With a `token` it is its owner's request. A path that would be resolved to another one is refused.
         """
-        if any(segment in (".", "..") for segment in unquote(path).split("/")):
-            raise ClusterError(f"{method}: not a path of an object: {path!r}")
-        _, url, headers, *_ = await self._client.param_serialize(
-            method,
-            path,
-            header_params={"Accept": JSON},
-            auth_settings=["BearerToken"] if token is None else [],
-        )
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
+        url, headers = await self._addressed(method, path, query, token, accept)
         if body is not None:
             headers["Content-Type"] = content_type
-        if query:
-            url = f"{url}?{urlencode(query)}"
         asked = self._clock.monotonic()
         try:
             answer = await self._client.rest_client.request(
@@ -107,23 +103,100 @@ class KubeApi:
         parsed = json.loads(data) if data else {}
         return parsed if isinstance(parsed, dict) else {}
 
+    async def _addressed(
+        self, method: str, path: str, query: Mapping[str, str] | None, token: str | None, accept: str
+    ) -> tuple[str, dict[str, str]]:
+        """The URL and the headers of a request."""
+        if any(segment in (".", "..") for segment in unquote(path).split("/")):
+            raise ClusterError(f"{method}: not a path of an object: {path!r}")
+        _, url, headers, *_ = await self._client.param_serialize(
+            method,
+            path,
+            header_params={"Accept": accept},
+            auth_settings=["BearerToken"] if token is None else [],
+        )
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        return f"{url}?{urlencode(query)}" if query else url, headers
+
+    async def watch(
+        self,
+        path: str,
+        version: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        accept: str = JSON,
+        silent_seconds: float = SILENT_SECONDS,
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """The events of a collection from `version` on, with bookmarks, until the API server ends the watch.
+
+        Raises RefusedError for a no, with status 410 when the version is too old, and ClusterError when the connection
+        breaks or brings nothing for so long.
+        """
+        span = {"resourceVersion": version, "timeoutSeconds": str(SERVER_SECONDS)}
+        asked = {**(query or {}), **span, "watch": "true", "allowWatchBookmarks": "true"}
+        url, headers = await self._addressed("GET", path, asked, None, accept)
+        patience = aiohttp.ClientTimeout(total=None, connect=TIMEOUT_SECONDS, sock_read=silent_seconds)
+        try:
+            answer = await self._client.rest_client.request("GET", url, headers=headers, _request_timeout=patience)
+            if answer.status >= 400:
+                raise _refused(answer.status, await answer.read())
+            with _cut_off(answer.response):
+                rest = b""
+                async for piece in answer.response.content.iter_any():
+                    *lines, rest = (rest + piece).split(b"\n")
+                    for line in lines:
+                        event = json.loads(line)
+                        if event["type"] == "ERROR":
+                            raise _refused(int(event["object"].get("code") or 500), json.dumps(event["object"]))
+                        yield event
+        except ApiException as error:
+            raise _refused(error.status or 0, error.body or str(error)) from error
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise ClusterError(f"watch {path}: {error or type(error).__name__}") from error
+
     async def every(self, path: str) -> AsyncIterator[dict[str, Any]]:
-        """Every object of a collection, in pages."""
-        query = {"limit": str(_PAGE)}
-        while True:
-            page = await self.call("GET", path, query=query)
+        """Every object of a collection, in pages; raises as `call` does."""
+        async for page in _pages(partial(self.call, "GET", path), {}):
             for item in page.get("items", ()):
                 yield item
-            following = page.get("metadata", {}).get("continue")
-            if not following:
-                return
-            query["continue"] = following
+
+    def pages(
+        self, path: str, query: Mapping[str, str] | None = None, *, accept: str = JSON
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The pages of a collection, the last with the version to watch from; raises as `answer` does."""
+        return _pages(partial(self.answer, "GET", path, accept=accept), query or {})
 
     async def each(self, kind: type[Custom], namespaces: Sequence[str]) -> AsyncIterator[dict[str, Any]]:
         """Every custom resource of a kind in some namespaces, or in all when none is named."""
         for namespace in namespaces or [""]:
             async for body in self.every(path_of(kind, namespace)):
                 yield body
+
+
+@contextmanager
+def _cut_off(watch: aiohttp.ClientResponse) -> Iterator[None]:
+    """At the end drop the connection of a watch, which would wait for a last word of the API server otherwise."""
+    connection = watch.connection
+    try:
+        yield
+    finally:
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()
+        watch.close()
+
+
+async def _pages(
+    ask: Callable[..., Awaitable[dict[str, Any]]], query: Mapping[str, str]
+) -> AsyncIterator[dict[str, Any]]:
+    asked = {"limit": str(_PAGE), **query}
+    while True:
+        page = await ask(query=asked)
+        yield page
+        following = page.get("metadata", {}).get("continue")
+        if not following:
+            return
+        asked["continue"] = following
 
 
 def _refused(status: int, body: str | bytes) -> RefusedError:

@@ -1,6 +1,7 @@
 """Everything that is written to the API server: the engine's `Cluster` port."""
 
 import base64
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -12,19 +13,35 @@ from gatepass.core.binding_status import KeySecret
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.ports import ClusterError, ConflictError, Fence, GoneError
 from gatepass.core.types.binding import ApiKeyBinding, ApiKeyBindingStatus
-from gatepass.core.types.common import API_VERSION, FINALIZER, GROUP, Custom, Key
+from gatepass.core.types.common import API_VERSION, FINALIZER, Custom, Key
+from gatepass.core.types.ends import SESSION_LABEL, lease_name
 from gatepass.core.types.resource import PLURAL as RESOURCES
 from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester
 from gatepass.kube.api import JSON, MERGE_PATCH, TIMEOUT_SECONDS, KubeApi, path_of
 from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.events import Events
+from gatepass.kube.reviews import ACCESS_PATH, access_review, allowed
 
 log = structlog.get_logger(__name__)
 
 _ANSWER_KEPT_SECONDS: Final = 30.0
 KEY_FIELD: Final = "api-key"
 """Where in its Secret an API key is."""
+CLAIM_FIELD: Final = "token"
+"""Where in its Secret the token of a session is that can be claimed."""
+
+
+def leases_path(namespace: str = "", name: str = "") -> str:
+    """The URL path of a Lease, or of all in a namespace or everywhere."""
+    parts = ["/apis/coordination.k8s.io/v1", *([f"namespaces/{quote(namespace, safe='')}"] if namespace else [])]
+    return "/".join([*parts, "leases", *([quote(name, safe="")] if name else [])])
+
+
+def renewed_at(lease: Mapping[str, Any]) -> str | None:
+    """When a Lease was renewed, in the words of whoever did it."""
+    found = (lease.get("spec") or {}).get("renewTime")
+    return None if found is None else str(found)
 
 
 def _secret_path(namespace: str, name: str) -> str:
@@ -124,24 +141,8 @@ class KubeCluster:
         if now < asked + _ANSWER_KEPT_SECONDS:
             return answer
         self._answers = {key: kept for key, kept in self._answers.items() if now < kept[0] + _ANSWER_KEPT_SECONDS}
-        review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SubjectAccessReview",
-            "spec": {
-                "user": requester.username,
-                "uid": requester.uid or "",
-                "groups": list(requester.groups),
-                "resourceAttributes": {
-                    "group": GROUP,
-                    "resource": RESOURCES,
-                    "namespace": resource.namespace,
-                    "name": resource.name,
-                    "verb": "use",
-                },
-            },
-        }
-        result = await self._api.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
-        answer = bool(result.get("status", {}).get("allowed"))
+        review = access_review(requester, "use", RESOURCES, resource.namespace, resource.name)
+        answer = allowed(await self._api.call("POST", ACCESS_PATH, review))
         self._answers[requester, resource] = (now, answer)
         return answer
 
@@ -188,20 +189,29 @@ class KubeCluster:
 
     async def write_key_secret(self, binding: ApiKeyBinding, text: str) -> None:
         """Make the Secret, owned by the binding so that it goes with it, or replace what is in it."""
-        owner = {"apiVersion": API_VERSION, "kind": "ApiKeyBinding", "name": binding.metadata.name, "uid": binding.uid}
-        metadata = {"name": binding.spec.secret_name, "ownerReferences": [{**owner, "controller": True}]}
-        data = {KEY_FIELD: base64.b64encode(text.encode()).decode()}
+        await self._write_owned_secret(binding, binding.spec.secret_name or "", {KEY_FIELD: text})
+
+    async def write_claim_secret(self, session: AccessSession, name: str, token: str) -> None:
+        """The same for the token of a session."""
+        await self._write_owned_secret(session, name, {CLAIM_FIELD: token})
+
+    async def _write_owned_secret(self, holder: Custom, name: str, texts: Mapping[str, str]) -> None:
+        kind = type(holder).__name__
+        owner = {"apiVersion": API_VERSION, "kind": kind, "name": holder.metadata.name, "uid": holder.uid}
+        metadata = {"name": name, "ownerReferences": [{**owner, "controller": True}]}
+        data = {field: base64.b64encode(text.encode()).decode() for field, text in texts.items()}
+        path = _secret_path(holder.metadata.namespace, name)
         try:
-            current = await self._api.call("GET", self._key_path(binding))
+            current = await self._api.call("GET", path)
         except GoneError:
-            path = _secret_path(binding.metadata.namespace, "").rstrip("/")
-            await self._api.call("POST", path, {"metadata": metadata, "type": "Opaque", "data": data})
+            folder = _secret_path(holder.metadata.namespace, "").rstrip("/")
+            await self._change("POST", folder, {"metadata": metadata, "type": "Opaque", "data": data})
             return
-        if not any(each["uid"] == binding.uid for each in current["metadata"].get("ownerReferences", ())):
-            raise ConflictError(f"Secret {binding.spec.secret_name} belongs to somebody else")
+        if not any(each["uid"] == holder.uid for each in current["metadata"].get("ownerReferences", ())):
+            raise ConflictError(f"Secret {name} belongs to somebody else")
         version = {"resourceVersion": current["metadata"]["resourceVersion"], "uid": current["metadata"]["uid"]}
         patch = {"metadata": version, "data": {**dict.fromkeys(current.get("data") or {}), **data}}
-        await self._api.call("PATCH", self._key_path(binding), patch, content_type=MERGE_PATCH)
+        await self._change("PATCH", path, patch)
 
     @staticmethod
     def _key_path(binding: ApiKeyBinding) -> str:
@@ -242,6 +252,23 @@ class KubeCluster:
             await self._change("PATCH", path, {"metadata": patch})
         except GoneError:
             return  # reading it will say so
+
+    # heartbeats
+
+    async def put_lease(self, session: AccessSession) -> None:
+        """Make a Lease that goes with the session; one that is there already has its uid in its name, and is it."""
+        owner = {"apiVersion": API_VERSION, "kind": "AccessSession", "name": session.metadata.name, "uid": session.uid}
+        name, labels = lease_name(session.uid), {SESSION_LABEL: session.uid}
+        metadata = {"name": name, "labels": labels, "ownerReferences": [owner]}
+        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata}
+        with contextlib.suppress(ConflictError):
+            await self._change("POST", leases_path(session.metadata.namespace), body)
+
+    async def renewed(self, session: AccessSession) -> str | None:
+        """Read the session's Lease, not from a cache."""
+        query = {"fieldSelector": f"metadata.name={lease_name(session.uid)}"}
+        answer = await self._api.call("GET", leases_path(session.metadata.namespace), query=query)
+        return next((renewed_at(lease) for lease in answer.get("items", ())), None)
 
     # events
 

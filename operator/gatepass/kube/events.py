@@ -60,6 +60,7 @@ class Events:
         while True:
             await self._some.wait()
             while self._line:
+                await asyncio.sleep(1 / _PER_SECOND)  # first: what an Event tells of is only just on its way to people
                 event = self._line.popleft()
                 namespace = event["metadata"]["namespace"]
                 try:
@@ -67,5 +68,4 @@ class Events:
                 except (ClusterError, GoneError) as error:
                     # In a namespace under deletion nothing can be created; an Event is not worth a second try.
                     log.debug("event dropped", reason=event["reason"], error=str(error))
-                await asyncio.sleep(1 / _PER_SECOND)
             self._some.clear()

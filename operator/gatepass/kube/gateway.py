@@ -1,14 +1,16 @@
 """The REST API's way to the API server: the `Gateway` port."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from gatepass.core.types.common import API_VERSION, GROUP, Custom, Key
+from gatepass.core.types.common import API_VERSION, Custom, Key
 from gatepass.core.types.session import Requester
 from gatepass.kube.api import MERGE_PATCH, KubeApi, path_of
+from gatepass.kube.cluster import leases_path
+from gatepass.kube.reviews import ACCESS_PATH, TOKEN_PATH, access_review, allowed, owner, token_review
 
 CREDENTIAL_LABEL: Final = "gatepass.dev/credential"
-_REVIEWS: Final = "/apis/{0}/v1/{1}"
 
 
 class KubeGateway:
@@ -26,29 +28,11 @@ class KubeGateway:
 
     async def who(self, token: str) -> Requester | None:
         """Ask the API server whose token it is."""
-        review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}}
-        path = _REVIEWS.format("authentication.k8s.io", "tokenreviews")
-        status = (await self._api.answer("POST", path, review)).get("status", {})
-        user = status.get("user", {})
-        if not status.get("authenticated") or not user.get("username"):
-            return None
-        return Requester(username=user["username"], uid=user.get("uid"), groups=tuple(user.get("groups") or ()))
+        return owner(await self._api.answer("POST", TOKEN_PATH, token_review(token)))
 
     async def may(self, who: Requester, verb: str, plural: str, namespace: str, name: str = "") -> bool:
         """Ask the API server's authorizers."""
-        attributes = {"group": GROUP, "resource": plural, "namespace": namespace, "name": name, "verb": verb}
-        review = {
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SubjectAccessReview",
-            "spec": {
-                "user": who.username,
-                "uid": who.uid or "",
-                "groups": list(who.groups),
-                "resourceAttributes": attributes,
-            },
-        }
-        path = _REVIEWS.format("authorization.k8s.io", "subjectaccessreviews")
-        return bool((await self._api.answer("POST", path, review)).get("status", {}).get("allowed"))
+        return allowed(await self._api.answer("POST", ACCESS_PATH, access_review(who, verb, plural, namespace, name)))
 
     async def create(self, kind: type[Custom], body: Mapping[str, Any], token: str | None = None) -> dict[str, Any]:
         """Create a custom resource."""
@@ -63,10 +47,19 @@ class KubeGateway:
         path = path_of(kind, key.namespace, key.name)
         return await self._by(token).answer("PATCH", path, body, content_type=MERGE_PATCH, token=token)
 
-    async def patch_status(self, kind: type[Custom], key: Key, body: Mapping[str, Any]) -> None:
+    async def patch_status(
+        self, kind: type[Custom], key: Key, body: Mapping[str, Any], only: Custom | None = None
+    ) -> dict[str, Any]:
         """Patch its status."""
         path = path_of(kind, key.namespace, key.name, "status")
-        await self._api.answer("PATCH", path, {"status": body}, content_type=MERGE_PATCH)
+        version = {} if only is None else {"uid": only.uid, "resourceVersion": only.metadata.resource_version}
+        whole = {"metadata": version, "status": body}
+        return await self._api.answer("PATCH", path, whole, content_type=MERGE_PATCH)
+
+    async def renew(self, lease: Key, at: datetime, token: str | None = None) -> None:
+        """Patch the Lease."""
+        body = {"spec": {"renewTime": at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")}}
+        await self._by(token).answer("PATCH", leases_path(*lease), body, content_type=MERGE_PATCH, token=token)
 
     async def credential(self, namespace: str, wanted: str, token: str) -> str | None:
         """Look among the Secrets that the owner of the token may list."""

@@ -1,6 +1,6 @@
 """What kopf calls: parse, store, enqueue. Nothing here waits, decides or writes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import kopf
@@ -25,29 +25,10 @@ C = TypeVar("C", bound=Custom)
 def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
     """Register the handlers. `on.event` never writes to the objects, and our queue owns the retries."""
 
-    @kopf.on.event(GROUP, VERSION, SESSIONS, registry=registry)
-    async def session_event(event: kopf.RawEvent, **_: Any) -> None:
-        body = event["object"]
-        if event["type"] == "DELETED":
-            engine.session_gone(*identity(body))
-        elif not is_echo(engine.store.sessions, body) and (session := parse(AccessSession, body)) is not None:
-            engine.session_seen(session)
-
-    @kopf.on.event(GROUP, VERSION, RESOURCES, registry=registry)
-    async def resource_event(event: kopf.RawEvent, **_: Any) -> None:
-        body = event["object"]
-        if event["type"] == "DELETED":
-            engine.resource_gone(*identity(body))
-        elif not is_echo(engine.store.resources, body) and (resource := parse(ProtectedResource, body)) is not None:
-            engine.resource_seen(resource)
-
-    @kopf.on.event(GROUP, VERSION, BINDINGS, registry=registry)
-    async def binding_event(event: kopf.RawEvent, **_: Any) -> None:
-        body = event["object"]
-        if event["type"] == "DELETED":
-            engine.binding_gone(*identity(body))
-        elif not is_echo(engine.store.bindings, body) and (binding := parse(ApiKeyBinding, body)) is not None:
-            engine.binding_seen(binding)
+    store = engine.store
+    _follow(registry, SESSIONS, AccessSession, store.sessions, engine.session_seen, engine.session_gone)
+    _follow(registry, RESOURCES, ProtectedResource, store.resources, engine.resource_seen, engine.resource_gone)
+    _follow(registry, BINDINGS, ApiKeyBinding, store.bindings, engine.binding_seen, engine.binding_gone)
 
     @kopf.on.event("", "v1", "namespaces", registry=registry)
     async def namespace_event(event: kopf.RawEvent, **_: Any) -> None:
@@ -56,6 +37,23 @@ def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
             engine.namespace_gone(body["metadata"]["name"])
         else:
             engine.namespace_seen(parse_namespace(body))
+
+
+def _follow(
+    registry: kopf.OperatorRegistry,
+    plural: str,
+    kind: type[C],
+    known: Mapping[Key, C],
+    seen: Callable[[C], None],
+    gone: Callable[[Key, str], None],
+) -> None:
+    @kopf.on.event(GROUP, VERSION, plural, registry=registry)
+    async def event_of_kind(event: kopf.RawEvent, **_: Any) -> None:
+        body = event["object"]
+        if event["type"] == "DELETED":
+            gone(*identity(body))
+        elif not is_echo(known, body) and (found := parse(kind, body)) is not None:
+            seen(found)
 
 
 def is_echo(known: Mapping[Key, Custom], body: Mapping[str, Any]) -> bool:

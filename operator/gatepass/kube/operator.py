@@ -1,7 +1,7 @@
 """Brings the engine to life: one full listing, then kopf's watches."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import kopf
@@ -10,11 +10,12 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from gatepass.core.ports import ClusterError, GoneError
 from gatepass.core.types.binding import ApiKeyBinding
+from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession
 from gatepass.engine.engine import Engine
 from gatepass.kube.api import KubeApi
-from gatepass.kube.handlers import identity, is_echo, parse, parse_namespace, register
+from gatepass.kube.handlers import C, identity, is_echo, parse, parse_namespace, register
 from gatepass.kube.watches import Watches
 
 log = structlog.get_logger(__name__)
@@ -37,21 +38,9 @@ class Listing:
         async for body in self._api.every("/api/v1/namespaces"):
             self._engine.namespace_seen(parse_namespace(body))
             namespaces.discard(body["metadata"]["name"])
-        resources = {(key, resource.uid) for key, resource in store.resources.items()}
-        async for body in self._api.each(ProtectedResource, self._namespaces):
-            resources.discard(identity(body))
-            if not is_echo(store.resources, body) and (resource := parse(ProtectedResource, body)) is not None:
-                self._engine.resource_seen(resource)
-        bindings = {(key, binding.uid) for key, binding in store.bindings.items()}
-        async for body in self._api.each(ApiKeyBinding, self._namespaces):
-            bindings.discard(identity(body))
-            if (binding := parse(ApiKeyBinding, body)) is not None:
-                self._engine.binding_seen(binding)
-        sessions = {(key, session.uid) for key, session in store.sessions.items()}
-        async for body in self._api.each(AccessSession, self._namespaces):
-            sessions.discard(identity(body))
-            if not is_echo(store.sessions, body) and (session := parse(AccessSession, body)) is not None:
-                self._engine.session_seen(session)
+        resources = await self._each(ProtectedResource, store.resources, self._engine.resource_seen)
+        bindings = await self._each(ApiKeyBinding, store.bindings, self._engine.binding_seen)
+        sessions = await self._each(AccessSession, store.sessions, self._engine.session_seen)
         for key, uid in sessions:
             self._engine.session_gone(key, uid)
         for key, uid in bindings:
@@ -60,6 +49,15 @@ class Listing:
             self._engine.resource_gone(key, uid)
         for name in namespaces:
             self._engine.namespace_gone(name)
+
+    async def _each(self, kind: type[C], known: Mapping[Key, C], seen: Callable[[C], None]) -> set[tuple[Key, str]]:
+        """List one kind; answers with what was known and is gone."""
+        gone = {(key, each.uid) for key, each in known.items()}
+        async for body in self._api.each(kind, self._namespaces):
+            gone.discard(identity(body))
+            if not is_echo(known, body) and (found := parse(kind, body)) is not None:
+                seen(found)
+        return gone
 
     async def read_at_last(self) -> None:
         """One full listing, tried again until the API server gives it."""

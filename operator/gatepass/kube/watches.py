@@ -20,9 +20,9 @@ log = structlog.get_logger(__name__)
 
 SILENT_SECONDS: Final = 70.0
 """A watch that brings nothing for so long is begun anew, and so is a listing; bookmarks come every 60 s."""
-_SERVER_SECONDS: Final = 300
+SERVER_SECONDS: Final = 300
 """How long a watch lasts that goes well."""
-_CLIENT_SECONDS: Final = _SERVER_SECONDS + 10
+_CLIENT_SECONDS: Final = SERVER_SECONDS + 10
 _CONNECT_SECONDS: Final = 10.0
 _DEAD_SECONDS: Final = _CLIENT_SECONDS + 60
 """Something has begun by then, whatever the network and the API server do."""
@@ -40,7 +40,7 @@ class Watches:
 
     def configure(self, settings: kopf.OperatorSettings) -> None:
         """Give no request more time than a live API server needs."""
-        settings.watching.server_timeout = _SERVER_SECONDS
+        settings.watching.server_timeout = SERVER_SECONDS
         settings.watching.client_timeout = _CLIENT_SECONDS
         settings.watching.inactivity_timeout = self._silent_seconds
         settings.networking.connect_timeout = _CONNECT_SECONDS
@@ -69,7 +69,7 @@ class Watches:
         self._begun[kind] = now
         if watch:
             lasted = now - self._watched.get(path, float("-inf"))
-            if lasted < _SERVER_SECONDS - 1:
+            if lasted < SERVER_SECONDS - 1:
                 log.info("watch was silent or broke, and is begun anew", path=path, seconds=round(lasted))
             self._watched[path] = now
 

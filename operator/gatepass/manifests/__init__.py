@@ -30,6 +30,8 @@ def manifests(
     return [
         *here.read("namespace.yaml"),
         *here.read("rbac.yaml"),
+        *here.read("pods.yaml"),
+        *here.read("owners.yaml"),
         *here.read("bindings.yaml"),
         *here.validating(),
         *here.mutating(),
@@ -42,6 +44,7 @@ def chart_files() -> Mapping[str, str]:
     files = {
         "crds.yaml": crds(),
         "rbac.yaml": chart.read("rbac.yaml"),
+        "pods.yaml": chart.read("pods.yaml"),
         "validating.yaml": chart.validating(),
         "mutating.yaml": chart.mutating(),
     }

@@ -29,6 +29,11 @@ oldObject == null || duration(object.spec.duration) > duration(oldObject.spec.du
 (has(oldObject.spec.notAfter) && (!has(object.spec.notAfter) ||
 timestamp(object.spec.notAfter) > timestamp(oldObject.spec.notAfter)))"""
 
+# What stops a session or moves its end. Who has stopped it is the last to be told of: then nobody can stand in for him.
+_STOPS_OR_MOVES: Final = """\
+oldObject != null && !oldObject.spec.?stop.orValue(false) && (object.spec.?stop.orValue(false) ||
+object.spec.?duration != oldObject.spec.?duration || object.spec.?notAfter != oldObject.spec.?notAfter)"""
+
 # A session names up to 32 resources: two policies of 16 expressions.
 _USES: Final = (range(16), range(16, 32))
 
@@ -57,6 +62,7 @@ class Installation:
             "BY_GATEPASS": f"request.userInfo.username == '{account}'",
             "REQUESTER": _REQUESTER,
             "OPENS_OR_LENGTHENS": _OPENS_OR_LENGTHENS,
+            "STOPS_OR_MOVES": _STOPS_OR_MOVES,
             "PRIVATE": str(list(PRIVATE)),
         }
 
@@ -74,7 +80,7 @@ class Installation:
         ]
 
     def mutating(self) -> list[Manifest]:
-        """The policy that writes on new objects, and its binding."""
+        """The policies that write who asks, and the finalizer, each followed by its binding."""
         return [each for policy in self.read("stamp.yaml") for each in (policy, self._binding(policy))]
 
     def _use(self) -> Iterator[Manifest]:

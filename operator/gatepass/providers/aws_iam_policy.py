@@ -14,26 +14,39 @@ from gatepass.core.types.resource import ProtectedResource
 from gatepass.providers.aws_rules import OWNER_TAG
 from gatepass.providers.aws_switches import PREFIX
 
-_PARTITIONS: Final = {"cn-": "aws-cn", "us-gov-": "aws-us-gov", "us-iso-": "aws-iso", "us-isob-": "aws-iso-b"}
+_PARTITIONS: Final = {
+    "cn-": "aws-cn",
+    "eu-isoe-": "aws-iso-e",
+    "eusc-": "aws-eusc",
+    "us-gov-": "aws-us-gov",
+    "us-iso-": "aws-iso",
+    "us-isob-": "aws-iso-b",
+    "us-isof-": "aws-iso-f",
+}
 _READS: Final = ["ec2:DescribeManagedPrefixLists", "ec2:DescribeSecurityGroupRules", "ec2:DescribeSecurityGroups"]
 _WRITES: Final = [
     "ec2:AuthorizeSecurityGroupIngress",
     "ec2:RevokeSecurityGroupIngress",
     "ec2:UpdateSecurityGroupRuleDescriptionsIngress",
 ]
+_TOPOLOGY: Final = ["ec2:DescribeInstances", "ec2:DescribeNatGateways", "ec2:DescribeRouteTables", "ec2:DescribeVpcs"]
 _SCHEDULES: Final = ["scheduler:CreateSchedule", "scheduler:DeleteSchedule", "scheduler:UpdateSchedule"]
 # True of a request without any tag too, so that the second condition has to ask for one.
 _ONLY_OUR_TAG: Final = {"ForAllValues:StringEquals": {"aws:TagKeys": [OWNER_TAG]}, "Null": {"aws:TagKeys": "false"}}
 
 
 def iam_policy(
-    resources: Iterable[ProtectedResource], account: str = "*", switch_roles: Iterable[str] = ()
+    resources: Iterable[ProtectedResource],
+    account: str = "*",
+    switch_roles: Iterable[str] = (),
+    pods_in: Iterable[str] = (),
 ) -> dict[str, Any]:
     """The policy document for these resources; the same ones in any order give the same document.
 
     `account` is whose the groups are; by default what status says of it, else any. A resource with a role has its
     groups in the role's account. Groups that are still being drained count. `switch_roles` are the roles that dead
-    man's switches use, one for an account.
+    man's switches use, one for an account. `pods_in` are the Regions of the clusters whose pods sessions name: it is
+    the operator's own identity that looks there, whatever credentials the resources have.
     """
     switches = {arn.split(":")[4]: arn for arn in switch_roles}
     scheduled: set[str] = set()
@@ -63,6 +76,7 @@ def iam_policy(
         "Statement": [
             *(_on_groups(groups, rules, regions) if groups else ()),
             *(_on_switches(scheduled, handed, regions) if handed else ()),
+            *_on_pods(sorted(set(pods_in))),
             *([_allow("SignInWithTheRolesThatResourcesName", ["sts:AssumeRole"], roles)] if roles else ()),
         ],
     }
@@ -106,6 +120,11 @@ def _on_switches(scheduled: set[str], handed: set[str], regions: set[str]) -> li
             {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}},
         ),
     ]
+
+
+def _on_pods(regions: list[str]) -> list[dict[str, Any]]:
+    here = {"StringEquals": {"aws:RequestedRegion": regions}}
+    return [_allow("SeeWhereThePodsTrafficLeavesFrom", _TOPOLOGY, {"*"}, here)] if regions else []
 
 
 def _allow(

@@ -3,9 +3,12 @@
 Sizes: Amazon EC2 developer guide, "Request throttling for the Amazon EC2 API".
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
+
+from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 
 
 @dataclass(slots=True)
@@ -36,6 +39,7 @@ class Bucket:
         self._tokens = min(self.tokens(now), 0.0)
 
 
+_SILENT_AFTER: Final = 3
 _MARGIN: Final = 0.9
 """Of AWS's size: calls overtake each other on their way, so that AWS may see more of them in a moment than we sent."""
 _WRITES: Final = (50.0 * _MARGIN, 5.0)
@@ -43,16 +47,46 @@ _READS: Final = (100.0 * _MARGIN, 20.0)
 _TAGS: Final = (100.0 * _MARGIN, 10.0)
 _ACTIVE_SECONDS: Final = 10.0
 _MOMENT_SECONDS: Final = 0.4
+_CLOSING_SECONDS: Final = 2.0
 _SHARE: Final = 1.5
 """How much longer than its share of the refill a target waits at most, so that the bucket fills while all are busy."""
 _PLENTY: Final = 20
 """Writes to each active target that the bucket still affords, from which on nobody waits."""
 
 
+class Line:
+    """Does AWS answer? When it has not, so many times in a row, one call at a time asks whether it does again.
+
+    Otherwise a Region out of reach would hold every thread, each for as long as a connection may take.
+    """
+
+    def __init__(self) -> None:
+        self._under_way = 0
+        self._unanswered = 0
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """One call; raises ProviderError at once while another one is asking."""
+        if self._unanswered >= _SILENT_AFTER and self._under_way:
+            raise ProviderError(Failure.RETRY, "NoConnection", "AWS does not answer in this Region, and is asked again")
+        self._under_way += 1
+        try:
+            yield
+        except (ProviderError, UnknownOutcomeError) as error:
+            lost = isinstance(error, UnknownOutcomeError) or error.reason in ("NoConnection", "NoAnswer")
+            self._unanswered = self._unanswered + 1 if lost else 0
+            raise
+        else:
+            self._unanswered = 0
+        finally:
+            self._under_way -= 1
+
+
 class Pacing:
     """The buckets of one account and Region, and how its targets share them."""
 
     def __init__(self) -> None:
+        self.line = Line()
         self._buckets: dict[str, Bucket] = {}
         self._written: dict[Hashable, float] = {}
 
@@ -79,6 +113,19 @@ class Pacing:
         scarcity = max(1.0 - tokens / len(active) / _PLENTY, 0.0)
         fair_share = _SHARE * len(active) / rate
         return max(self._written[target] + fair_share * scarcity - now, 0.0)
+
+    def closing_delay(self, target: Hashable, now: float) -> float:
+        """The same for a write that closes, which has to be soon.
+
+        Half of what is left of the bucket may go in a second, shared by the targets as the refill is: so that the last
+        of many ends is not much later than the first.
+        """
+        active = self._active(now)
+        if target not in active or len(active) == 1:
+            return 0.0
+        bucket = self.bucket("RevokeSecurityGroupIngress")
+        spent = max(bucket.tokens(now), 0.0) / _CLOSING_SECONDS + bucket.rate
+        return max(self._written[target] + len(active) / spent - now, 0.0)
 
     def patience(self, now: float) -> float:
         """Seconds without company after which a wait may end early.

@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from botocore import xform_name
 
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.ports import (
@@ -13,9 +14,11 @@ from gatepass.core.ports import (
     Duplicate,
     Fence,
     Full,
+    Gone,
     Granted,
     GrantOutcome,
     NewRule,
+    RelabelOutcome,
     Revoked,
     RevokeOutcome,
     Secrets,
@@ -26,7 +29,8 @@ from gatepass.core.rules import ObservedRule, Rule, Target
 from gatepass.providers.aws_batches import each
 from gatepass.providers.aws_clients import AwsClients, Clients, Told
 from gatepass.providers.aws_errors import THROTTLED
-from gatepass.providers.aws_pacing import Pacing
+from gatepass.providers.aws_joint import Joint
+from gatepass.providers.aws_pacing import Line, Pacing
 from gatepass.providers.aws_rules import OWNER_TAG, identity, named_duplicate, observed, permissions
 
 if TYPE_CHECKING:
@@ -38,6 +42,10 @@ _QUOTA: Final = ("vpc", "L-0EA8095F")
 """Inbound or outbound rules per security group (Service Quotas, Amazon VPC)."""
 _DEFAULT_LIMIT: Final = 60
 _PER_PAGE: Final = 1000
+_PER_FILTER: Final = 200
+"""Values that a filter takes (EC2 API reference, Filter)."""
+_GROUPS_PER_READ: Final = 16
+"""Groups whose rules are read together: those of 16 full ones fit on one page."""
 _THREADS: Final = 32
 """As many as the engine has passes under way at a time."""
 _CLOUDFRONT: Final = "com.amazonaws.global.cloudfront.origin-facing"
@@ -69,8 +77,12 @@ class AwsSecurityGroups:
         self._clients = AwsClients(secrets, threads, fence, monotonic, told, scheduler=scheduler)
         self._monotonic = monotonic
         self._pacing: defaultdict[tuple[str, str], Pacing] = defaultdict(Pacing)
+        self._sts: defaultdict[str, Line] = defaultdict(Line)
         self._accounts: dict[Access, str] = {}
         self._limits: dict[tuple[str, str], int] = {}
+        self._callers = Joint(self._caller, 1)
+        self._groups = Joint(self._inspected, _PER_FILTER)
+        self._members = Joint(self._rules_of, _GROUPS_PER_READ)
 
     async def warm_up(self) -> None:
         """Do beforehand what the first call would have to wait for."""
@@ -93,15 +105,25 @@ class AwsSecurityGroups:
 
     async def identify(self, access: Access) -> str:
         """The account that the credentials belong to (sts:GetCallerIdentity), with a Secret read anew."""
-        await self._clients.renew(access)
-        answer = await self._clients.read(access, "sts:GetCallerIdentity", lambda aws: aws.sts.get_caller_identity())
+        return (await self._callers.of(access, [""]))[""]
+
+    async def _caller(self, access: Access, _: Collection[str]) -> Mapping[str, str]:
+        with self._sts[access.region].call():
+            await self._clients.renew(access)
+            answer = await self._clients.read(
+                access, "sts:GetCallerIdentity", lambda aws: aws.sts.get_caller_identity()
+            )
         self._accounts[access] = answer["Account"]
-        return answer["Account"]
+        return {"": answer["Account"]}
 
     async def inspect(self, access: Access, ids: Sequence[str]) -> Mapping[str, TargetFacts | ProviderError]:
         """Names, VPCs and limits. Asked by a filter: by GroupIds, one missing group would fail the whole call."""
         if not ids:
             return {}
+        found = await self._groups.of(access, ids)
+        return {id_: found[id_] for id_ in ids}
+
+    async def _inspected(self, access: Access, ids: Collection[str]) -> Mapping[str, TargetFacts | ProviderError]:
         answer = await self._read(
             access,
             "DescribeSecurityGroups",
@@ -145,13 +167,13 @@ class AwsSecurityGroups:
 
         A group that does not exist has no rules: EC2's answer to a filter does not tell the two apart.
         """
-        found = await self._rules(access, "group-id", target.id)
+        found = (await self._members.of(access, [target.id]))[target.id]
         entries = await self._entries(access, {rule["PrefixListId"] for rule in found if rule.get("PrefixListId")})
         return [observed(rule, entries) for rule in found]
 
     async def find(self, access: Access, owner: str | None) -> Sequence[tuple[Target, ObservedRule]]:
         """Every inbound rule of the Region with the owner's tag, in whatever group; for None, of any owner."""
-        found = await self._rules(access, f"tag:{OWNER_TAG}", "*" if owner is None else owner)
+        found = await self._rules(access, f"tag:{OWNER_TAG}", ["*" if owner is None else owner])
         return [
             (Target(access.provider, rule["GroupOwnerId"], access.region, rule["GroupId"]), observed(rule, {}))
             for rule in found
@@ -162,20 +184,44 @@ class AwsSecurityGroups:
         answer = await self._read(access, "DescribeRegions", lambda aws: aws.ec2.describe_regions())
         return sorted(region["RegionName"] for region in answer["Regions"])
 
-    async def _rules(self, access: Access, name: str, value: str) -> "list[SecurityGroupRuleTypeDef]":
+    async def describe(self, access: Access, action: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """One paced call of another Describe action of EC2; raises ProviderError."""
+        answer: Mapping[str, Any] = await self._read(
+            access, action, lambda aws: getattr(aws.ec2, xform_name(action))(**parameters)
+        )
+        return answer
+
+    async def _rules_of(self, access: Access, ids: Collection[str]) -> "Mapping[str, list[SecurityGroupRuleTypeDef]]":
+        """The inbound rules by group. Between two pages rules come and go: a group is read on as few as it can be."""
+        page = await self._page(access, "group-id", ids, {}) if len(ids) > 1 else None
+        if page is None or page.get("NextToken"):
+            return {id_: await self._rules(access, "group-id", [id_]) for id_ in ids}
+        found: dict[str, list[SecurityGroupRuleTypeDef]] = {id_: [] for id_ in ids}
+        for rule in _inbound(page):
+            found[rule["GroupId"]].append(rule)
+        return found
+
+    async def _rules(self, access: Access, name: str, values: Collection[str]) -> "list[SecurityGroupRuleTypeDef]":
         """The inbound rules that pass a filter, page by page."""
         found: list[SecurityGroupRuleTypeDef] = []
         following: dict[str, Any] = {}
         while True:
-            page = await self._read(
-                access,
-                "DescribeSecurityGroupRules",
-                partial(_page_of_rules, name=name, value=value, following=following),
-            )
-            found += [rule for rule in page["SecurityGroupRules"] if not rule.get("IsEgress")]
+            page = await self._page(access, name, values, following)
+            found += _inbound(page)
             if not page.get("NextToken"):
                 return found
             following = {"NextToken": page["NextToken"]}
+
+    async def _page(
+        self, access: Access, name: str, values: Collection[str], following: dict[str, Any]
+    ) -> "DescribeSecurityGroupRulesResultTypeDef":
+        return await self._read(
+            access,
+            "DescribeSecurityGroupRules",
+            lambda aws: aws.ec2.describe_security_group_rules(
+                Filters=[{"Name": name, "Values": list(values)}], MaxResults=_PER_PAGE, **following
+            ),
+        )
 
     async def _entries(self, access: Access, lists: set[str]) -> dict[str, int]:
         if not lists:
@@ -262,10 +308,10 @@ class AwsSecurityGroups:
 
     async def relabel(
         self, access: Access, target: Target, descriptions: Mapping[str, str]
-    ) -> Mapping[str, ProviderError | None]:
+    ) -> Mapping[str, RelabelOutcome]:
         """Set descriptions in one call; while one is refused, the others are set without it."""
 
-        async def update(batch: list[str]) -> dict[str, ProviderError | None]:
+        async def update(batch: list[str]) -> dict[str, RelabelOutcome]:
             await self._write(
                 access,
                 target,
@@ -279,7 +325,10 @@ class AwsSecurityGroups:
             )
             return dict.fromkeys(batch)
 
-        return await each(list(descriptions), update, names=_names_id, refused=lambda error, _: error, lost=_NO_ANSWER)
+        def refused(error: ProviderError, _: str) -> RelabelOutcome:
+            return Gone() if error.reason == _GONE else error
+
+        return await each(list(descriptions), update, names=_names_id, refused=refused, lost=_NO_ANSWER)
 
     async def tag(self, access: Access, target: Target, ids: Sequence[str], owner: str) -> None:
         """Put the owner's tag on rules."""
@@ -294,6 +343,10 @@ class AwsSecurityGroups:
     def delay(self, target: Target) -> float:
         """Seconds that the target's next write had better wait for company."""
         return self._pacing[target.account, target.region].delay(target, self._monotonic())
+
+    def closing_delay(self, target: Target) -> float:
+        """By the account's and Region's request buckets, for a write that closes."""
+        return self._pacing[target.account, target.region].closing_delay(target, self._monotonic())
 
     def patience(self, target: Target) -> float:
         """Seconds without company after which its wait may end early."""
@@ -316,21 +369,18 @@ class AwsSecurityGroups:
     async def _paced(self, place: tuple[str, str], action: str, call: Callable[[], Awaitable[T]]) -> T:
         """Wait for a token, then call."""
         bucket = self._pacing[place].bucket(action)
-        await asyncio.sleep(bucket.take(self._monotonic()))
         try:
-            return await call()
+            with self._pacing[place].line.call():
+                await asyncio.sleep(bucket.take(self._monotonic()))
+                return await call()
         except ProviderError as error:
             if error.reason in THROTTLED:
                 bucket.drain(self._monotonic())
             raise
 
 
-def _page_of_rules(
-    aws: Clients, *, name: str, value: str, following: dict[str, Any]
-) -> "DescribeSecurityGroupRulesResultTypeDef":
-    return aws.ec2.describe_security_group_rules(
-        Filters=[{"Name": name, "Values": [value]}], MaxResults=_PER_PAGE, **following
-    )
+def _inbound(page: "DescribeSecurityGroupRulesResultTypeDef") -> "list[SecurityGroupRuleTypeDef]":
+    return [rule for rule in page["SecurityGroupRules"] if not rule.get("IsEgress")]
 
 
 def _names_id(error: ProviderError, id_: str) -> bool:

@@ -11,9 +11,11 @@ from gatepass.core.ports import (
     Access,
     Duplicate,
     Full,
+    Gone,
     Granted,
     GrantOutcome,
     NewRule,
+    RelabelOutcome,
     Revoked,
     RevokeOutcome,
     TargetFacts,
@@ -134,15 +136,15 @@ class MemoryFirewalls:
 
     async def relabel(
         self, access: Access, target: Target, descriptions: Mapping[str, str]
-    ) -> Mapping[str, ProviderError | None]:
+    ) -> Mapping[str, RelabelOutcome]:
         """Set the descriptions."""
         self.calls["relabel"] += 1
         firewall = self._reach(access, target)
-        outcomes: dict[str, ProviderError | None] = {}
+        outcomes: dict[str, RelabelOutcome] = {}
         for id_, description in descriptions.items():
             held = firewall.rules.get(id_)
             if held is None:
-                outcomes[id_] = ProviderError(Failure.TERMINAL, "RuleNotFound", f"{id_} does not exist")
+                outcomes[id_] = Gone()
             else:
                 firewall.rules[id_] = replace(held, description=description)
                 outcomes[id_] = None
@@ -157,6 +159,11 @@ class MemoryFirewalls:
                 firewall.rules[id_] = replace(firewall.rules[id_], owner=owner)
 
     def delay(self, target: Target) -> float:
+        """Calls are always plenty."""
+        del target
+        return 0.0
+
+    def closing_delay(self, target: Target) -> float:
         """Calls are always plenty."""
         del target
         return 0.0

@@ -8,10 +8,11 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp
 
-from gatepass.rest import audit_logs, errors, keys, resources, service, sessions
+from gatepass.rest import audit_logs, claims, errors, keys, resources, service, sessions
 from gatepass.rest.context import Context
 from gatepass.rest.limits import AnyBodyIsJson, BodyLimit, RateLimit
 from gatepass.rest.models import Error
+from gatepass.rest.request_id import HEADER, RequestIds
 
 PREFIX = "/api/v1"
 
@@ -30,17 +31,18 @@ def application(context: Context) -> ASGIApp:
     )
     app.state.context = context
     errors.register(app)
-    for router in (sessions.router, resources.router, keys.router, audit_logs.router, service.router):
+    for router in (sessions.router, claims.router, resources.router, keys.router, audit_logs.router, service.router):
         app.include_router(router, prefix=PREFIX)
     app.openapi = functools.partial(_openapi, app)  # type: ignore[method-assign]
-    bounded: ASGIApp = RateLimit(BodyLimit(AnyBodyIsJson(app)), context.settings)
+    bounded: ASGIApp = RateLimit(BodyLimit(AnyBodyIsJson(app)), context.allowance, context.settings.trusted_proxies)
+    bounded = RequestIds(bounded)
     if context.settings.origins:
         bounded = CORSMiddleware(
             bounded,
             allow_origins=context.settings.origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "Content-Type", "Prefer", "X-API-Key", "X-Gatepass-Namespace"],
-            expose_headers=["Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"],
+            expose_headers=["Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", HEADER],
         )
     return bounded
 

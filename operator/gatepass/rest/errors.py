@@ -82,7 +82,7 @@ def register(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        fields = {_field(problem["loc"]): problem["msg"] for problem in error.errors()}
+        fields = {_field(problem): problem["msg"].removeprefix("Value error, ") for problem in error.errors()}
         message = "; ".join(f"{field}: {problem}" for field, problem in fields.items())
         return answer(request.url.path, ApiError(HTTPStatus.BAD_REQUEST, message, fields=fields))
 
@@ -148,6 +148,7 @@ _SPOKEN: Final = {
     "spec.aws.securityGroups": "config.securityGroupIds",
     "spec.duration": "durationHours",
     "spec.expiresAt": "expiresAt",
+    "spec.heartbeat": "heartbeatSeconds",
     "spec.maxDuration": "maxDurationHours",
     "spec.ports": "config.ports",
     "spec.reason": "reason",
@@ -155,6 +156,7 @@ _SPOKEN: Final = {
     "spec.scopes": "scopes",
     "spec.source": "ipv4Address",
 }
+_OF_IPV6: Final = re.compile(r"[0-9a-f]*:[0-9a-f:]+/128")
 _NAMED: Final = re.compile(r"\b(?:spec|metadata)\.[A-Za-z.]+")
 
 
@@ -162,14 +164,18 @@ def _fields(causes: Mapping[str, str], told: str) -> dict[str, str]:
     """What the API server says of fields; an admission policy names one in its message only."""
     named = _NAMED.search(told)
     found = causes or ({named[0]: told} if named is not None else {})
-    return {_spoken(field): problem for field, problem in found.items()}
+    return {_spoken(field, problem): problem for field, problem in found.items()}
 
 
-def _spoken(field: str) -> str:
+def _spoken(field: str, problem: str) -> str:
+    if field.startswith("spec.source") and _OF_IPV6.search(problem):
+        return "ipv6Address"
     return next((ours for theirs, ours in _SPOKEN.items() if field.startswith(theirs)), field)
 
 
-def _field(location: tuple[int | str, ...]) -> str:
+def _field(problem: Mapping[str, Any]) -> str:
     """Where it is, without saying that it was in the body."""
-    parts = [str(part) for part in location if part not in ("body", "query", "path", "header")]
-    return ".".join(parts) or "body"
+    place, *parts = problem["loc"]
+    if problem["type"] == "json_invalid":
+        parts = []  # it tells how many characters were read
+    return ".".join(map(str, parts)) or str(place)

@@ -13,7 +13,7 @@ from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import format_time
 from gatepass.rest import views
 from gatepass.rest.context import APerson, CallerAddress, Context, Here
-from gatepass.rest.errors import ApiError, invalid, not_found
+from gatepass.rest.errors import invalid, not_found
 from gatepass.rest.models import ApiKey, CreatedKey, CreateKey, Id, Page
 from gatepass.rest.paging import WantedPart, json_of, part
 from gatepass.rest.principal import Person
@@ -43,15 +43,14 @@ async def create(asked: CreateKey, here: Here, who: APerson, seen_at: CallerAddr
     body = {"metadata": {**metadata, "namespace": who.namespace}, "spec": spec}
     made = ApiKeyBinding.model_validate(await here.gateway.create(ApiKeyBinding, body, who.token))
     here.seen(made)
-    here.told(EventType.API_KEY_CREATED, who, made, seen_at, scopes=" ".join(spec["scopes"]))
+    here.told(EventType.API_KEY_CREATE_ASKED, who, made, seen_at, scopes=" ".join(spec["scopes"]))
     return CreatedKey(key=text, **dict(views.api_key(made, here.store)))
 
 
 @router.get("", response_model=Page[ApiKey] | list[ApiKey])
 async def every(here: Here, who: APerson, wanted: WantedPart) -> Response:
     """The keys of the namespace, newest first."""
-    if not await here.may(who, "list", BINDINGS, who.namespace):
-        raise ApiError(HTTPStatus.FORBIDDEN, f'needs the verb "list" on {BINDINGS} of namespace {who.namespace}')
+    await here.require_verb(who, "list", BINDINGS)
     found = [each for each in here.store.bindings.values() if each.metadata.namespace == who.namespace]
     found.sort(key=lambda each: (each.metadata.creation_timestamp, each.uid), reverse=True)
     return part(found, lambda each: json_of(views.api_key(each, here.store)), wanted)
@@ -67,7 +66,7 @@ async def revoke(key_id: Id, here: Here, who: APerson, seen_at: CallerAddress) -
         raise not_found("API key")
     body = {"metadata": {"uid": found.uid}, "spec": {"revoked": True}}
     here.seen(ApiKeyBinding.model_validate(await here.gateway.patch(ApiKeyBinding, found.key, body, who.token)))
-    here.told(EventType.API_KEY_REVOKED, who, found, seen_at)
+    here.told(EventType.API_KEY_REVOKE_ASKED, who, found, seen_at)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 

@@ -2,17 +2,16 @@
 
 import ipaddress
 import time
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
-from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import MovingWindowRateLimiter
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gatepass.rest.address import Address, caller
-from gatepass.rest.context import RestSettings
+from gatepass.rest.address import Address, Network, caller
+from gatepass.rest.allowance import Allowance
 from gatepass.rest.errors import ApiError, answer
 
 LARGEST_BODY: Final = 64 * 1024
@@ -21,21 +20,18 @@ LARGEST_BODY: Final = 64 * 1024
 class RateLimit:
     """So many requests a minute from each address; the headers on every answer say how many are left."""
 
-    def __init__(self, app: ASGIApp, settings: RestSettings) -> None:
+    def __init__(self, app: ASGIApp, allowance: Allowance, trusted_proxies: Sequence[Network]) -> None:
         self._app = app
-        self._settings = settings
-        self._limit = RateLimitItemPerMinute(settings.rate_limit)
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._allowance = allowance
+        self._trusted_proxies = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        who = _bucket(caller(scope, self._settings.trusted_proxies))
-        allowed = await self._limiter.hit(self._limit, who)
-        stats = await self._limiter.get_window_stats(self._limit, who)
+        allowed, stats = await self._allowance.take(_bucket(caller(scope, self._trusted_proxies)))
         headers = {
-            "X-RateLimit-Limit": str(self._limit.amount),
+            "X-RateLimit-Limit": str(self._allowance.a_minute),
             "X-RateLimit-Remaining": str(stats.remaining),
             "X-RateLimit-Reset": str(int(stats.reset_time) + 1),
             "Cache-Control": "no-store",  # answers are of the moment, and one of them is a key
@@ -88,7 +84,10 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        body = await _whole(scope, receive)
+        try:
+            body = await _whole(scope, receive)
+        except ClientDisconnect:
+            return  # what was cut off is no request: whoever sent it may have meant more, and does not hear an answer
         if body is None:
             error = ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body is larger than {LARGEST_BODY} bytes")
             await answer(scope["path"], error)(scope, receive, send)
@@ -104,13 +103,18 @@ class BodyLimit:
 
 
 async def _whole(scope: Scope, receive: Receive) -> bytes | None:
-    """The body; None when it is too large, whether it says so or goes on and on."""
-    declared = dict(scope["headers"]).get(b"content-length", b"0")
+    """The body; None when it is too large, whether it says so or goes on and on. Raises ClientDisconnect."""
+    headers = dict(scope["headers"])
+    declared = headers.get(b"content-length", b"0")
     if not declared.isdigit() or int(declared) > LARGEST_BODY:
         return None
+    if int(declared) == 0 and b"transfer-encoding" not in headers:
+        return b""  # also of a caller who has gone since: there is nothing that could be missing
     body = bytearray()
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
         body += message.get("body", b"")
         if len(body) > LARGEST_BODY:
             return None

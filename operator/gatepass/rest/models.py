@@ -2,12 +2,14 @@
 
 import ipaddress
 import re
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from gatepass.core.policy import cidr_refusal
 from gatepass.core.types.binding import Scope
 from gatepass.core.types.common import Timestamp
 from gatepass.core.types.resource import Protocol
@@ -45,6 +47,19 @@ Line = Annotated[str, AfterValidator(_printable)]
 Id = Annotated[UUID, Field(strict=False)]
 
 
+def _no_twins(ids: tuple[UUID, ...]) -> tuple[UUID, ...]:
+    if len(set(ids)) != len(ids):
+        raise ValueError("must not name a resource twice")
+    return ids
+
+
+Ids = Annotated[
+    tuple[Id, ...],
+    Field(strict=False, min_length=1, max_length=32, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_no_twins),
+]
+
+
 def _whole(value: object) -> object:
     """JSON has one kind of number: 2.0 is 2."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -54,39 +69,61 @@ def _address(text: str | None, version: Literal[4, 6]) -> str | None:
     if text is None:
         return None
     try:
-        found = ipaddress.ip_address(text)
+        found = (ipaddress.IPv4Address if version == 4 else ipaddress.IPv6Address)(text)
     except ValueError:
         raise ValueError(f"must be an IPv{version} address") from None
-    if found.version != version:
-        raise ValueError(f"must be an IPv{version} address")
+    if "%" in text or cidr_refusal(f"{found}/{found.max_prefixlen}", "") is not None:
+        raise ValueError(
+            "must be no address of one machine or link, and none that is unspecified, multicast or reserved"
+        )
     return str(found)
 
 
 def _cidr(text: str) -> str:
     try:
-        return str(ipaddress.ip_network(text, strict=False))
+        found = ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise ValueError("must be a range of addresses such as 203.0.113.0/24") from None
+        found = None
+    if found is None or "%" in text:
+        raise ValueError("must be a range of addresses such as 203.0.113.0/24")
+    return str(found)
 
 
-def moment(text: object) -> object:
+def _text_of_a_time(text: object) -> object:
     """A time as text, which pydantic reads next: numbers, for it, are seconds since 1970."""
     if not isinstance(text, str) or not re.match(r"\d{4}-\d\d-\d\d[Tt ]", text):
         raise ValueError("must be a time such as 2026-11-22T18:00:00Z")
     return text
 
 
+def _in_utc(at: datetime) -> datetime:
+    """The first and the last day of the calendar have times elsewhere that are in no year of UTC."""
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a time between the years 1 and 9999 of UTC") from None
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_text_of_a_time), AfterValidator(_in_utc)]
+"""A time with its offset, in UTC."""
 Hours = Annotated[int, Field(ge=1, le=24), BeforeValidator(_whole)]
 
 
 class StartSession(Body):
     """POST /sessions."""
 
-    resource_ids: Annotated[
-        tuple[Id, ...] | None,
-        Field(strict=False, min_length=1, max_length=32, description="Absent: all that the caller may use."),
-    ] = None
+    resource_ids: Annotated[Ids | None, Field(description="Absent: all that the caller may use.")] = None
     duration_hours: Hours = 1
+    heartbeat_seconds: Annotated[
+        int | None,
+        Field(
+            ge=5,
+            le=3600,
+            description="The session ends when the caller does not POST /sessions/{id}/heartbeat three times in a row, "
+            "each of so many seconds. Absent: it need not.",
+        ),
+        BeforeValidator(_whole),
+    ] = None
     ipv4_address: Annotated[
         str | None,
         AfterValidator(lambda text: _address(text, 4)),
@@ -98,13 +135,6 @@ class StartSession(Body):
         Field(description="Absent: the caller's.", json_schema_extra={"format": "ipv6"}),
     ] = None
     reason: Annotated[Line | None, Field(max_length=256)] = None
-
-    @model_validator(mode="after")
-    def _no_twins(self) -> "StartSession":
-        ids = self.resource_ids or ()
-        if len(set(ids)) != len(ids):
-            raise ValueError("resourceIds must not name a resource twice")
-        return self
 
 
 class ExtendSession(Body):
@@ -203,14 +233,14 @@ class CreateKey(Body):
     scopes: Annotated[
         tuple[Annotated[Scope, Field(strict=False)], ...], Field(strict=False, min_length=1, max_length=4)
     ]
-    resource_ids: Annotated[tuple[Id, ...] | None, Field(strict=False, min_length=1, max_length=32)] = None
+    resource_ids: Ids | None = None
     allowed_cidrs: Annotated[
         tuple[Annotated[Line, AfterValidator(_cidr)], ...],
         AfterValidator(lambda cidrs: tuple(dict.fromkeys(cidrs))),
         Field(strict=False, max_length=64, alias="allowedCIDRs"),
     ] = ()
     max_duration_hours: Hours = 24
-    expires_at: Annotated[AwareDatetime, BeforeValidator(moment), Field(strict=False)] | None = None
+    expires_at: Annotated[Moment, Field(strict=False)] | None = None
 
 
 class ApiKey(Answer):

@@ -15,6 +15,8 @@ class KeyHolder:
     """Who shows an API key: the binding decides what it may do, in its own namespace."""
 
     binding: ApiKeyBinding
+    credential: str
+    """The key's id, or whose token it was; for the trail."""
 
     @property
     def namespace(self) -> str:
@@ -56,6 +58,7 @@ class Person:
     requester: Requester
     token: str = field(repr=False)
     namespace: str
+    credential: str = "token of Kubernetes"
 
 
 Principal = KeyHolder | Person

@@ -5,11 +5,12 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Response
 
+from gatepass.core.audit import EventType
 from gatepass.core.types.resource import PLURAL as RESOURCES
 from gatepass.core.types.resource import ProtectedResource, Protocol
 from gatepass.rest import views
-from gatepass.rest.context import Context, Here, Who
-from gatepass.rest.errors import ApiError, invalid, not_found
+from gatepass.rest.context import CallerAddress, Context, Here, Who
+from gatepass.rest.errors import invalid, not_found
 from gatepass.rest.models import CreateResource, Id, Page, Resource, ResourceConfig
 from gatepass.rest.paging import WantedPart, json_of, part
 from gatepass.rest.principal import KeyHolder, Person, Principal
@@ -24,10 +25,7 @@ WRITE: Final = "resources:write"
 @router.get("", response_model=Page[Resource] | list[Resource])
 async def every(here: Here, who: Who, wanted: WantedPart) -> Response:
     """The resources of the namespace, newest first; for a key those that it may open."""
-    if isinstance(who, KeyHolder):
-        who.require(READ)
-    elif not await here.may(who, "list", RESOURCES, who.namespace):
-        raise ApiError(HTTPStatus.FORBIDDEN, f'needs the verb "list" on {RESOURCES} of namespace {who.namespace}')
+    await here.require(who, READ, "list", RESOURCES)
     found = [each for each in here.store.resources.values() if _visible(who, each)]
     found.sort(key=lambda each: (each.metadata.creation_timestamp, each.uid), reverse=True)
     return part(found, lambda each: json_of(views.resource(each)), wanted)
@@ -42,7 +40,7 @@ async def one(resource_id: Id, here: Here, who: Who) -> Resource:
 
 
 @router.post("", response_model=Resource)
-async def create(asked: CreateResource, here: Here, who: Who) -> Resource:
+async def create(asked: CreateResource, here: Here, who: Who, seen_at: CallerAddress) -> Resource:
     """A ProtectedResource, by the caller's own rights."""
     person = _person(who)
     credential = None
@@ -57,15 +55,17 @@ async def create(asked: CreateResource, here: Here, who: Who) -> Resource:
     body = {"metadata": metadata, "spec": _spec(asked, credential)}
     made = ProtectedResource.model_validate(await here.gateway.create(ProtectedResource, body, person.token))
     here.seen(made)
+    here.told(EventType.RESOURCE_CREATE_ASKED, who, made, seen_at)
     return views.resource(made)
 
 
 @router.delete("/{resource_id}", status_code=HTTPStatus.NO_CONTENT)
-async def delete(resource_id: Id, here: Here, who: Who) -> Response:
+async def delete(resource_id: Id, here: Here, who: Who, seen_at: CallerAddress) -> Response:
     """It goes when the sessions that use it have ended."""
     person = _person(who)
     found = await _found(here, who, resource_id, "delete")
     await here.gateway.delete(ProtectedResource, found.key, found.uid, person.token)
+    here.told(EventType.RESOURCE_DELETE_ASKED, who, found, seen_at)
     return Response(status_code=HTTPStatus.NO_CONTENT)
 
 

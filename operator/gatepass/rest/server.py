@@ -26,6 +26,8 @@ async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[None]:
         proxy_headers=False,  # who calls is ours to find out
         server_header=False,
         lifespan="off",
+        # Longer than load balancers keep an idle connection, 60 s mostly: who closes first may cut the other's request.
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
     )
     server = _Server(config)

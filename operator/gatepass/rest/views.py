@@ -1,20 +1,19 @@
 """Custom resources in the words of the contract."""
 
 import re
-from collections.abc import Iterator
-from typing import Final, Literal
+from datetime import datetime
+from typing import Any, Final
 
 from gatepass.core.lifecycle import deadline
 from gatepass.core.types.binding import KEY_USER, ApiKeyBinding
-from gatepass.core.types.common import Key
+from gatepass.core.types.common import Key, format_time
 from gatepass.core.types.resource import PortRange, ProtectedResource
-from gatepass.core.types.session import AccessSession, Requester, ResourceState, SessionResourceStatus
+from gatepass.core.types.session import AccessSession, Phase, Requester, ResourceState
 from gatepass.engine.store import Store
-from gatepass.rest.models import ApiKey, Resource, ResourceIp, Session
+from gatepass.rest.models import ApiKey, Resource
 from gatepass.rest.titles import title
 
-State = Literal["PENDING", "APPLIED", "FAILED", "REMOVING", "REMOVED"]
-_STATES: Final[dict[ResourceState, State]] = {
+_STATES: Final = {
     ResourceState.PENDING: "PENDING",
     ResourceState.WAITING: "PENDING",
     ResourceState.APPLIED: "APPLIED",
@@ -24,56 +23,50 @@ _STATES: Final[dict[ResourceState, State]] = {
 }
 
 
-def session(found: AccessSession, requester: Requester | None, store: Store) -> Session:
-    """A session as the contract shows it."""
+def session(found: AccessSession, requester: Requester | None, store: Store) -> dict[str, Any]:
+    """A session as the contract's `Session` shows it, and as JSON takes it: a list has a thousand of them."""
     status = found.status
-    ranges = found.spec.source.ranges
+    ranges = found.ranges
     told = status.expires_at if status.observed_generation == found.metadata.generation else None
     username = requester.username if requester is not None else ""
-    return Session(
-        id=found.uid,
-        user_id=requester.uid if requester is not None else None,
-        user_name=_short(username),
-        user_email=username,
-        ipv4_address=next((_bare(cidr) for cidr in ranges if ":" not in cidr), None),
-        ipv6_address=next((_bare(cidr) for cidr in ranges if ":" in cidr), None),
-        status=(status.phase or "Pending").upper(),
-        started_at=found.started_at,
-        expires_at=told or deadline(found)[0],
-        ended_at=status.ended_at,
-        ended_reason=_shouted(status.ended_reason) if status.ended_reason is not None else None,
-        created_at=found.metadata.creation_timestamp,
-        resource_ips=tuple(_ips(found, store)),
-    )
+    return {
+        "id": found.uid,
+        "userId": requester.uid if requester is not None else None,
+        "userName": _short(username),
+        "userEmail": username,
+        "ipv4Address": next((_bare(cidr) for cidr in ranges if ":" not in cidr), None),
+        "ipv6Address": next((_bare(cidr) for cidr in ranges if ":" in cidr), None),
+        "status": (status.phase or Phase.PENDING).upper(),
+        "startedAt": format_time(found.started_at),
+        "expiresAt": format_time(told or deadline(found)[0]),
+        "endedAt": _time(status.ended_at),
+        "endedReason": _shouted(status.ended_reason) if status.ended_reason is not None else None,
+        "createdAt": format_time(found.metadata.creation_timestamp),
+        "resourceIps": [_ip(found, key, cidr, store) for key in found.resource_keys() for cidr in ranges],
+    }
 
 
-def _ips(found: AccessSession, store: Store) -> Iterator[ResourceIp]:
-    """A line for each address at each resource; the ports of one address are told by the first of their rules."""
-    for key in found.resource_keys():
-        entry = found.resource_status(key)
-        known = store.resources.get(key)
-        resource_id = (entry.uid if entry is not None else None) or (known.uid if known is not None else None)
-        for cidr in found.spec.source.ranges:
-            yield _ip(found, key, entry, resource_id, cidr)
+def _ip(found: AccessSession, key: Key, cidr: str, store: Store) -> dict[str, Any]:
+    """An address at a resource; the ports of it are told by the first of their rules."""
+    entry = found.resource_status(key)
+    known = store.resources.get(key)
+    first = next((rule for rule in entry.rules if rule.cidr == cidr), None) if entry is not None else None
+    return {
+        "id": f"{found.uid}/{key}/{cidr}",
+        "resourceId": (entry.uid if entry is not None else None) or (known.uid if known is not None else None),
+        "resourceName": key.name,
+        "ipVersion": 6 if ":" in cidr else 4,
+        "ipAddress": _bare(cidr),
+        "status": _STATES[entry.state] if entry is not None else "PENDING",
+        "providerRuleId": first.id if first is not None else None,
+        "appliedAt": _time(first.applied_at) if first is not None else None,
+        "removedAt": _time(first.removed_at) if first is not None else None,
+        "errorMessage": entry.message if entry is not None else None,
+    }
 
 
-def _ip(
-    found: AccessSession, key: Key, entry: SessionResourceStatus | None, resource_id: str | None, cidr: str
-) -> ResourceIp:
-    rules = [rule for rule in (entry.rules if entry is not None else ()) if rule.cidr == cidr]
-    first = rules[0] if rules else None
-    return ResourceIp(
-        id=f"{found.uid}/{key}/{cidr}",
-        resource_id=resource_id,
-        resource_name=key.name,
-        ip_version=6 if ":" in cidr else 4,
-        ip_address=_bare(cidr),
-        status=_STATES[entry.state] if entry is not None else "PENDING",
-        provider_rule_id=first.id if first is not None else None,
-        applied_at=first.applied_at if first is not None else None,
-        removed_at=first.removed_at if first is not None else None,
-        error_message=entry.message if entry is not None else None,
-    )
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else format_time(moment)
 
 
 def _bare(cidr: str) -> str:

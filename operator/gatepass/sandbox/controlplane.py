@@ -203,8 +203,9 @@ def wait_until_served(
 ) -> None:
     """Poll until a server-side dry run of creating `probe` at `path` succeeds with an answer that is `complete`.
 
-    Just after a CRD is made, creates answer 404 or 503 for up to 2 s, Established or not; policies take a second too.
-    Raises KubeApiError at any other refusal, or when `seconds` are over.
+    Just after a CRD is made, creates answer 404 or 503 for up to 2 s, Established or not; policies take a second too,
+    and one whose parameters are of a new kind refuses until those are watched. Raises KubeApiError at any other
+    refusal, or when `seconds` are over.
     """
     deadline = time.monotonic() + seconds
     while True:
@@ -212,7 +213,8 @@ def wait_until_served(
             if complete(api.request("POST", f"{path}?dryRun=All", probe)):
                 return
         except KubeApiError as error:
-            if error.status not in _NOT_YET or time.monotonic() > deadline:
+            soon = error.status in _NOT_YET or "not yet synced" in str(error)
+            if not soon or time.monotonic() > deadline:
                 raise
         if time.monotonic() > deadline:
             raise KubeApiError(503, f"POST {path}: admission did not complete the object within {seconds:.0f} s")

@@ -4,7 +4,7 @@ with Sandbox() as sandbox:
     subprocess.run(["kubectl", "get", "accesssessions", "-A"], env=sandbox.env)
 """
 
-import http.client
+import ipaddress
 import json
 import os
 import secrets
@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from gatepass.core.policy import cidr_refusal
 from gatepass.core.types.common import REQUESTED_BY
 from gatepass.manifests import crds, manifests
 from gatepass.sandbox import binaries
@@ -25,7 +26,7 @@ from gatepass.sandbox.command import InterruptedBySignalError
 from gatepass.sandbox.controlplane import ControlPlane, wait_until_served
 from gatepass.sandbox.ec2.profiles import profile
 from gatepass.sandbox.errors import SandboxError
-from gatepass.sandbox.processes import Process, free_ports
+from gatepass.sandbox.processes import Process, free_ports, is_ready
 from gatepass.sandbox.progress import say
 
 NAMESPACE = "gatepass-system"
@@ -44,7 +45,8 @@ class Sandbox:
     `settings`: more variables for the operator (`GATEPASS_...`). `keep_logs`: keep the directory at the end even on
     success; when the body raises it is always kept, and its place is said on stderr.
     Enter it in a thread that outlives it: on Linux its parts end with the thread that started them.
-    Raises SandboxError from `__enter__` if a part does not start; nothing is left running then.
+    Raises SandboxError for arguments that it does not take, and from `__enter__` if a part does not start; nothing is
+    left running then.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Sandbox:
         except ValueError as error:
             raise SandboxError(str(error)) from error
         self._with_operator = operator
-        self._caller = caller
+        self._caller = _presentable(caller)
         self._with_audit = audit
         self._settings = dict(settings or {})
         self.keep_logs = keep_logs
@@ -124,14 +126,7 @@ class Sandbox:
 
     def operator_ready(self) -> bool:
         """Whether the operator says that it is ready."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._health_port, timeout=5)
-        try:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == http.HTTPStatus.OK
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
+        return is_ready(self._health_port)
 
     def kill_operator(self) -> None:
         """SIGKILL the operator, as a crash."""
@@ -168,6 +163,7 @@ class Sandbox:
             "GATEPASS_OPERATOR_KUBECONFIG": str(self.operator_kubeconfig),
             "GATEPASS_CREDENTIALS_NAMESPACES": json.dumps({"*": ["operator", "*"]}),
             "GATEPASS_API_URL": self.api_url,
+            "GATEPASS_PUBLIC_URL": self.api_url,
             "GATEPASS_API_HOST": "127.0.0.1",
             "GATEPASS_API_PORT": str(self._api_port),
             "GATEPASS_TRUSTED_PROXIES": "127.0.0.1/32",
@@ -247,3 +243,16 @@ def _probe(definition: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         f"/apis/{version}/namespaces/default/{plural}",
         {"apiVersion": version, "kind": kind, "metadata": {"name": "probe"}, "spec": _PROBES.get(kind, {})},
     )
+
+
+def _presentable(caller: str) -> str:
+    """An address that a rule can let in; loopback would be taken for one more trusted proxy."""
+    try:
+        address = ipaddress.ip_address(caller)
+    except ValueError:
+        address = None
+    if address is None or cidr_refusal(f"{address}/{address.max_prefixlen}", "") is not None:
+        raise SandboxError(
+            f"--caller must be an address that a firewall could let in, such as {CALLER}: got {caller!r}"
+        )
+    return str(address)

@@ -6,6 +6,7 @@ Not the kubernetes client: that one takes 0.6 s to import, and these are set-up 
 import base64
 import http.client
 import json
+import selectors
 import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -96,14 +97,8 @@ class KubeApi:
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None, content_type: str) -> tuple[int, bytes]:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": content_type, "Accept": "application/json"}
         content = None if body is None else json.dumps(body)
-        kept = self._connection is not None
         try:
             return self._exchange(method, path, content, headers)
-        except http.client.RemoteDisconnected as error:
-            self.close()
-            if not kept or method == "POST":
-                raise ConnectionError(f"{method} {path}: {error}") from error
-            return self._exchange(method, path, content, headers)  # a connection that was idle for too long
         except http.client.HTTPException as error:
             self.close()
             raise ConnectionError(f"{method} {path}: {error}") from error
@@ -112,6 +107,8 @@ class KubeApi:
             raise
 
     def _exchange(self, method: str, path: str, content: str | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        if self._connection is not None and _is_dropped(self._connection):
+            self.close()
         if self._connection is None:
             self._connection = http.client.HTTPSConnection(
                 self._host, self._port, timeout=TIMEOUT_SECONDS, context=self._context
@@ -119,6 +116,15 @@ class KubeApi:
         self._connection.request(method, path, content, dict(headers))
         answer = self._connection.getresponse()
         return answer.status, answer.read()
+
+
+def _is_dropped(kept: http.client.HTTPSConnection) -> bool:
+    """Nothing is to be read before something was asked, but for an end: of an idle connection, or of the server."""
+    if kept.sock is None:
+        return True
+    with selectors.DefaultSelector() as ready:  # select() itself knows no descriptor above 1023
+        ready.register(kept.sock, selectors.EVENT_READ)
+        return bool(ready.select(timeout=0))
 
 
 def kubeconfig(server: str, ca: Path, user: str, token: str, namespace: str) -> dict[str, Any]:

@@ -1,14 +1,18 @@
 """Child processes of the sandbox: started in a session of their own, ended by pid, never outliving their parent."""
 
 import ctypes
+import fcntl
+import http.client
 import os
 import random
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from gatepass.sandbox.errors import SandboxError
@@ -16,6 +20,7 @@ from gatepass.sandbox.errors import SandboxError
 GRACE_SECONDS = 5.0
 POLL_SECONDS = 0.02
 _PR_SET_PDEATHSIG = 1
+_handed_out: set[int] = set()
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
@@ -103,18 +108,50 @@ class Process:
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different TCP ports that nothing listens on at 127.0.0.1.
+    """`count` TCP ports of 127.0.0.1 that nothing listens on, and that nobody else gets while this process lives.
 
     They lie below the kernel's range for outgoing connections, so that none of those takes one before it is used.
     """
     ports: list[int] = []
     while len(ports) < count:
         port = random.SystemRandom().randrange(10_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in ports:
+        if port not in _handed_out and _reserve(port) and _is_free(port):
+            _handed_out.add(port)
             ports.append(port)
     return ports
+
+
+def _reserve(port: int) -> bool:
+    """Lock a byte of a file for each port: the kernel lets go of it when the process has ended, however it ends."""
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _reservations() -> int:
+    """A file that stays open as long as this process lives, as its locks end when it is closed."""
+    return os.open(Path(tempfile.gettempdir()) / f"gatepass-ports-{os.getuid()}", os.O_WRONLY | os.O_CREAT, 0o600)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def is_ready(port: int) -> bool:
+    """Whether an operator whose probes are on this port of loopback says that it is ready."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -17,10 +17,13 @@ from gatepass.core.types.common import (
     Timestamp,
     cel,
     rules,
+    told_by,
 )
 
 _UNCHANGING = "has(self.{f}) == has(oldSelf.{f}) && (!has(self.{f}) || self.{f} == oldSelf.{f})"
 
+REGION: Final = r"^[a-z]{2,4}(-[a-z]+)+-[0-9]+$"
+_GROUP_ID: Final = "^sg-[0-9a-z]+$"
 ROLE_ARN: Final = r"^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$"
 
 
@@ -48,11 +51,17 @@ class AwsCredentials(Model):
     )
 
     role_arn: Annotated[
-        str | None,
+        Annotated[
+            str,
+            Field(
+                max_length=2048,
+                pattern=ROLE_ARN,
+                json_schema_extra=told_by(ROLE_ARN, "the ARN of a role such as arn:aws:iam::123456789012:role/ci"),
+            ),
+        ]
+        | None,
         Field(
             alias="roleARN",
-            max_length=2048,
-            pattern=ROLE_ARN,
             description="An IAM role to assume; its trust policy should ask for the external id that status shows.",
         ),
     ] = None
@@ -74,10 +83,25 @@ class AwsFirewall(Model):
 
     region: Annotated[
         str,
-        Field(max_length=32, pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]+$", description="Such as eu-central-1. Immutable."),
+        Field(
+            max_length=32,
+            pattern=REGION,
+            description="Such as eu-central-1. Immutable.",
+            json_schema_extra=told_by(REGION, "a Region such as eu-central-1"),
+        ),
     ]
     security_groups: Annotated[
-        tuple[Annotated[str, Field(max_length=40, pattern=r"^sg-[0-9a-z]+$")], ...],
+        tuple[
+            Annotated[
+                str,
+                Field(
+                    max_length=40,
+                    pattern=_GROUP_ID,
+                    json_schema_extra=told_by(_GROUP_ID, "the id of a security group such as sg-0a1b2c3d4e5f60718"),
+                ),
+            ],
+            ...,
+        ],
         Field(
             min_length=1,
             max_length=16,
@@ -231,11 +255,19 @@ class Policy(Model):
         tuple[SourceKind, ...],
         Field(
             min_length=1,
-            max_length=2,
-            description="The ways in which a session may say where it comes from: without cidrs, none declares itself.",
+            max_length=5,
+            description="The ways in which a session may say where it comes from: without cidrs, none declares itself. "
+            "operator, which is whatever Gatepass itself is seen as, has to be listed.",
             json_schema_extra={"x-kubernetes-list-type": "set"},
         ),
-    ] = (SourceKind.CIDRS, SourceKind.REQUEST)
+    ] = (SourceKind.CIDRS, SourceKind.POD, SourceKind.CLAIM, SourceKind.REQUEST)
+    follow_address_changes: Annotated[
+        bool,
+        Field(
+            description="Move the rules of a session whose traffic leaves from another address than before: "
+            "the new rule first, then the old one goes. Else the session keeps its address and says SourceChanged."
+        ),
+    ] = False
     allowed_namespaces: Annotated[
         AllowedNamespaces, Field(description="Where sessions may come from, as in the Gateway API.")
     ] = AllowedNamespaces()

@@ -2,27 +2,28 @@
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
 from gatepass.core.types.common import (
     MAX_RULES_PER_SESSION,
-    Cidr,
     Conditions,
     Custom,
-    Ip,
     Key,
     Model,
     Name,
+    Repeated,
     SessionDuration,
-    SourceKind,
     Timestamp,
     TimeToLive,
     cel,
     immutable,
+    one,
     rules,
 )
+from gatepass.core.types.ends import FINAL_FIELDS, BoundTo, BoundToStatus, Heartbeat, HeartbeatStatus
+from gatepass.core.types.source import Source
 
 
 class ResourceReference(Model):
@@ -30,56 +31,6 @@ class ResourceReference(Model):
 
     name: Annotated[Name, Field(description="Name of the ProtectedResource.")]
     namespace: Annotated[Name | None, Field(description="Its namespace; by default the session's own.")] = None
-
-
-class RequestSource(Model):
-    """The caller of the REST API, as Gatepass saw it."""
-
-    addresses: Annotated[
-        tuple[Ip, ...],
-        Field(
-            min_length=1,
-            max_length=2,
-            description="One address of each IP family at most.",
-            json_schema_extra={"x-kubernetes-list-type": "set"},
-        ),
-    ]
-
-
-class Source(Model):
-    """Where the job's traffic leaves from: exactly one of these."""
-
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            cel("has(self.cidrs) != has(self.request)", "must have exactly one of cidrs and request"),
-            immutable("has(oldSelf.cidrs) ? oldSelf.cidrs : oldSelf.request.addresses", "AccessSession"),
-        )
-    )
-
-    cidrs: Annotated[
-        tuple[Cidr, ...] | None,
-        Field(
-            min_length=1,
-            max_length=16,
-            description="Addresses in canonical CIDR form, such as 203.0.113.7/32 or 2001:db8::7/128.",
-            json_schema_extra={"x-kubernetes-list-type": "set"},
-        ),
-    ] = None
-    request: Annotated[
-        RequestSource | None, Field(description="Set by Gatepass's REST API only: the caller that it saw.")
-    ] = None
-
-    @property
-    def kind(self) -> SourceKind:
-        """Which of them it is."""
-        return SourceKind.CIDRS if self.cidrs is not None else SourceKind.REQUEST
-
-    @property
-    def ranges(self) -> tuple[str, ...]:
-        """What to let in, in canonical CIDR form."""
-        if self.request is not None:
-            return tuple(f"{address}/{128 if ':' in address else 32}" for address in self.request.addresses)
-        return self.cidrs or ()
 
 
 _TWIN = (
@@ -106,6 +57,7 @@ class AccessSessionSpec(Model):
                 "!(has(oldSelf.stop) && oldSelf.stop) || (has(self.stop) && self.stop)",
                 "spec.stop may not be set back from true: create another AccessSession instead",
             ),
+            *FINAL_FIELDS,
         )
     )
 
@@ -119,6 +71,7 @@ class AccessSessionSpec(Model):
                 immutable("oldSelf.map(r, r.name)", "AccessSession"), _NO_TWINS, **{"x-kubernetes-list-type": "atomic"}
             ),
         ),
+        AfterValidator(one),
     ]
     duration: Annotated[
         SessionDuration,
@@ -135,6 +88,20 @@ class AccessSessionSpec(Model):
         Source,
         Field(description="The addresses to let in. Immutable."),
     ]
+    bound_to: Annotated[
+        BoundTo | None,
+        Field(
+            description="An object of the session's namespace: the session ends when it has finished or is gone, or "
+            "when it is not there within 30s. Immutable."
+        ),
+    ] = None
+    heartbeat: Annotated[
+        Heartbeat | None,
+        Field(
+            description="The session ends when the runner no longer renews the Lease that status.heartbeat.leaseName "
+            "names. Immutable."
+        ),
+    ] = None
     stop: Annotated[bool, Field(description="True ends the session now and keeps its record; it never comes back.")] = (
         False
     )
@@ -166,8 +133,11 @@ class EndedReason(StrEnum):
     NOT_AFTER = "NotAfter"
     MANUAL = "Manual"
     DELETED = "Deleted"
+    OWNER_FINISHED = "OwnerFinished"
+    HEARTBEAT_LOST = "HeartbeatLost"
     POLICY_WITHDRAWN = "PolicyWithdrawn"
     KEY_REVOKED = "KeyRevoked"
+    UNCLAIMED = "Unclaimed"
 
 
 class ResourceState(StrEnum):
@@ -189,28 +159,58 @@ class Requester(Model):
     groups: Annotated[tuple[str, ...], Field(max_length=4096)] = ()
 
 
+LONGEST_EVIDENCE: Final = 512
+LONGEST_MESSAGE: Final = 2048
+LONGEST_ADDRESS: Final = 1024
+
+
 class SourceAddress(Model):
     """An address that is let in, and how it was found."""
 
     ip: Annotated[str, Field(max_length=43)]
     version: Annotated[int, Field(ge=4, le=6)]
-    evidence: Annotated[str, Field(max_length=512)] = ""
+    evidence: Annotated[Repeated, Field(max_length=LONGEST_EVIDENCE)] = ""
     observed_at: Timestamp | None = None
+    pod_uid: Annotated[str | None, Field(alias="podUID", max_length=64, description="Another pod is not it.")] = None
+
+    @property
+    def cidr(self) -> str:
+        """With its prefix length."""
+        return self.ip if "/" in self.ip else f"{self.ip}/{128 if ':' in self.ip else 32}"
 
 
 class SourceStatus(Model):
     """The addresses in use."""
 
     addresses: Annotated[tuple[SourceAddress, ...], Field(max_length=64)] = ()
+    seen_from: Annotated[
+        tuple[SourceAddress, ...] | None,
+        Field(
+            max_length=2,
+            description="Where heartbeats by the REST API came from last, for each IP family; written once it is "
+            "another address than the one in use.",
+        ),
+    ] = None
+
+
+class ClaimStatus(Model):
+    """Where to claim the session, and with what. There is no secret in it: the token is in the Secret."""
+
+    url: Annotated[str, Field(max_length=1024, description="POST there with Authorization: Bearer and the token.")]
+    secret_name: Annotated[
+        str, Field(max_length=253, description="The Secret with the token; it goes with the session.")
+    ]
+    expires_at: Timestamp
+    token_hash: Annotated[str, Field(max_length=64, description="SHA-256 of the token, by which Gatepass knows it.")]
 
 
 class RuleStatus(Model):
     """One rule in a firewall that this session uses."""
 
     id: Annotated[str, Field(max_length=64)]
-    target: Annotated[str, Field(max_length=64)]
+    target: Annotated[Repeated, Field(max_length=64)]
     cidr: Annotated[str, Field(max_length=43)]
-    protocol: Annotated[str, Field(max_length=16)]
+    protocol: Annotated[Repeated, Field(max_length=16)]
     port: int | None = None
     end_port: int | None = None
     foreign: Annotated[bool, Field(description="Somebody else's rule of the same identity; it is never touched.")] = (
@@ -223,12 +223,12 @@ class RuleStatus(Model):
 class SessionResourceStatus(Model):
     """What became of one ProtectedResource of the session."""
 
-    name: Annotated[str, Field(max_length=63)]
-    namespace: Annotated[str, Field(max_length=63)]
-    uid: Annotated[str | None, Field(max_length=64)] = None
+    name: Annotated[Repeated, Field(max_length=63)]
+    namespace: Annotated[Repeated, Field(max_length=63)]
+    uid: Annotated[Repeated | None, Field(max_length=64)] = None
     state: ResourceState
     reason: Annotated[str | None, Field(max_length=128)] = None
-    message: Annotated[str | None, Field(max_length=2048)] = None
+    message: Annotated[str | None, Field(max_length=LONGEST_MESSAGE)] = None
     rules: Annotated[tuple[RuleStatus, ...], Field(max_length=MAX_RULES_PER_SESSION)] = ()
 
     @property
@@ -241,17 +241,27 @@ class AccessSessionStatus(Model):
     """What became of the request; written by Gatepass only."""
 
     phase: Phase | None = None
-    address: Annotated[str | None, Field(max_length=1024, description="The addresses, for people.")] = None
+    address: Annotated[str | None, Field(max_length=LONGEST_ADDRESS, description="The addresses, for people.")] = None
     ready_resources: Annotated[str | None, Field(max_length=16, description="Open of all, such as 2/2.")] = None
     started_at: Timestamp | None = None
     expires_at: Timestamp | None = None
     ended_at: Annotated[Timestamp | None, Field(description="Final: nothing reopens a session that has ended.")] = None
     ended_reason: EndedReason | None = None
-    requester: Requester | None = None
+    requester: Annotated[Requester | None, AfterValidator(one)] = None
+    claim: Annotated[ClaimStatus | None, Field(description="Of a session with spec.source.claim.")] = None
     source: SourceStatus | None = None
+    bound_to: BoundToStatus | None = None
+    heartbeat: HeartbeatStatus | None = None
     resources: Annotated[tuple[SessionResourceStatus, ...], Field(max_length=32)] = ()
     conditions: Conditions = ()
     observed_generation: int | None = None
+
+    def says_the_same_as(self, other: "AccessSessionStatus") -> bool:
+        """Is there no news, but for a beat of the heart? That alone is not worth a write."""
+        if self.heartbeat is None or other.heartbeat is None:
+            return self == other
+        last = {"last_seen_at": other.heartbeat.last_seen_at}
+        return self.model_copy(update={"heartbeat": self.heartbeat.model_copy(update=last)}) == other
 
 
 _UNCHANGED = " && ".join(
@@ -278,16 +288,36 @@ class AccessSession(Custom):
 
     def resource_keys(self) -> tuple[Key, ...]:
         """The ProtectedResources it names, with namespaces filled in."""
-        return tuple(Key(ref.namespace or self.metadata.namespace, ref.name) for ref in self.spec.resources)
+        here = self.metadata.namespace
+        return tuple([Key(ref.namespace or here, ref.name) for ref in self.spec.resources])
 
     def resource_status(self, key: Key) -> SessionResourceStatus | None:
         """What was last reported of one of them."""
-        return next((entry for entry in self.status.resources if entry.key == key), None)
+        for entry in self.status.resources:
+            if entry.name == key.name and entry.namespace == key.namespace:
+                return entry
+        return None
 
     @property
     def started_at(self) -> datetime:
-        """When its clock began."""
+        """When its clock began, or begins at the earliest."""
         return self.status.started_at or self.metadata.creation_timestamp
+
+    @property
+    def claim_ends_at(self) -> datetime | None:
+        """Until when it can be claimed; None when there is nothing to be claimed, or when it has been."""
+        claim = self.spec.source.claim
+        if claim is None or self.status.started_at is not None:
+            return None
+        return self.metadata.creation_timestamp + claim.within
+
+    @property
+    def ranges(self) -> tuple[str, ...]:
+        """What is let in, as its status records it, or else as its spec declares it."""
+        source = self.spec.source
+        if source.cidrs is not None or self.status.source is None:
+            return source.ranges
+        return tuple(address.cidr for address in self.status.source.addresses) or source.ranges
 
 
 PLURAL = "accesssessions"

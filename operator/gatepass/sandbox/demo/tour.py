@@ -155,8 +155,9 @@ class Tour:
         end = datetime.fromtimestamp(math.ceil(time.time()), UTC) + _ENDS_IN
         self._say("Nobody stops this one. Its end is moved near, so that you need not wait an hour:")
         self._patch("it-43", {"notAfter": end.strftime("%Y-%m-%dT%H:%M:%SZ")})
-        while (seen := datetime.now(UTC)) < end + timedelta(seconds=LIMIT_SECONDS) and self._our_ids() == [rule]:
+        while self._our_ids() == [rule] and datetime.now(UTC) < end + timedelta(seconds=LIMIT_SECONDS):
             time.sleep(0.1)
+        seen = datetime.now(UTC)
         self._claim(not self._our_ids(), f"{rule} is gone")
         self._claim(seen >= end, f"not before its time, and {max((seen - end).total_seconds(), 0):.1f} s after it")
         self._wait("jsonpath={.status.phase}=Expired", "accesssession/it-43")

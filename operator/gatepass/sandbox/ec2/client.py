@@ -71,6 +71,10 @@ class Ec2Control:
         """Have a role ask for an external id, or trust nobody."""
         self._request("PUT", "roles", {arn: {"external_id": external_id, "refused": refused}})
 
+    def set_throttles(self, *, on: bool) -> None:
+        """Have calls throttled as AWS does, or not at all: for what the throttles would hide."""
+        self._request("PUT", "throttles", on)
+
     def set_quota(self, rules_per_group: int, *, region: str | None = None, account: str | None = None) -> None:
         """Set the number of rules per family that a group may have; Service Quotas then says the same."""
         self._request("PUT", f"quotas/{account or self._account}/{region or self._region}", rules_per_group)

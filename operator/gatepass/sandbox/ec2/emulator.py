@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.security_groups import SecurityGroup
 
-from gatepass.sandbox.ec2 import ingress, network, rules
+from gatepass.sandbox.ec2 import ingress, interfaces, network, rules
 from gatepass.sandbox.ec2.faults import Facts, Faults, Strike
 from gatepass.sandbox.ec2.identity import Caller, Identities, denial, expiry
 from gatepass.sandbox.ec2.motoapp import HttpRequest, MotoApp
@@ -47,7 +47,7 @@ class Emulator:
         self.faults = Faults()
         self.identities = Identities()
         self.quotas: dict[tuple[str, str], int] = {}
-        self._throttle = Throttle()
+        self.throttle = Throttle()
         self._history = ingress.History()
         self._addresses = network.public_addresses()
         self._moto = MotoApp()
@@ -78,7 +78,7 @@ class Emulator:
             caller = self.identities.caller(call.service, call.access_key)
             entry.update(account=caller.account, role=caller.role, **_logged_params(call, caller.account))
             if call.service == "ec2":
-                self._throttle.take(caller.account, call.region, call.action)
+                self.throttle.take(caller.account, call.region, call.action)
             facts = _facts(call, caller)
             struck = self.faults.strike(facts)
             entry["faults"] = [str(strike) for strike in struck]
@@ -163,6 +163,12 @@ class Emulator:
                 content = network.associate(backend, params)
             case "DisassociateNatGatewayAddress":
                 content = network.disassociate(backend, params)
+            case "AssociateAddress" if interfaces.is_secondary(backend, params):
+                content = interfaces.associate(backend, params)
+            case "DisassociateAddress" if interfaces.is_associated(backend, params):
+                content = interfaces.disassociate(backend, params)
+            case "AssignIpv6Addresses" if "Ipv6Prefix" in params:
+                content = interfaces.delegate(backend, params)
             case "AllocateAddress" if "Address" not in params:
                 wanted = request.body + b"&" + urlencode({"Address": next(self._addresses)}).encode()
                 return self._moto.ask(replace(request, body=wanted), caller.account)

@@ -8,6 +8,7 @@ AWS's calls are POSTs to `/`. Below `/_gatepass/`, past all throttles and faults
     GET  faults, PUT faults?seed=               a list of faults; PUT replaces all, drawn from the seed
     PUT  credentials/KEY                        {"account": ..} or {"refused": true}
     PUT  roles                                  {"ROLE ARN": {"external_id": ..} or {"refused": true}}
+    PUT  throttles                              false: no call is throttled; true, as at the start: as AWS does
     PUT  quotas/ACCOUNT/REGION                  the number of rules per family that a group may have
 """
 
@@ -59,6 +60,7 @@ class Server:
                 web.put(f"{control}/faults", self._put_faults),
                 web.put(f"{control}/credentials/{{key}}", self._put_credential),
                 web.put(f"{control}/roles", self._put_roles),
+                web.put(f"{control}/throttles", self._put_throttles),
                 web.put(f"{control}/quotas/{{account}}/{{region}}", self._put_quota),
                 web.route("*", "/{path:.*}", self._aws),
             ]
@@ -122,6 +124,10 @@ class Server:
     async def _put_roles(self, request: web.Request) -> web.Response:
         roles = _parsed(_ROLES, await request.read())
         self._emulator.identities.roles.update(roles)
+        return web.Response(status=204)
+
+    async def _put_throttles(self, request: web.Request) -> web.Response:
+        self._emulator.throttle.on = _parsed(TypeAdapter(bool), await request.read())
         return web.Response(status=204)
 
     async def _put_quota(self, request: web.Request) -> web.Response:

@@ -31,14 +31,17 @@ def rate_of(action: str) -> Rate:
 
 
 class Throttle:
-    """The buckets of all accounts and Regions; `clock` gives monotonic seconds."""
+    """The buckets of all accounts and Regions, while `on`; `clock` gives monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self.on = True
         self._buckets: dict[tuple[str, str, str], tuple[float, float]] = {}
 
     def take(self, account: str, region: str, action: str) -> None:
         """Take one token. Raises AwsError RequestLimitExceeded if there is none; a refused call costs none."""
+        if not self.on:
+            return
         rate, now = rate_of(action), self._clock()
         tokens, since = self._buckets.get((account, region, action), (rate.capacity, now))
         tokens = min(rate.capacity, tokens + (now - since) * rate.per_second)

@@ -1,0 +1,47 @@
+"""What statuses record of the rules in a target: the memory of the processes before this one."""
+
+from collections.abc import Iterator
+
+from gatepass.core.plan import is_ours
+from gatepass.core.ports import Clock
+from gatepass.core.rules import Mark, ObservedRule, Target
+from gatepass.core.types.common import Key
+from gatepass.core.types.session import AccessSession, RuleStatus
+from gatepass.engine.grants import Grants
+from gatepass.engine.marks import put
+from gatepass.engine.state import State
+from gatepass.engine.targets import TargetState
+from gatepass.engine.views import rule_of
+
+
+class Records:
+    """Believed where a read may lag behind an earlier process."""
+
+    def __init__(self, state: State, grants: Grants, clock: Clock) -> None:
+        self._state = state
+        self._grants = grants
+        self._clock = clock
+
+    def ids(self, target: Target) -> set[str]:
+        """What was made by us."""
+        return {record.id for _, _, record in self._of(target)}
+
+    def correct(self, known: TargetState) -> None:
+        """What is on record and is not shown is there; what is shown and on record for nobody has to be proven."""
+        known.suppose(self._supposed(known.target))
+        now = self._clock.now()
+        told = {record.id for _, session, record in self._of(known.target) if not self._grants.closed(session, now)}
+        ours = (id_ for id_, rule in known.rules.items() if is_ours(rule, self._state.owner, known=()))
+        known.question(id_ for id_ in ours if id_ not in told)
+
+    def _supposed(self, target: Target) -> Iterator[ObservedRule]:
+        for key, session, record in self._of(target):
+            mark = Mark(str(key), self._grants.deadline(session)[0])
+            yield put(rule_of(record), record.id, str(mark), self._state.owner)
+
+    def _of(self, target: Target) -> Iterator[tuple[Key, AccessSession, RuleStatus]]:
+        """Also for who has not been verified yet."""
+        for resource in self._state.store.resources_naming(target.id):
+            if resource.spec.aws.region == target.region:
+                for session, record in self._state.store.records_of(resource.key, target.id):
+                    yield resource.key, session, record

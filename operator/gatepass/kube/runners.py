@@ -1,0 +1,267 @@
+"""Follows what sessions end with: the kinds that they are bound to, and the Leases of their hearts.
+
+One watch for each kind (and served namespace), from the first session that needs it until a minute after the last. Who
+has finished is told by `core.owners`; of each object no more is kept than that and its uid.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, NoReturn
+from urllib.parse import quote
+
+import structlog
+
+from gatepass.core.gateway import RefusedError
+from gatepass.core.owners import Kind, Sighting, finished, signs_of
+from gatepass.core.policy import Refusal
+from gatepass.core.ports import ClusterError
+from gatepass.core.types.common import Key
+from gatepass.core.types.ends import SESSION_LABEL
+from gatepass.engine.ends import Ends
+from gatepass.kube.api import JSON, KubeApi
+from gatepass.kube.cluster import leases_path, renewed_at
+from gatepass.kube.handlers import identity
+from gatepass.kube.watches import SILENT_SECONDS
+
+log = structlog.get_logger(__name__)
+
+FIRST_RETRY_SECONDS: Final = 0.5
+SILENT_RETRY_SECONDS: Final = 1.0
+"""How soon an API server that is back is noticed: what has finished meanwhile has to close."""
+LAST_RETRY_SECONDS: Final = 10.0
+"""How soon a kind is found whose definition is installed later, or that Gatepass is allowed to follow later."""
+LINGER_SECONDS: Final = 60.0
+MOST_KINDS: Final = 32
+"""Each takes a connection for each served namespace."""
+_METADATA: Final = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
+
+Body = Mapping[str, Any]
+
+
+class _AgainError(Exception):
+    """Somebody wants a fresh listing."""
+
+
+@dataclass(slots=True)
+class Feed:
+    """What to list and watch, and whom to tell: of a listing, when it began; of a change, its type and the object."""
+
+    paths: Sequence[str]
+    listed: Callable[[Sequence[Any], float], None]
+    happened: Callable[[str, Body], None]
+    kept: Callable[[Body], Any]
+    selector: Mapping[str, str] = field(default_factory=dict)
+    metadata_only: bool = False
+    again: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+async def follow(api: KubeApi, feed: Feed, silent_seconds: float, listed: Callable[[], None]) -> NoReturn:
+    """List, and watch from there; `listed` is called after each listing.
+
+    Raises RefusedError and ClusterError when events may have been lost, and _AgainError when a listing is wanted.
+    """
+    feed.again.clear()
+    began, found, versions = time.monotonic(), [], {}
+    for path in feed.paths:
+        accept = _METADATA.format("List") if feed.metadata_only else JSON
+        async for page in api.pages(path, feed.selector, accept=accept):
+            found += [feed.kept(item) for item in page.get("items", ())]
+            versions[path] = str(page["metadata"]["resourceVersion"])
+    feed.listed(found, began)
+    listed()
+    tasks = [asyncio.create_task(_watch(api, feed, path, versions[path], silent_seconds)) for path in feed.paths]
+    tasks.append(asyncio.create_task(_wait(feed.again)))
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done.pop().result()
+        raise AssertionError("a watch ends with an error only")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _watch(api: KubeApi, feed: Feed, path: str, version: str, silent_seconds: float) -> NoReturn:
+    accept = _METADATA.format("") if feed.metadata_only else JSON
+    while True:  # a watch that the API server ends in order goes on where it was
+        began = time.monotonic()
+        watch = api.watch(path, version, feed.selector, accept=accept, silent_seconds=silent_seconds)
+        async with aclosing(watch) as events:
+            async for event in events:
+                body = event["object"]
+                version = body["metadata"]["resourceVersion"]
+                if event["type"] != "BOOKMARK":
+                    feed.happened(event["type"], body)
+        if time.monotonic() < began + 1.0:
+            raise ClusterError(f"watch {path}: it ended as soon as it had begun")
+
+
+async def _wait(again: asyncio.Event) -> NoReturn:
+    await again.wait()
+    raise _AgainError
+
+
+class Runners:
+    """Follows what `ends` asks for, in some namespaces or in all when none is named."""
+
+    def __init__(
+        self,
+        api: KubeApi,
+        ends: Ends,
+        namespaces: Sequence[str],
+        *,
+        silent_seconds: float = SILENT_SECONDS,
+        linger_seconds: float = LINGER_SECONDS,
+    ) -> None:
+        self._api = api
+        self._ends = ends
+        self._namespaces = namespaces
+        self._silent_seconds = silent_seconds
+        self._linger_seconds = linger_seconds
+        self._tasks: dict[Kind, asyncio.Task[NoReturn]] = {}
+        self._feeds: dict[Kind, Feed] = {}
+        self._unused: dict[Kind, float] = {}
+
+    async def run(self) -> NoReturn:
+        """Follow until cancelled. What it follows is the truth from its first listing on, so begin it as a leader."""
+        try:
+            while True:
+                self._ends.changed.clear()
+                pause = self._adapt()
+                waiting = asyncio.create_task(self._ends.changed.wait())
+                try:
+                    await asyncio.wait([waiting, *self._tasks.values()], timeout=pause, return_when="FIRST_COMPLETED")
+                finally:
+                    waiting.cancel()
+                for task in self._tasks.values():
+                    if task.done():
+                        task.result()  # a defect ends the operator, which is started again
+        finally:
+            tasks = list(self._tasks.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _adapt(self) -> float | None:
+        """Start and stop, and answer in how many seconds to look again."""
+        now = time.monotonic()
+        wanted = {*self._ends.kinds, *([LEASES] if self._ends.beating else [])}
+        for kind in sorted(wanted):
+            self._unused.pop(kind, None)
+            if kind in self._tasks:
+                continue
+            if len(self._tasks) >= MOST_KINDS and kind != LEASES:
+                self._ends.unfollowed(kind, Refusal("TooManyKinds", f"{MOST_KINDS} kinds are followed already"))
+                continue
+            follow = self._follow_leases() if kind == LEASES else self._follow_kind(kind)
+            self._tasks[kind] = asyncio.create_task(follow, name=f"follow {kind}")
+        for kind in self._tasks.keys() - wanted:
+            if now >= self._unused.setdefault(kind, now) + self._linger_seconds:
+                self._tasks.pop(kind).cancel()
+                self._feeds.pop(kind, None)
+                del self._unused[kind]
+                if kind == LEASES:
+                    self._ends.leases_dropped()
+                else:
+                    self._ends.dropped(kind)
+        for kind in self._ends.doubted():
+            if kind in self._feeds:
+                self._feeds[kind].again.set()
+        ends_at = [since + self._linger_seconds for since in self._unused.values()]
+        return max(min(ends_at) - now, 0.0) if ends_at else None
+
+    async def _follow_kind(self, kind: Kind) -> NoReturn:
+        def listed(objects: Sequence[tuple[Key, Sighting]], began: float) -> None:
+            self._ends.listed(kind, dict(objects), began)
+
+        def happened(what: str, body: Body) -> None:
+            if what == "DELETED":
+                self._ends.gone(kind, *identity(body))
+            else:
+                self._ends.seen(kind, *_sighting(kind, body))
+
+        async def feed() -> Feed:
+            paths = await self._paths(kind)
+            return Feed(paths, listed, happened, kept=partial(_sighting, kind), metadata_only=not signs_of(kind))
+
+        def refused(error: RefusedError) -> None:
+            if error.status in _REFUSALS:
+                self._ends.unfollowed(kind, _REFUSALS[error.status](kind))
+
+        await self._keep(kind, feed, refused)
+
+    async def _follow_leases(self) -> NoReturn:
+        def listed(leases: Sequence[tuple[Key, str | None]], _began: float) -> None:
+            self._ends.leases_listed(dict(leases))
+
+        def happened(what: str, body: Body) -> None:
+            if what == "DELETED":
+                self._ends.lease_gone(identity(body)[0])
+            else:
+                self._ends.beat(*_beat(body))
+
+        async def feed() -> Feed:
+            paths = [leases_path(namespace) for namespace in self._namespaces or [""]]
+            return Feed(paths, listed, happened, kept=_beat, selector={"labelSelector": SESSION_LABEL})
+
+        await self._keep(LEASES, feed, lambda _error: None)
+
+    async def _keep(self, kind: Kind, feed: Callable[[], Any], refused: Callable[[RefusedError], None]) -> NoReturn:
+        """Follow for ever: from a fresh listing after whatever happens, with pauses while nothing is listed."""
+        pause = FIRST_RETRY_SECONDS
+
+        def listed() -> None:
+            nonlocal pause
+            pause = FIRST_RETRY_SECONDS
+            log.info("follow", kind=str(kind))
+
+        while True:
+            longest = SILENT_RETRY_SECONDS
+            try:
+                self._feeds[kind] = await feed()
+                await follow(self._api, self._feeds[kind], self._silent_seconds, listed)
+            except _AgainError:
+                continue
+            except RefusedError as error:
+                refused(error)
+                longest = LAST_RETRY_SECONDS if error.status in _REFUSALS else longest
+                log.info("cannot follow", kind=str(kind), status=error.status, error=error.message)
+            except ClusterError as error:
+                log.info("cannot follow", kind=str(kind), error=str(error))
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+
+    async def _paths(self, kind: Kind) -> list[str]:
+        """Where the objects of a kind are; raises RefusedError (404) when there is no such kind in a namespace."""
+        base = f"/apis/{quote(kind.api_version)}" if kind.group else f"/api/{quote(kind.api_version)}"
+        found = (await self._api.answer("GET", base)).get("resources", ())
+        for each in found:
+            if each["kind"] == kind.kind and "/" not in each["name"] and each["namespaced"]:
+                return [
+                    "/".join([base, *(["namespaces", quote(namespace, safe="")] if namespace else []), each["name"]])
+                    for namespace in self._namespaces or [""]
+                ]
+        raise RefusedError(404, f"there is no {kind} that lives in a namespace")
+
+
+LEASES: Final = Kind("coordination.k8s.io/v1", "Lease of a heartbeat")
+"""No kind of its own: the Leases that Gatepass itself has made."""
+_REFUSALS: Final[Mapping[int, Callable[[Kind], Refusal]]] = {
+    403: lambda kind: Refusal(
+        "OwnerForbidden", f"Gatepass may not list and watch {kind}: add it to the chart's value boundTo"
+    ),
+    404: lambda kind: Refusal("OwnerKindNotFound", f"there is no {kind} that lives in a namespace"),
+}
+
+
+def _sighting(kind: Kind, body: Body) -> tuple[Key, Sighting]:
+    key, uid = identity(body)
+    return key, Sighting(uid, finished(kind, body.get("status")))
+
+
+def _beat(body: Body) -> tuple[Key, str | None]:
+    return identity(body)[0], renewed_at(body)

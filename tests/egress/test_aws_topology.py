@@ -1,0 +1,223 @@
+"""The topology of real calls: what is found, what is refused, and how many calls that takes."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gatepass.core.egress import NodeFacts, PodFacts
+from gatepass.core.errors import SourceError
+from gatepass.egress.aws_topology import AwsTopology
+from gatepass.sandbox.ec2.faults import Fault
+from tests.conftest import AwsAccount
+from tests.egress.conftest import Clock
+from tests.egress.topology import NODE
+from tests.egress.vpc import Machine, Vpc
+
+
+def node_of(machine: Machine) -> NodeFacts:
+    internal = (machine.private,) if machine.ipv6 is None else (machine.private, machine.ipv6)
+    return NodeFacts(f"n-{machine.id}", machine.provider_id, internal)
+
+
+def pod_on(machine: Machine, *ips: str, **changed: Any) -> PodFacts:
+    given = {"name": "runner", "uid": "u-1", "phase": "Running", "node": "n", "host_ips": (machine.private,)}
+    return PodFacts(**{**given, "ips": ips or (machine.private,), **changed})
+
+
+async def addresses(topology: AwsTopology, machine: Machine, *ips: str, **changed: Any) -> list[str]:
+    found = await topology.departures(pod_on(machine, *ips, **changed), node_of(machine))
+    assert all(machine.id in each.evidence for each in found)
+    return [each.ip for each in found]
+
+
+async def refusal(topology: AwsTopology, machine: Machine, *ips: str) -> SourceError:
+    with pytest.raises(SourceError) as caught:
+        await addresses(topology, machine, *ips)
+    return caught.value
+
+
+def calls(aws: AwsAccount, since: int) -> list[str]:
+    """The describes that the topology has asked for, and not the test."""
+    found = [each for each in aws.control.log(since) if each["account"] == aws.account]
+    return [each["action"] for each in found if each["action"].startswith("Describe")]
+
+
+async def test_a_public_node(topology: AwsTopology, vpc: Vpc) -> None:
+    machine = vpc.machine(vpc.subnet(v4=vpc.internet), public=True)
+    assert machine.public is not None
+    assert await addresses(topology, machine, vpc.pod_address(machine)) == [machine.public]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+async def test_all_addresses_of_a_nat_gateway(topology: AwsTopology, vpc: Vpc, number: int) -> None:
+    gateway, expected = vpc.nat(number)
+    machine = vpc.machine(vpc.subnet(v4=gateway))
+    assert await addresses(topology, machine, vpc.pod_address(machine)) == expected
+
+
+async def test_each_zone_has_a_gateway_of_its_own(topology: AwsTopology, vpc: Vpc) -> None:
+    for zone in "ab":
+        gateway, expected = vpc.nat()
+        machine = vpc.machine(vpc.subnet(zone, v4=gateway), zone)
+        assert await addresses(topology, machine) == expected
+
+
+async def test_the_main_route_table(topology: AwsTopology, vpc: Vpc) -> None:
+    gateway, expected = vpc.nat(2)
+    vpc.route(vpc.main, v4=gateway)
+    machine = vpc.machine(vpc.subnet())
+    found = await topology.departures(pod_on(machine), node_of(machine))
+    assert [each.ip for each in found] == expected
+    assert f"route table {vpc.main} (main)" in found[0].evidence
+
+
+async def test_ipv6_behind_an_egress_only_gateway(topology: AwsTopology, vpc: Vpc) -> None:
+    gateway, of_gateway = vpc.nat()
+    machine = vpc.machine(vpc.subnet(v4=gateway, v6=vpc.egress_only()), ipv6=True)
+    own = vpc.pod_prefix(machine)
+    assert await addresses(topology, machine, own, host_ips=(machine.ipv6,)) == [*of_gateway, own]
+
+
+async def test_an_elastic_ip_of_the_pods_own_address(topology: AwsTopology, vpc: Vpc) -> None:
+    machine = vpc.machine(vpc.subnet(v4=vpc.internet), public=True)
+    ip, elastic = vpc.pod_address(machine), vpc.address()
+    made = vpc.ec2.associate_address(
+        AllocationId=elastic["AllocationId"], NetworkInterfaceId=machine.interface, PrivateIpAddress=ip
+    )
+    assert set(await addresses(topology, machine, ip)) == {machine.public, elastic["PublicIp"]}
+    assert await addresses(topology, machine, vpc.pod_address(machine)) == [machine.public]
+    vpc.ec2.disassociate_address(AssociationId=made["AssociationId"])
+
+
+@pytest.mark.parametrize("what", ["transit", "firewall"])
+async def test_what_hides_the_address_is_named(topology: AwsTopology, vpc: Vpc, what: str) -> None:
+    hidden: str = getattr(vpc, what)()
+    machine = vpc.machine(vpc.subnet(v4=hidden))
+    error = await refusal(topology, machine)
+    assert (error.reason, error.retry, error.awaited) == ("WayNotResolvable", False, False)
+    assert hidden in error.message
+
+
+async def test_an_instance_that_is_gone_or_never_was(topology: AwsTopology, vpc: Vpc) -> None:
+    machine = vpc.machine(vpc.subnet(v4=vpc.internet), public=True)
+    assert await addresses(topology, machine) == [machine.public]
+    other = Machine("i-0123456789abcdef0", machine.zone, machine.private, "", None)
+    assert (await refusal(topology, other)).reason == "InstanceGone"
+    vpc.ec2.terminate_instances(InstanceIds=[machine.id])
+    fresh = Machine(machine.id, machine.zone, machine.private, "", None)
+    found = await refusal_after(topology, fresh)
+    assert (found.reason, found.message) == (
+        "InstanceGone",
+        f"instance {machine.id} of node n-{machine.id} is terminated",
+    )
+
+
+async def refusal_after(topology: AwsTopology, machine: Machine) -> SourceError:
+    """What is refused once nothing is known from before any more."""
+    clock = topology._monotonic
+    assert isinstance(clock, Clock)
+    clock.now += 31
+    return await refusal(topology, machine)
+
+
+async def test_another_host_or_instance_than_the_node_says(topology: AwsTopology, vpc: Vpc) -> None:
+    subnet = vpc.subnet(v4=vpc.internet)
+    mine, theirs = vpc.machine(subnet, public=True), vpc.machine(subnet, public=True)
+    forged = NodeFacts("n", theirs.provider_id, (mine.private,))
+    with pytest.raises(SourceError) as caught:
+        await topology.departures(pod_on(mine), forged)
+    assert caught.value.reason == "HostAddressMismatch"
+
+
+@pytest.mark.parametrize(
+    "id_",
+    [
+        "aws:///eu-central-1a/0a1b/fargate-ip-10-0-1-2.x",
+        "aws:///eu-central-1a/fargate-ip-10-0-1-2",
+        "aws://",
+        "aws:///x/i-1",
+    ],
+)
+async def test_what_is_no_instance(topology: AwsTopology, aws: AwsAccount, id_: str) -> None:
+    last = aws.control.last()
+    with pytest.raises(SourceError) as caught:
+        await topology.departures(pod_on(Machine("", "", "10.0.0.1", "", None)), NodeFacts("n", id_, ("10.0.0.1",)))
+    assert caught.value.reason == "NotAnInstance"
+    assert id_ in caught.value.message
+    assert calls(aws, last) == []
+
+
+@pytest.mark.parametrize("action", ["DescribeInstances", "DescribeVpcs", "DescribeRouteTables", "DescribeNatGateways"])
+async def test_a_call_that_is_not_allowed_is_named_with_the_remedy(
+    topology: AwsTopology, vpc: Vpc, aws: AwsAccount, action: str
+) -> None:
+    machine = vpc.machine(vpc.subnet(v4=vpc.nat()[0]))
+    aws.control.set_faults(Fault(kind="deny", action=f"ec2:{action}", account=aws.account))
+    error = await refusal(topology, machine)
+    assert (error.reason, error.retry) == ("NotAuthorized", False)
+    assert error.message.startswith(f"ec2:{action}: ")
+    assert error.message.endswith(
+        "`gatepass iam-policy --pods-in eu-central-1` prints what Gatepass's own identity needs"
+    )
+    aws.control.set_faults()
+    assert await addresses(topology, machine)
+
+
+async def test_a_call_that_is_not_needed_need_not_be_allowed(topology: AwsTopology, vpc: Vpc, aws: AwsAccount) -> None:
+    machine = vpc.machine(vpc.subnet(v4=vpc.internet), public=True)
+    aws.control.set_faults(Fault(kind="deny", action="ec2:DescribeNatGateways", account=aws.account))
+    assert await addresses(topology, machine) == [machine.public]
+
+
+async def test_what_may_work_in_a_moment_is_tried_again(topology: AwsTopology, vpc: Vpc, aws: AwsAccount) -> None:
+    machine = vpc.machine(vpc.subnet(v4=vpc.internet), public=True)
+    aws.control.set_faults(Fault(kind="error", action="ec2:DescribeInstances", account=aws.account, status=503))
+    assert (await refusal(topology, machine)).retry
+    aws.control.set_faults()
+    assert await addresses(topology, machine) == [machine.public]
+
+
+async def test_two_hundred_pods_on_twenty_nodes_take_six_calls_at_most(
+    topology: AwsTopology, vpc: Vpc, aws: AwsAccount
+) -> None:
+    gateways = {zone: vpc.nat(2) for zone in "ab"}
+    vpc.route(vpc.main, v4=gateways["a"][0])
+    subnets = {"a": vpc.subnet("a"), "b": vpc.subnet("b", v4=gateways["b"][0])}
+    machines = [(zone, vpc.machine(subnets[zone], zone)) for zone in "ab" for _ in range(10)]
+    pods = [(zone, each, "192.168.0.7") for zone, each in machines for _ in range(10)]
+    last = aws.control.last()
+    found = await asyncio.gather(*(addresses(topology, each, ip) for _, each, ip in pods))
+    assert found == [gateways[zone][1] for zone, *_ in pods]
+    assert len(calls(aws, last)) <= 6
+    last = aws.control.last()
+    await asyncio.gather(*(addresses(topology, each, ip) for _, each, ip in pods))
+    assert calls(aws, last) == []
+
+
+async def test_what_is_known_is_short_lived(topology: AwsTopology, vpc: Vpc, aws: AwsAccount, clock: Clock) -> None:
+    gateway, expected = vpc.nat()
+    machine = vpc.machine(vpc.subnet(v4=gateway))
+    assert await addresses(topology, machine) == expected
+    added = vpc.address()
+    vpc.ec2.associate_nat_gateway_address(NatGatewayId=gateway, AllocationIds=[added["AllocationId"]])
+    clock.now += 29
+    assert await addresses(topology, machine) == expected
+    clock.now += 2
+    assert await addresses(topology, machine) == sorted(
+        [*expected, added["PublicIp"]], key=lambda each: [int(part) for part in each.split(".")]
+    )
+
+
+async def test_nothing_is_refused_on_the_word_of_what_was_known_before(topology: AwsTopology, vpc: Vpc) -> None:
+    """The CNI plugin puts an address on the machine for each new pod, and the next pod is asked about at once."""
+    machine = vpc.machine(vpc.subnet(v4=vpc.internet, v6=vpc.internet), public=True, ipv6=True)
+    assert await addresses(topology, machine, vpc.pod_address(machine)) == [machine.public]
+    own = vpc.pod_prefix(machine)
+    assert await addresses(topology, machine, vpc.pod_address(machine), own) == [machine.public, own]
+
+
+def test_only_awss_machines_are_known(topology: AwsTopology) -> None:
+    assert topology.knows(NODE.provider_id)
+    assert not topology.knows("gce://project/zone/name")
+    assert not topology.knows("")

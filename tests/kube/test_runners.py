@@ -1,0 +1,279 @@
+"""What sessions are bound to is followed on a real API server, whatever happens to the watch."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any, cast
+
+import pytest
+
+from gatepass.core.owners import Kind
+from gatepass.core.ports import ClusterError
+from gatepass.core.types.common import Key
+from gatepass.core.types.ends import SESSION_LABEL, lease_name
+from gatepass.core.types.session import AccessSession, EndedReason
+from gatepass.engine.ends import Ends
+from gatepass.engine.state import State
+from gatepass.engine.store import Store
+from gatepass.kube.api import KubeApi
+from gatepass.kube.clock import CorrectedClock
+from gatepass.kube.runners import Runners
+from gatepass.sandbox.environment import Sandbox
+from gatepass.sandbox.kubeapi import KubeApi as Admin
+from tests.core.builders import a_session
+from tests.e2e.tenant import wait_for
+from tests.engine.world import BIG_BANG, OWNER, LoopClock
+from tests.kube.conftest import client_of
+from tests.kube.test_watches import eventually
+from tests.kube.wire import Wire
+
+JOBS, PODS, MAPS = "/apis/batch/v1/namespaces/{}/jobs", "/api/v1/namespaces/{}/pods", "/api/v1/namespaces/{}/configmaps"
+MERGE = "application/merge-patch+json"
+PODSPEC = {"restartPolicy": "Never", "containers": [{"name": "run", "image": "runner"}]}
+JOB_IT = {"apiVersion": "batch/v1", "kind": "Job", "name": "it"}
+_numbers = count(1)
+
+
+class Followed:
+    """The ends of sessions in a namespace of their own, followed."""
+
+    def __init__(self, admin: Admin) -> None:
+        self.admin = admin
+        self.namespace = f"runners-{next(_numbers)}"
+        admin.request("POST", "/api/v1/namespaces", {"metadata": {"name": self.namespace}})
+        wait_for(lambda: admin.healthy(f"/api/v1/namespaces/{self.namespace}/serviceaccounts/default"), "its account")
+        self.touched: list[Key] = []
+        self.state = State(Store(), OWNER, 0.0, BIG_BANG)
+        self.ends = Ends(self.state, LoopClock(), self.touched.append)
+        self.sessions: list[AccessSession] = []
+
+    def bound(self, kind: str, name: str = "it", api_version: str = "batch/v1") -> AccessSession:
+        """A live session that is bound to an object."""
+        to = {"apiVersion": api_version, "kind": kind, "name": name}
+        session = a_session(f"s-{next(_numbers)}", namespace=self.namespace, boundTo=to)
+        self.sessions.append(session)
+        self.ends.look(session)
+        return session
+
+    def sees(self, session: AccessSession) -> str | None:
+        """Which object it is bound to."""
+        self.ends.look(session)
+        found = self.ends.view(session).bound_to
+        return found and found.uid
+
+    def over(self, session: AccessSession) -> bool:
+        """Has it lost its runner?"""
+        self.ends.look(session)
+        return self.state.runners.get(session.uid) is EndedReason.OWNER_FINISHED
+
+    def refused(self, session: AccessSession) -> str | None:
+        """Why it is not followed."""
+        found = self.ends.view(session).unfollowed
+        return found and found.reason
+
+    def make(self, path: str, name: str = "it", **body: Any) -> str:
+        """Create an object; answers its uid."""
+        made = self.admin.request("POST", path.format(self.namespace), {"metadata": {"name": name}, **body})
+        return str(made["metadata"]["uid"])
+
+    def status(self, path: str, name: str = "it", **status: Any) -> None:
+        """What it says of itself."""
+        self.admin.request("PATCH", f"{path.format(self.namespace)}/{name}/status", {"status": status}, MERGE)
+
+    def delete(self, path: str, name: str = "it") -> None:
+        """Delete it at once."""
+        self.admin.request("DELETE", f"{path.format(self.namespace)}/{name}?gracePeriodSeconds=0")
+
+
+@asynccontextmanager
+async def following(api: KubeApi, followed: Followed, **given: Any) -> AsyncIterator[None]:
+    task = asyncio.create_task(Runners(api, followed.ends, [], **given).run())
+    yield
+    assert not task.done(), "it goes on until it is cancelled"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+def followed(sandbox: Sandbox) -> Iterator[Followed]:
+    with sandbox.control_plane.api() as admin:
+        yield Followed(admin)
+
+
+def requests(sandbox: Sandbox, verb: str, resource: str) -> int:
+    """How often somebody asked for this, but for the controllers, which look through every namespace that goes."""
+    lines = sandbox.control_plane.audit_log.read_text().splitlines()
+    lines = [line for line in lines if '"stage":"ResponseComplete"' in line and "kube-controller-manager" not in line]
+    return sum(f'"verb":"{verb}"' in line and f'"objectRef":{{"resource":"{resource}"' in line for line in lines)
+
+
+async def test_a_pod_that_is_there_finishes(followed: Followed, api: KubeApi) -> None:
+    uid = followed.make(PODS, spec=PODSPEC)
+    session = followed.bound("Pod", api_version="v1")
+    async with following(api, followed):
+        await eventually(lambda: followed.sees(session) == uid, "the pod is seen")
+        followed.status(PODS, phase="Running")
+        followed.status(PODS, phase="Succeeded")
+        await eventually(lambda: followed.over(session), "the end")
+
+
+async def test_an_object_without_a_status_comes_later_and_goes(followed: Followed, api: KubeApi) -> None:
+    session = followed.bound("ConfigMap", api_version="v1")
+    async with following(api, followed):
+        uid = followed.make(MAPS)
+        await eventually(lambda: followed.sees(session) == uid, "it is seen")
+        assert session.key in followed.touched
+        followed.delete(MAPS)
+        await eventually(lambda: followed.over(session), "the end")
+
+
+async def test_one_watch_for_each_kind_that_is_in_use(sandbox: Sandbox, followed: Followed, api: KubeApi) -> None:
+    before = requests(sandbox, "watch", "replicationcontrollers"), requests(sandbox, "list", "replicationcontrollers")
+    path = "/api/v1/namespaces/{}/replicationcontrollers"
+    spec = {
+        "replicas": 0,
+        "selector": {"a": "b"},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": PODSPEC["containers"]}},
+    }
+    for number in range(5):
+        followed.make(path, f"it-{number}", spec=spec)
+    async with following(api, followed, linger_seconds=0.2):
+        for number in range(5):
+            session = followed.bound("ReplicationController", f"it-{number}", api_version="v1")
+            await eventually(lambda session=session: followed.sees(session), "it is seen")
+        for session in followed.sessions:
+            followed.ends.forget(session)
+        assert followed.ends.kinds == frozenset()
+        await eventually(
+            lambda: requests(sandbox, "watch", "replicationcontrollers") == before[0] + 1, "the watch has ended"
+        )
+        assert requests(sandbox, "list", "replicationcontrollers") == before[1] + 1
+        again = followed.bound("ReplicationController", "it-0", api_version="v1")
+        await eventually(lambda: followed.sees(again), "it is followed again")
+
+
+async def test_a_definition_that_is_installed_later_is_found(followed: Followed, api: KubeApi) -> None:
+    group = f"late{next(_numbers)}.example.com"
+    session = followed.bound("Build", api_version=f"{group}/v1")
+    async with following(api, followed):
+        await eventually(lambda: followed.refused(session) == "OwnerKindNotFound", "it says that there is none")
+        schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+        version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+        names = {"plural": "builds", "singular": "build", "kind": "Build"}
+        spec = {"group": group, "scope": "Namespaced", "names": names, "versions": [version]}
+        path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        followed.admin.request("POST", path, {"metadata": {"name": f"builds.{group}"}, "spec": spec})
+        await eventually(lambda: followed.refused(session) is None, "it is followed")
+        objects = f"/apis/{group}/v1/namespaces/{{}}/builds"
+        uid = followed.make(objects, apiVersion=f"{group}/v1", kind="Build")
+        await eventually(lambda: followed.sees(session) == uid, "it is seen")
+        done = {"conditions": [{"type": "Succeeded", "status": "False"}]}
+        followed.admin.request("PATCH", f"{objects.format(followed.namespace)}/it", {"status": done}, MERGE)
+        await eventually(lambda: followed.over(session), "the end")
+        followed.admin.request("DELETE", f"{path}/builds.{group}")
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("Nothing", "OwnerKindNotFound"), ("Namespace", "OwnerKindNotFound")])
+async def test_what_is_no_kind_of_a_namespace_is_said(followed: Followed, api: KubeApi, kind: str, reason: str) -> None:
+    session = followed.bound(kind, api_version="v1")
+    async with following(api, followed):
+        await eventually(lambda: followed.refused(session) == reason, "it says so")
+        assert not followed.over(session)
+
+
+async def test_what_gatepass_may_not_watch_is_said(sandbox: Sandbox, followed: Followed) -> None:
+    session = followed.bound("Secret", api_version="v1")
+    token = sandbox.control_plane.account_token("gatepass-system", "gatepass")
+    async with (
+        client_of(sandbox, sandbox.control_plane.server, token) as client,
+        following(KubeApi(client, CorrectedClock()), followed),
+    ):
+        await eventually(lambda: followed.refused(session) == "OwnerForbidden", "it says so")
+        assert not followed.over(session)
+
+
+async def test_a_silent_watch_is_begun_anew_and_nothing_is_lost(sandbox: Sandbox, followed: Followed) -> None:
+    wire = Wire(int(sandbox.control_plane.server.rpartition(":")[2]))
+    followed.make(PODS, "stays", spec=PODSPEC)
+    followed.make(PODS, "goes", spec=PODSPEC)
+    async with wire.up(), client_of(sandbox, f"https://127.0.0.1:{wire.port}") as client:
+        stays, goes = (followed.bound("Pod", name, api_version="v1") for name in ("stays", "goes"))
+        async with following(KubeApi(client, CorrectedClock()), followed, silent_seconds=1.5):
+            await eventually(lambda: followed.sees(stays) and followed.sees(goes), "both are seen")
+            wire.silence()
+            followed.delete(PODS, "goes")
+            await eventually(lambda: followed.over(goes), "the end is found")
+            assert not followed.over(stays)
+
+
+async def test_leases_of_hearts(followed: Followed, api: KubeApi) -> None:
+    leases = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
+    session = a_session("beats", namespace=followed.namespace, heartbeat={"interval": "5s", "missed": 2})
+    followed.ends.look(session)
+    name = lease_name(session.uid)
+    async with following(api, followed):
+        labels = {SESSION_LABEL: session.uid}
+        followed.admin.request(
+            "POST", leases.format(followed.namespace), {"metadata": {"name": name, "labels": labels}}
+        )
+        await eventually(lambda: not followed.ends.unleased(session), "the Lease is seen")
+        path = f"{leases.format(followed.namespace)}/{name}"
+        renewed = {"spec": {"renewTime": "2001-01-01T00:00:00.000000Z"}}  # the runner's clock may be wrong
+        followed.admin.request("PATCH", path, renewed, MERGE)
+        await eventually(lambda: beats(followed, session), "a beat is heard")
+        followed.admin.request("DELETE", path)
+        await eventually(lambda: followed.ends.unleased(session), "its end is seen")
+
+
+def beats(followed: Followed, session: AccessSession) -> object:
+    heartbeat = followed.ends.view(session).heartbeat
+    return heartbeat and heartbeat.last_seen_at
+
+
+async def test_a_kind_of_a_defect_ends_the_operator(followed: Followed, api: KubeApi) -> None:
+    class Broken(Ends):
+        def listed(self, kind: Kind, objects: Any, began: float) -> None:
+            raise ZeroDivisionError
+
+    ends = Broken(followed.state, LoopClock(), followed.touched.append)
+    ends.look(followed.bound("Pod", api_version="v1"))
+    with pytest.raises(ZeroDivisionError):
+        async with asyncio.timeout(30):
+            await Runners(api, ends, []).run()
+
+
+class Away:
+    """An API server that answers nobody, until it is there again and knows no objects."""
+
+    def __init__(self) -> None:
+        self.there = False
+
+    async def answer(self, _method: str, _path: str) -> dict[str, Any]:
+        if not self.there:
+            raise ClusterError("it cannot be reached")
+        return {"resources": [{"kind": "Job", "name": "jobs", "namespaced": True}]}
+
+    async def pages(self, _path: str, _query: Any, **_how: str) -> AsyncIterator[dict[str, Any]]:
+        yield {"metadata": {"resourceVersion": "1"}, "items": []}
+
+    async def watch(self, *_what: Any, **_how: Any) -> AsyncIterator[dict[str, Any]]:
+        await asyncio.Event().wait()
+        yield {}
+
+
+@pytest.mark.looptime
+async def test_a_long_outage_holds_nobody_up_after_its_end() -> None:
+    state = State(Store(), OWNER, 0.0, BIG_BANG)
+    ends = Ends(state, LoopClock(), lambda _key: None)
+    session = a_session("s-away", status={"boundTo": {"uid": "uid-1"}}, boundTo=JOB_IT)
+    ends.look(session)
+    api = Away()
+    task = asyncio.create_task(Runners(cast("KubeApi", api), ends, []).run())
+    await asyncio.sleep(60.2)
+    api.there = True
+    await asyncio.sleep(1.1)
+    ends.look(session)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert state.runners == {session.uid: EndedReason.OWNER_FINISHED}, "it was gone when it was listed"
