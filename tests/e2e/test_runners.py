@@ -288,7 +288,7 @@ def test_an_outage_of_the_api_server_ends_no_healthy_session(
         observer.reachable(reachable=False)
         sandbox.control_plane.stop_api(kill=True)
         time.sleep(10)  # the outage itself
-        sandbox.control_plane.restart_api()
+        sandbox.restart_api()
         observer.reachable(reachable=True)
         runner.beats(3)
         if not product.ready():  # as the kubelet would

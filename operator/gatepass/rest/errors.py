@@ -112,18 +112,20 @@ def register(app: FastAPI) -> None:
     @app.exception_handler(ClusterError)
     async def unreachable(request: Request, error: ClusterError) -> JSONResponse:
         log.warning("the API server cannot be reached", path=request.url.path, error=str(error))
-        told = ApiError(
-            HTTPStatus.SERVICE_UNAVAILABLE,
-            "the Kubernetes API does not answer: try again",
-            headers={"Retry-After": "2"},
-        )
-        return answer(request.url.path, told)
+        return answer(request.url.path, _unavailable())
+
+
+def _unavailable() -> ApiError:
+    told = "the Kubernetes API does not answer: try again"
+    return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, told, headers={"Retry-After": "2"})
 
 
 def _told(error: RefusedError) -> ApiError:
     """What the API server says, in the words of HTTP: its admission refuses input with 422, which is a 400 here."""
     told = error.message.rpartition("denied request: ")[2]
     match error.status:
+        case 422 if told.startswith("failed to configure"):  # it has just started, and knows our kinds in a moment
+            return _unavailable()
         case 400 | 422:
             return ApiError(HTTPStatus.BAD_REQUEST, told, fields=_fields(error.causes, told))
         case 403 | 404 | 409 | 413 | 429:

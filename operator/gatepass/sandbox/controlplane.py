@@ -213,7 +213,7 @@ def wait_until_served(
             if complete(api.request("POST", f"{path}?dryRun=All", probe)):
                 return
         except KubeApiError as error:
-            soon = error.status in _NOT_YET or "not yet synced" in str(error)
+            soon = error.status in _NOT_YET or "failed to configure" in str(error)
             if not soon or time.monotonic() > deadline:
                 raise
         if time.monotonic() > deadline:

@@ -26,6 +26,7 @@ from gatepass.sandbox.command import InterruptedBySignalError
 from gatepass.sandbox.controlplane import ControlPlane, wait_until_served
 from gatepass.sandbox.ec2.profiles import profile
 from gatepass.sandbox.errors import SandboxError
+from gatepass.sandbox.kubeapi import KubeApi
 from gatepass.sandbox.processes import Process, free_ports, is_ready
 from gatepass.sandbox.progress import say
 
@@ -136,6 +137,12 @@ class Sandbox:
         """End the operator in order, as Kubernetes would."""
         self._operator.stop(OPERATOR_GRACE_SECONDS)
 
+    def restart_api(self, *, kill: bool = False) -> None:
+        """End the API server, by SIGKILL if `kill`, and start it again; returns when its admission works as before."""
+        self.control_plane.restart_api(kill=kill)
+        with self.control_plane.api() as api:
+            _wait_until_served(api)
+
     def account_kubeconfig(self, namespace: str, name: str) -> Path:
         """A kubeconfig of a service account, with a fresh token. Raises KubeApiError if there is no such account."""
         token = self.control_plane.account_token(namespace, name)
@@ -187,17 +194,15 @@ class Sandbox:
         self._cloud.start()
         self._balancer.start()
         self.control_plane.start()
-        definitions = crds()
         with self.control_plane.api() as api:
-            api.apply(definitions)
+            api.apply(crds())
             api.apply(manifests(namespace=NAMESPACE, service_account=SERVICE_ACCOUNT))
             token = self.control_plane.account_token(NAMESPACE, SERVICE_ACCOUNT)
             self.control_plane.write_kubeconfig(self.operator_kubeconfig, SERVICE_ACCOUNT, token, NAMESPACE)
             self._cloud.wait_ready(self._faults, self._seed)
             if self._with_operator:
                 self._operator.start()
-            for definition in definitions:  # held back by the API server for 2 s: the operator starts meanwhile
-                wait_until_served(api, *_probe(definition), complete=_stamped)
+            _wait_until_served(api)  # held back by the API server for 2 s: the operator starts meanwhile
         if self._with_operator:
             self._operator.wait_ready(self.operator_ready, READY_SECONDS)
 
@@ -227,6 +232,11 @@ _PROBES: Mapping[str, Mapping[str, Any]] = {
         "ports": [{"protocol": "TCP", "port": 443}],
     },
 }
+
+
+def _wait_until_served(api: KubeApi) -> None:
+    for definition in crds():
+        wait_until_served(api, *_probe(definition), complete=_stamped)
 
 
 def _stamped(answer: Mapping[str, Any]) -> bool:
