@@ -10,6 +10,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from gatepass.kube.api import KubeApi
 from gatepass.kube.clock import CorrectedClock
+from gatepass.kube.operator import client_for
 from gatepass.sandbox.environment import Sandbox
 
 
@@ -18,7 +19,7 @@ def client_of(sandbox: Sandbox, server: str, token: str = "") -> ApiClient:
     configuration = Configuration(host=server)
     configuration.ssl_ca_cert = str(sandbox.control_plane.ca)
     configuration.api_key = {"BearerToken": f"Bearer {token or sandbox.control_plane.admin_token}"}
-    return ApiClient(configuration)
+    return client_for(configuration, workers=4)
 
 
 @pytest.fixture

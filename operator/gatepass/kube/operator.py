@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import kopf
 import structlog
@@ -171,15 +173,27 @@ def bare_client(workers: int) -> ApiClient:
     configuration = Configuration(host=given.host)
     configuration.ssl_ca_cert, configuration.verify_ssl = given.ssl_ca_cert, given.verify_ssl
     configuration.proxy = given.proxy
+    return client_for(configuration, workers)
+
+
+def new_client(workers: int) -> ApiClient:
+    """A client of the default configuration with room for as many requests at a time."""
+    return client_for(Configuration.get_default_copy(), workers)
+
+
+def client_for(configuration: Configuration, workers: int) -> ApiClient:
+    """One that asks the environment for a proxy now, and for nothing else.
+
+    aiohttp's `trust_env` asks for it at each request, on a thread, and takes credentials of ~/.netrc beside our own.
+    """
+    configuration.proxy = configuration.proxy or _proxy_of(configuration.host)
+    configuration.client_session_kwargs = {"trust_env": False}
     client = ApiClient(configuration)
     client.rest_client.maxsize = workers
     client.user_agent = "gatepass"
     return client
 
 
-def new_client(workers: int) -> ApiClient:
-    """A client of the default configuration with room for as many requests at a time."""
-    client = ApiClient()
-    client.rest_client.maxsize = workers
-    client.user_agent = "gatepass"
-    return client
+def _proxy_of(server: str) -> str | None:
+    url = urlsplit(server)
+    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)

@@ -1,0 +1,62 @@
+"""What the environment has to say of the way to the API server."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from kubernetes.aio.client import Configuration
+
+from gatepass.kube.api import KubeApi
+from gatepass.kube.clock import CorrectedClock
+from gatepass.kube.operator import client_for, login
+from gatepass.sandbox.environment import Sandbox
+from tests.kube.conftest import client_of
+
+SERVER = "https://cluster.example:6443"
+PROXY = "http://proxy.example:3128"
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the machine that runs the tests."""
+    for name in ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+async def ways(configuration: Configuration) -> set[str | None]:
+    """The proxies of our own calls, and of kopf's."""
+    async with client_for(configuration, workers=1) as client:
+        return {client.rest_client.proxy, (await login(client)).proxy_url}
+
+
+async def test_without_a_proxy_nobody_has_one() -> None:
+    assert await ways(Configuration(host=SERVER)) == {None}
+
+
+async def test_the_environments_proxy_is_everybodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", PROXY)
+    assert await ways(Configuration(host=SERVER)) == {PROXY}
+
+
+@pytest.mark.parametrize("exempt", ["cluster.example", "other.example,.example", "*"])
+async def test_it_is_not_used_for_what_is_exempt(monkeypatch: pytest.MonkeyPatch, exempt: str) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", PROXY)
+    monkeypatch.setenv("NO_PROXY", exempt)
+    assert await ways(Configuration(host=SERVER)) == {None}
+
+
+async def test_the_kubeconfigs_proxy_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", PROXY)
+    configuration = Configuration(host=SERVER)
+    configuration.proxy = "http://own.example:8080"
+    assert await ways(configuration) == {"http://own.example:8080"}
+
+
+async def test_somebodys_netrc_is_not_ours(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    server = sandbox.control_plane.server
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"machine {urlsplit(server).hostname} login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with client_of(sandbox, server) as client:
+        namespace = await KubeApi(client, CorrectedClock()).call("GET", "/api/v1/namespaces/kube-system")
+    assert namespace["metadata"]["uid"]
