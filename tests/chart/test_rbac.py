@@ -64,6 +64,7 @@ def a_life(sandbox: Sandbox, admin: Person) -> None:
     wait_until(lambda: not exists(admin, admin.path("AccessSession", "brief")))
     by_pod(admin)
     by_http(sandbox, admin)
+    by_claim(admin)
     for name in ("own", "keyed"):
         admin.api.request("DELETE", admin.path("ProtectedResource", name))
     wait_until(lambda: not any(exists(admin, admin.path("ProtectedResource", name)) for name in ("own", "keyed")))
@@ -107,6 +108,20 @@ def by_http(sandbox: Sandbox, admin: Person) -> None:
         admin.api.request("DELETE", admin.path("ApiKeyBinding", "ci"))
         token = {"Authorization": f"Bearer {sandbox.control_plane.admin_token}"}
         assert client.get("/auth/me", headers={**token, "X-Gatepass-Namespace": admin.namespace}).status_code == 200
+
+
+def by_claim(admin: Person) -> None:
+    """The runner says with a token where it is."""
+    admin.create(session("own", name="claimed", ttlAfterEnded="0s", source={"claim": {}}))
+    wait_until(lambda: "claim" in admin.get("AccessSession", "claimed").get("status", {}))
+    offer = admin.get("AccessSession", "claimed")["status"]["claim"]
+    data = admin.api.request("GET", f"/api/v1/namespaces/{admin.namespace}/secrets/{offer['secretName']}")["data"]
+    token = base64.b64decode(data["token"]).decode()
+    with httpx.Client(trust_env=False) as client:
+        assert client.post(offer["url"], headers={"Authorization": f"Bearer {token}"}).status_code == 200
+    wait_until(lambda: admin.get("AccessSession", "claimed").get("status", {}).get("phase") == "Active")
+    admin.patch("AccessSession", "claimed", {"spec": {"stop": True}})
+    wait_until(lambda: not exists(admin, admin.path("AccessSession", "claimed")))
 
 
 def watched(sandbox: Sandbox) -> str:
