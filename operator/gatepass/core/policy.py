@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from gatepass.core.rules import canonical_cidr
@@ -36,6 +37,9 @@ class Surroundings:
     resource_namespace_deleting: bool = False
 
 
+_ADDRESSES: Final = 16384
+"""How many addresses are remembered: a session asks about its own in each pass."""
+
 Check = Callable[[AccessSession, ProtectedResource, Surroundings], Refusal | None]
 
 
@@ -54,6 +58,15 @@ def _touches(
     return any(network.version == other.version and network.overlaps(other) for other in ranges)
 
 
+_network: Final = lru_cache(maxsize=_ADDRESSES)(ipaddress.ip_network)
+
+
+@lru_cache(maxsize=_ADDRESSES)
+def _is_private(cidr: str) -> bool:
+    return _touches(_network(cidr), _PRIVATE)
+
+
+@lru_cache(maxsize=_ADDRESSES)
 def cidr_refusal(text: str, where: str) -> Refusal | None:
     """What no policy can allow: junk, another spelling, a very wide range, an address that no runner has."""
     try:
@@ -76,7 +89,7 @@ def cidr_refusal(text: str, where: str) -> Refusal | None:
 
 def is_public(cidr: str) -> bool:
     """Is it a range that may be let in, and none of a private network?"""
-    return cidr_refusal(cidr, "") is None and not _touches(ipaddress.ip_network(cidr), _PRIVATE)
+    return cidr_refusal(cidr, "") is None and not _is_private(cidr)
 
 
 def _field(session: AccessSession) -> str:
@@ -131,7 +144,7 @@ def _namespace_seen(session: AccessSession, resource: ProtectedResource, around:
 def _narrow_enough(session: AccessSession, resource: ProtectedResource, around: Surroundings) -> Refusal | None:
     bound = resource.spec.policy.min_prefix_length
     for cidr in _ranges(session, around):
-        network = ipaddress.ip_network(cidr)
+        network = _network(cidr)
         shortest = bound.ipv4 if network.version == 4 else bound.ipv6
         if network.prefixlen < shortest:
             return Refusal(
@@ -146,7 +159,7 @@ def _public(session: AccessSession, resource: ProtectedResource, around: Surroun
     if resource.spec.policy.allow_private_addresses:
         return None
     for cidr in _ranges(session, around):
-        if _touches(ipaddress.ip_network(cidr), _PRIVATE):
+        if _is_private(cidr):
             return Refusal(
                 "PrivateAddress",
                 f"{_field(session)}: {cidr} is a private address, which ProtectedResource {resource.key} "
