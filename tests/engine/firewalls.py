@@ -17,6 +17,7 @@ class SlowFirewalls(MemoryFirewalls):
         super().__init__()
         self.slow: dict[str, float] = {}
         self.refused: set[str] = set()
+        self.unreadable: set[str] = set()
         self.lose_answers = False
         self.blind = False
         self.ghosts: list[ObservedRule] = []
@@ -33,6 +34,8 @@ class SlowFirewalls(MemoryFirewalls):
 
     async def observe(self, access: Access, target: Target) -> Sequence[ObservedRule]:
         await asyncio.sleep(self.slow.get(target.id, 0.0))
+        if target.id in self.unreadable:
+            raise ProviderError(Failure.RETRY, "NoAnswer", "ec2 does not answer")
         return self.ghosts if self.blind else [*await super().observe(access, target), *self.ghosts]
 
     async def find(self, access: Access, owner: str | None) -> Sequence[tuple[Target, ObservedRule]]:

@@ -119,6 +119,27 @@ async def test_a_ceiling_of_concurrent_sessions(world: World, cloud: SlowFirewal
         assert world.status(two).phase is Phase.ACTIVE
 
 
+async def test_who_is_live_counts_where_nobody_can_look(world: World, cloud: SlowFirewalls) -> None:
+    """An older session was refused, and the policy was loosened while nobody ran."""
+    group, spare = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    both = ("sg-0aaa", "sg-0bbb")
+    async with world.running():
+        resource = world.resource(groups=both, policy={"maxConcurrentSessions": 1})
+        older = world.session("older", cidrs=("10.0.0.1/32",))
+        await asyncio.sleep(1)
+        live = world.session("live")
+        await asyncio.sleep(5)
+        assert "private address" in (world.status(older).resources[0].message or "")
+        assert world.status(live).phase is Phase.ACTIVE
+        rules = list(cloud.rules(group))
+    world.edit(ProtectedResource, resource.key, policy={"maxConcurrentSessions": 1, "allowPrivateAddresses": True})
+    cloud.unreadable.add("sg-0aaa")
+    async with world.running():
+        await asyncio.sleep(200)
+        assert (list(cloud.rules(group)), list(cloud.rules(spare))) == (rules, [])
+        assert "1 of 1 concurrent sessions are live" in (world.status(older).resources[0].message or "")
+
+
 async def test_the_firewalls_own_word_on_its_limit_wins(world: World, cloud: SlowFirewalls) -> None:
     first, second = cloud.create("sg-0aaa", limit=1), cloud.create("sg-0bbb")
     fill(cloud, first, 1)

@@ -243,7 +243,10 @@ class Demands:
         ceiling = tenant.resource.spec.policy.max_concurrent_sessions
         if ceiling is None or claim.until is None or claim.granted or self._state.placements.of(claim.key):
             return None
-        live = sum(1 for other in tenant.claims if other.until is not None and self._state.placements.of(other.key))
+        live = sum(
+            other.until is not None and (other.granted or bool(self._state.placements.of(other.key)))
+            for other in tenant.claims
+        )
         if live < ceiling:
             return None
         return f"{live} of {ceiling} concurrent sessions are live (policy.maxConcurrentSessions)"
