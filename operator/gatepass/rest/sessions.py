@@ -64,10 +64,15 @@ async def start(asked: StartSession, here: Here, who: Who, seen_at: CallerAddres
         **({"reason": asked.reason} if asked.reason else {}),
         **({"heartbeat": {"interval": f"{asked.heartbeat_seconds}s"}} if asked.heartbeat_seconds is not None else {}),
     }
-    metadata: dict[str, Any] = {"name": f"api-{secrets.token_hex(8)}", "namespace": who.namespace}
+    stamp = {REQUESTED_BY: who.requester.model_dump_json()}  # a person's is written anew, where a policy does
+    metadata: dict[str, Any] = {
+        "name": f"api-{secrets.token_hex(8)}",
+        "namespace": who.namespace,
+        "annotations": stamp,
+    }
     token = None
     if isinstance(who, KeyHolder):
-        metadata |= {"finalizers": [FINALIZER], "annotations": {REQUESTED_BY: who.requester.model_dump_json()}}
+        metadata["finalizers"] = [FINALIZER]
     else:
         token = who.token
     made = await here.gateway.create(AccessSession, {"metadata": metadata, "spec": spec}, token)
