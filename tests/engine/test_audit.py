@@ -9,7 +9,7 @@ import pytest
 from gatepass.core.audit import INSTALLATION, AuditEntry, EventType, Outcome
 from gatepass.core.ports import AuditError
 from gatepass.core.types.binding import ApiKeyBinding
-from gatepass.core.types.common import Key
+from gatepass.core.types.common import CHANGED_BY, Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from tests.engine.firewalls import SlowFirewalls
@@ -235,15 +235,18 @@ async def test_a_restart_without_the_trail_keeps_open_what_was_open(
         assert (AccessSession, Key("ci", "it-1")) not in world.cluster.objects
 
 
+BOB, CAROL = '{"username":"bob"}', '{"username":"carol"}'
+
+
 async def test_what_becomes_of_a_key_is_told_however_it_was_done(
     world: World, cloud: SlowFirewalls, trail: TrailInMemory
 ) -> None:
     async with world.running():
         binding = world.binding(rotation={"interval": "1h", "overlap": "10m"})
         await asyncio.sleep(3700)
-        world.edit(ApiKeyBinding, binding.key, scopes=["audit:read"])
+        world.edit(ApiKeyBinding, binding.key, stamps={CHANGED_BY: BOB}, scopes=["audit:read"])
         await asyncio.sleep(5)
-        world.edit(ApiKeyBinding, binding.key, revoked=True)
+        world.edit(ApiKeyBinding, binding.key, stamps={CHANGED_BY: CAROL}, revoked=True)
         await asyncio.sleep(5)
     async with world.running():  # told again at the start, and kept once
         await asyncio.sleep(5)
@@ -260,5 +263,5 @@ async def test_what_becomes_of_a_key_is_told_however_it_was_done(
     ]
     issued = [entry for entry in told if entry.event is EventType.API_KEY_ISSUED]
     assert len({entry.credential for entry in issued}) == 2
-    assert {entry.actor for entry in issued} == {"gatepass"}
+    assert [entry.actor for entry in told] == ["alice", "gatepass", "gatepass", "bob", "carol", None]
     assert "audit:read" in told[3].details["spec"]

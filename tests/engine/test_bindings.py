@@ -7,7 +7,7 @@ import pytest
 from gatepass.core.binding_status import KeySecret
 from gatepass.core.keys import key_hash
 from gatepass.core.types.binding import ApiKeyBinding, ApiKeyBindingStatus
-from gatepass.core.types.common import FINALIZER, REQUESTED_BY, Key
+from gatepass.core.types.common import CHANGED_BY, FINALIZER, REQUESTED_BY, Key
 from gatepass.core.types.session import EndedReason, Phase
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.world import ALICE, LoopClock, World
@@ -164,6 +164,43 @@ async def test_the_operator_asks_of_a_key_again(
         found = world.status(session)
         assert (found.phase, found.resources[0].reason) == (Phase.FAILED, reason)
         assert not cloud.rules(group)
+
+
+BOB = '{"username":"bob","uid":"2","groups":["ci"]}'
+
+
+@pytest.mark.parametrize(
+    ("stamps", "who"),
+    [({REQUESTED_BY: ALICE}, "alice"), ({REQUESTED_BY: ALICE, CHANGED_BY: BOB}, "bob")],
+    ids=["made", "changed"],
+)
+async def test_a_key_opens_nothing_that_who_bound_it_may_not_use(
+    world: World, cloud: SlowFirewalls, stamps: dict[str, str], who: str
+) -> None:
+    group = cloud.create("sg-0aaa")
+    world.cluster.allowed = lambda asked, _key: asked.username != who
+    async with world.running():
+        world.resource()
+        session = world.session_by(world.binding(metadata={"annotations": stamps}))
+        await asyncio.sleep(60)
+        (told,) = world.status(session).resources
+        assert (told.reason, cloud.rules(group)) == ("NotAuthorized", {})
+        assert f'user "{who}"' in (told.message or "")
+        world.cluster.allowed = lambda _asked, _key: True
+        await asyncio.sleep(600)
+        assert world.status(session).phase is Phase.ACTIVE
+
+
+@pytest.mark.parametrize("stamps", [{}, {REQUESTED_BY: "alice"}, {REQUESTED_BY: ALICE, CHANGED_BY: ""}])
+async def test_nobody_vouches_for_a_key_without_a_stamp(
+    world: World, cloud: SlowFirewalls, stamps: dict[str, str]
+) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        session = world.session_by(world.binding(metadata={"annotations": stamps}))
+        await asyncio.sleep(60)
+        assert (world.status(session).resources[0].reason, cloud.rules(group)) == ("RequesterUnknown", {})
 
 
 async def test_only_who_has_a_key_says_what_the_api_saw(world: World, cloud: SlowFirewalls) -> None:

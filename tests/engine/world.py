@@ -233,7 +233,8 @@ class World:
 
     def binding(self, name: str = "ci", **given: Any) -> ApiKeyBinding:
         """Create an ApiKeyBinding, as admission lets it in."""
-        return self.cluster.put(a_binding(name, created=LoopClock().now(), **given))
+        metadata = {"annotations": {REQUESTED_BY: ALICE}, **given.pop("metadata", {})}
+        return self.cluster.put(a_binding(name, created=LoopClock().now(), metadata=metadata, **given))
 
     def session_by(self, binding: ApiKeyBinding, name: str = "it-1", **given: Any) -> AccessSession:
         """Create a session, as the REST API does for who shows the key of a binding."""
@@ -243,10 +244,13 @@ class World:
         made = a_session(name, created=LoopClock().now(), **{"metadata": metadata, "source": source, **given})
         return self.cluster.put(made)
 
-    def edit(self, kind: type[Custom], key: Key, **spec: Any) -> None:
-        """Change the spec, as `kubectl patch` does."""
+    def edit(self, kind: type[Custom], key: Key, stamps: Mapping[str, str] | None = None, **spec: Any) -> None:
+        """Change the spec, as `kubectl patch` does, and as admission stamps it."""
         current = self.cluster.get(kind, key)
-        changed = type(current).model_validate({**current.to_json(), "spec": {**current.to_json()["spec"], **spec}})
+        told = current.to_json()
+        annotations = {**current.metadata.annotations, **(stamps or {})}
+        metadata = {**told["metadata"], "annotations": annotations}
+        changed = type(current).model_validate({**told, "metadata": metadata, "spec": {**told["spec"], **spec}})
         self.cluster.put(changed, generation=current.metadata.generation + 1)
 
     def status(self, session: AccessSession) -> AccessSessionStatus:

@@ -1,10 +1,11 @@
 """ApiKeyBindings: their schema, the verb `use`, and what nobody forges."""
 
+import json
 from typing import Any
 
 import pytest
 
-from gatepass.core.types.common import FINALIZER, REQUESTED_BY
+from gatepass.core.types.common import CHANGED_BY, FINALIZER, REQUESTED_BY
 from tests.manifests.tenants import (
     WRITES_BINDINGS,
     WRITES_SESSIONS,
@@ -157,6 +158,46 @@ def test_nobody_forges_the_status_of_a_key(cluster: Cluster, namespace: str, own
 
 
 FORGED = '{"username":"gatepass:key:ci/ci","uid":"1","groups":[]}'
+
+
+def stamped(item: dict[str, Any], annotation: str) -> str | None:
+    stamp = item["metadata"].get("annotations", {}).get(annotation)
+    return None if stamp is None else str(json.loads(stamp)["username"])
+
+
+def test_who_binds_a_key_is_stamped(cluster: Cluster, namespace: str, owner: Person, guest: Person) -> None:
+    """Who made it, and who changed it last; the operator asks what he may use."""
+    admin = cluster.admin(namespace)
+    made = owner.create(annotated(binding(name="whose"), annotations={CHANGED_BY: FORGED, "other": "stays"}))
+    assert (stamped(made, REQUESTED_BY), stamped(made, CHANGED_BY)) == (owner.username, None)
+    assert made["metadata"]["annotations"]["other"] == "stays"
+    assert FINALIZER not in made["metadata"].get("finalizers", [])
+
+    def changer(who: Person, change: dict[str, Any]) -> str | None:
+        item = who.patch("ApiKeyBinding", "whose", change)
+        assert stamped(item, REQUESTED_BY) == owner.username
+        return stamped(item, CHANGED_BY)
+
+    assert changer(guest, {"metadata": {"labels": {"team": "web"}}}) is None
+    assert changer(admin, {"spec": {"scopes": ["sessions:read"]}}) == admin.username
+    assert changer(owner, {"metadata": {"labels": {"team": "api"}}}) == admin.username
+    assert changer(owner, {"spec": {"resources": [{"name": "db"}]}}) == owner.username
+    assert changer(guest, {"spec": {"revoked": True}}) == guest.username
+    assert changer(owner, {"spec": {"maxDuration": "1h"}}) == guest.username
+
+
+def test_who_binds_a_key_cannot_be_forged(cluster: Cluster, namespace: str, owner: Person) -> None:
+    made = owner.create(annotated(binding(name="unforged"), annotations={REQUESTED_BY: FORGED}))
+    assert stamped(made, REQUESTED_BY) == owner.username
+    for person in (owner, cluster.admin(namespace)):
+        for annotation, words in ((REQUESTED_BY, "never changes"), (CHANGED_BY, "it was absent")):
+            change = {"metadata": {"annotations": {annotation: FORGED}}}
+            says(refusal(person.patch, "ApiKeyBinding", "unforged", change), annotation, words)
+    change = {"metadata": {"annotations": {CHANGED_BY: FORGED}}, "spec": {"maxDuration": "1h"}}
+    assert stamped(owner.patch("ApiKeyBinding", "unforged", change), CHANGED_BY) == owner.username
+    for value in (FORGED, None, ""):
+        change = {"metadata": {"annotations": {CHANGED_BY: value}}}
+        says(refusal(owner.patch, "ApiKeyBinding", "unforged", change), CHANGED_BY, owner.username)
 
 
 def test_a_tenant_is_never_stamped_as_a_key(cluster: Cluster, namespace: str) -> None:

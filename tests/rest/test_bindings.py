@@ -191,6 +191,33 @@ def test_a_key_made_and_revoked_by_http(org: Organisation, door: tuple[str, str]
     assert next(each for each in org.person.get("/api-keys").json() if each["id"] == made["id"])["revoked"] is True
 
 
+def test_a_key_opens_no_more_than_who_made_it_may_still_use(org: Organisation) -> None:
+    door, group = org.door("lent")
+    maker = org.binder("lent")
+    told = wait_for(lambda: _made(maker, door), "the right to use it")
+    caller = org.by(told["key"])
+    name = maker.get("/auth/me").json()["email"].rpartition(":")[2]
+    rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{org.namespace}"
+    binding = next(
+        each["metadata"]["name"]
+        for each in org.api.request("GET", f"{rbac}/rolebindings")["items"]
+        if each["roleRef"]["kind"] == "Role" and each["subjects"][0]["name"] == name
+    )
+    org.api.request("DELETE", f"{rbac}/rolebindings/{binding}")
+    wait_for(lambda: maker.get("/api-keys").status_code == 200 and _made(maker, door) is None, "the right is gone")
+    started = caller.post("/sessions", json={}, headers=NOW).json()
+    (shown,) = started["resourceIps"]
+    assert (started["status"], shown["status"]) == ("FAILED", "FAILED")
+    assert name in shown["errorMessage"]
+    assert not org.open_to(group)
+    caller.post(f"/sessions/{started['id']}/stop", headers=NOW)
+
+
+def _made(maker: httpx.Client, door: str) -> dict[str, Any] | None:
+    told = maker.post("/api-keys", json={"name": "k", "scopes": ["sessions:write"], "resourceIds": [door]})
+    return dict(told.json()) if told.status_code == 200 else None
+
+
 def test_a_key_is_not_for_resources_that_its_maker_may_not_use(org: Organisation, door: tuple[str, str]) -> None:
     maker: httpx.Client = org.binder("none-of-them")
     told = maker.post("/api-keys", json={"name": "k", "scopes": ["sessions:write"], "resourceIds": [door[0]]})

@@ -42,6 +42,20 @@ def test_what_is_no_key(org: Organisation, refused: tuple[int, dict[str, Any], l
     assert alike(org.caller().get("/sessions", headers=headers)) == refused
 
 
+def test_two_of_one_kind_are_none(org: Organisation, refused: tuple[int, dict[str, Any], list[str]]) -> None:
+    """Which of them is meant, what stands before us may see otherwise."""
+    key, another, token = org.key()[0], org.key()[0], f"Bearer {org.token}"
+    for name, pair in (
+        ("X-API-Key", (key, "wrong")),
+        ("X-API-Key", ("wrong", key)),
+        ("X-API-Key", (key, another)),
+        ("Authorization", (token, "Bearer wrong")),
+        ("Authorization", ("Bearer wrong", token)),
+    ):
+        assert alike(org.caller().get("/sessions", headers=[(name, each) for each in pair])) == refused
+    assert alike(org.by(key).get("/sessions", headers=[("Authorization", "Basic x")] * 2)) == refused
+
+
 def test_a_key_with_one_character_changed(org: Organisation, refused: tuple[int, dict[str, Any], list[str]]) -> None:
     key, _ = org.key()
     for at in range(len(key)):

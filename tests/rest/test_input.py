@@ -197,7 +197,15 @@ def test_paths_and_methods_that_are_not_there(org: Organisation) -> None:
         assert (told.status_code, told.json()["path"]) == (404, f"/api/v1{path}")
     told = org.person.put("/sessions")
     assert (told.status_code, told.json()["error"]) == (405, "Method Not Allowed")
-    assert set(told.headers["Allow"].split(", ")) == {"GET", "POST"}
+    assert set(told.headers["Allow"].split(", ")) == {"GET", "HEAD", "POST"}
+
+
+@pytest.mark.parametrize("path", ["/health", "/detect-ip", "/sessions", "/resources?size=1", "/openapi.json"])
+def test_head_is_get_without_the_body(org: Organisation, path: str) -> None:
+    asked, told = org.person.get(path), org.person.head(path)
+    assert (told.status_code, told.content) == (200, b"")
+    assert told.headers["Content-Length"] == asked.headers["Content-Length"]
+    assert org.caller().head("/sessions").status_code == 401
 
 
 def test_what_the_api_server_refuses_names_the_field_too(org: Organisation) -> None:
@@ -215,6 +223,38 @@ def test_what_the_api_server_refuses_names_the_field_too(org: Organisation) -> N
         refused = org.person.post("/sessions", json={**both, **given})
         assert refused.status_code == 400, refused.text
         assert set(refused.json()["validationErrors"]) == set(given)
+
+
+@pytest.mark.parametrize(
+    ("body", "errors"),
+    [
+        ({"resourceIds": ID}, {"resourceIds": "must be a list"}),
+        ({"resourceIds": []}, {"resourceIds": "must be no shorter than 1"}),
+        ({"reason": "x" * 257}, {"reason": "must be no longer than 256"}),
+        ([], {"body": "must be an object"}),
+    ],
+)
+def test_what_is_wrong_is_said_in_words_of_json(org: Organisation, body: Any, errors: dict[str, str]) -> None:
+    assert org.person.post("/sessions", json=body).json()["validationErrors"] == errors
+
+
+def test_a_list_is_not_called_short_for_what_is_in_it(org: Organisation) -> None:
+    told = org.person.post("/sessions", json={"resourceIds": ["x"]}).json()
+    assert set(told["validationErrors"]) == {"resourceIds.0"}
+
+
+def test_who_is_seen_as_nobody_is_told_at_once(org: Organisation) -> None:
+    """As behind a proxy that is not configured; not by a session that fails."""
+    org.door("nobody")
+    key, _ = org.key("sessions:write")
+    for address in ("127.0.0.1", "0.0.0.0", "169.254.1.1", "224.0.0.1", "::1", "fe80::1", "::"):
+        for caller in (org.by(key, address), org.caller(address, Authorization=f"Bearer {org.token}")):
+            told = caller.post("/sessions", json={})
+            assert told.status_code == 400, told.text
+            assert set(told.json()["validationErrors"]) == {"ipv6Address" if ":" in address else "ipv4Address"}
+    given = org.by(key, "127.0.0.1").post("/sessions", json={"ipv4Address": "203.0.113.9"})
+    assert given.status_code == 200, given.text
+    org.person.post(f"/sessions/{given.json()['id']}/stop")
 
 
 def test_a_whole_number_is_one_however_it_is_written(org: Organisation) -> None:

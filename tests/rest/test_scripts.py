@@ -165,6 +165,35 @@ def test_the_setup_steps(org: Organisation, door: tuple[str, str], shell: Shell)
     assert org.by(full["key"]).get("/sessions").status_code == 200
 
 
+def test_a_key_for_each_service(org: Organisation, shell: Shell) -> None:
+    """The example leaves out who asks: as it stands it is refused, and by the header of a .curlrc it is not."""
+    one_by_one = shell.text("separate-keys.sh").replace("# Key for", "echo\n# Key for")
+    told = _each(shell.run(one_by_one))
+    assert [(each["status"], each["error"]) for each in told] == [(401, "Unauthorized")] * 3
+    (shell.folder / ".curlrc").write_text(f'header = "Authorization: Bearer {org.token}"\n')
+    made = _each(shell.run(f"export CURL_HOME=$PWD\n{one_by_one}"))
+    assert [(each["name"], each["scopes"]) for each in made] == [
+        ("Dashboard", ["sessions:read", "resources:read"]),
+        ("GitHub Actions", ["sessions:write"]),
+        ("SIEM Integration", ["audit:read"]),
+    ]
+    listed = {each["id"]: each["revoked"] for each in org.person.get("/api-keys").json()}
+    for each in made:
+        assert org.by(each["key"]).get("/auth/me").json()["scopes"] == each["scopes"]
+        assert not listed[each["id"]]
+
+
+def _each(lines: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines.splitlines() if line]
+
+
+def test_there_is_no_account_to_make_or_refresh(shell: Shell) -> None:
+    for name in ("register.sh", "refresh.sh"):
+        told = shell.json(name)
+        assert (told["status"], told["error"]) == (404, "Not Found")
+        assert "X-API-Key" in told["message"]
+
+
 def test_a_resource_is_created(org: Organisation, account: AwsAccount, shell: Shell) -> None:
     secret = {"aws_access_key_id": account.access_key, "aws_secret_access_key": account.secret_key}
     name = org.secret("cloud", **secret)

@@ -10,7 +10,7 @@ from gatepass.core.lifecycle import End
 from gatepass.core.policy import KEY_UNKNOWN, Refusal
 from gatepass.core.ports import Clock, Cluster, ClusterError, GoneError
 from gatepass.core.rules import Target
-from gatepass.core.stamps import requester_of
+from gatepass.core.stamps import binder_of, requester_of
 from gatepass.core.status import ResourceView, SourceView, session_status
 from gatepass.core.types.common import NEVER, Key, SourceKind, format_duration
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phase, ResourceState
@@ -143,7 +143,7 @@ class SessionPass:
             return unverified
         binding = key_of(requester)
         if binding is not None:
-            return self._by_key(binding, session, key)
+            return await self._by_key(binding, session, key)
         if session.spec.source.kind is SourceKind.REQUEST:
             return Refusal("SourceNotAllowed", "spec.source.request: only the REST API may say what it saw")
         if await self._cluster.may_use(requester, key):
@@ -154,8 +154,8 @@ class SessionPass:
             'needs the verb "use" on protectedresources',
         )
 
-    def _by_key(self, binding_key: Key, session: AccessSession, key: Key) -> Refusal | None:
-        """The REST API has asked the same before it created the session in the name of the key."""
+    async def _by_key(self, binding_key: Key, session: AccessSession, key: Key) -> Refusal | None:
+        """What the REST API has asked before it created the session, and admission before there was the key."""
         binding = self._state.store.bindings.get(binding_key)
         if binding is None or session.metadata.namespace != binding_key.namespace:
             return Refusal(KEY_UNKNOWN, f"there is no ApiKeyBinding {binding_key}")
@@ -164,6 +164,16 @@ class SessionPass:
         if session.spec.duration > binding.spec.max_duration:
             longest = format_duration(binding.spec.max_duration)
             return Refusal("DurationTooLong", f"spec.duration is above the {longest} of ApiKeyBinding {binding_key}")
+        binder = binder_of(binding)
+        if binder is None:
+            told = f"nobody vouches for ApiKeyBinding {binding_key}: it has no stamp of who made it, so create it again"
+            return Refusal("RequesterUnknown", told)
+        if not await self._cluster.may_use(binder, key):
+            return Refusal(
+                "NotAuthorized",
+                f'user "{binder.username}", who made or last changed ApiKeyBinding {binding_key}, may not use '
+                f'ProtectedResource {key}: needs the verb "use" on protectedresources',
+            )
         return None
 
     async def _unvouched(self, session: AccessSession) -> Refusal | None:

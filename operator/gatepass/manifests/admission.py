@@ -29,9 +29,11 @@ oldObject == null || duration(object.spec.duration) > duration(oldObject.spec.du
 (has(oldObject.spec.notAfter) && (!has(object.spec.notAfter) ||
 timestamp(object.spec.notAfter) > timestamp(oldObject.spec.notAfter)))"""
 
-# What stops a session or moves its end. Who has stopped it is the last to be told of: then nobody can stand in for him.
-_STOPS_OR_MOVES: Final = """\
-oldObject != null && !oldObject.spec.?stop.orValue(false) && (object.spec.?stop.orValue(false) ||
+# What stops a session or moves its end, and any change of what a key may do. Who has stopped or revoked it is the last
+# to be told of: then nobody can stand in for him.
+_CHANGES: Final = """\
+oldObject != null && !oldObject.spec.?stop.orValue(false) && !oldObject.spec.?revoked.orValue(false) &&
+(request.resource.resource == 'apikeybindings' ? object.spec != oldObject.spec : object.spec.?stop.orValue(false) ||
 object.spec.?duration != oldObject.spec.?duration || object.spec.?notAfter != oldObject.spec.?notAfter)"""
 
 # A session names up to 32 resources: two policies of 16 expressions.
@@ -62,7 +64,7 @@ class Installation:
             "BY_GATEPASS": f"request.userInfo.username == '{account}'",
             "REQUESTER": _REQUESTER,
             "OPENS_OR_LENGTHENS": _OPENS_OR_LENGTHENS,
-            "STOPS_OR_MOVES": _STOPS_OR_MOVES,
+            "CHANGES": _CHANGES,
             "PRIVATE": str(list(PRIVATE)),
         }
 

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from gatepass.rest import audit_logs, claims, errors, keys, resources, service, sessions
 from gatepass.rest.context import Context
-from gatepass.rest.limits import AnyBodyIsJson, BodyLimit, RateLimit
+from gatepass.rest.limits import AnyBodyIsJson, BodyLimit, HeadIsGet, RateLimit
 from gatepass.rest.models import Error
 from gatepass.rest.request_id import HEADER, RequestIds
 
@@ -34,7 +34,9 @@ def application(context: Context) -> ASGIApp:
     for router in (sessions.router, claims.router, resources.router, keys.router, audit_logs.router, service.router):
         app.include_router(router, prefix=PREFIX)
     app.openapi = functools.partial(_openapi, app)  # type: ignore[method-assign]
-    bounded: ASGIApp = RateLimit(BodyLimit(AnyBodyIsJson(app)), context.allowance, context.settings.trusted_proxies)
+    bounded: ASGIApp = RateLimit(
+        BodyLimit(HeadIsGet(AnyBodyIsJson(app))), context.allowance, context.settings.trusted_proxies
+    )
     bounded = RequestIds(bounded)
     if context.settings.origins:
         bounded = CORSMiddleware(

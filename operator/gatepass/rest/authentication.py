@@ -73,6 +73,8 @@ class Authenticator:
 
     async def principal(self, request: Request, address: Address | None) -> Principal:
         """Who it is; raises ApiError 401."""
+        if any(len(request.headers.getlist(name)) > 1 for name in ("x-api-key", "authorization")):
+            raise _denied()  # which of them is meant, a proxy in between may have seen otherwise
         key = request.headers.get("x-api-key")
         if key is not None:
             return self._holder(key, address)

@@ -1,7 +1,7 @@
 """Errors as the contract has them: one body for all, and a field for each thing that is wrong with the input."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
@@ -82,7 +82,7 @@ def register(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        fields = {_field(problem): problem["msg"].removeprefix("Value error, ") for problem in error.errors()}
+        fields = {_field(problem): _problem(problem) for problem in _own(error.errors())}
         message = "; ".join(f"{field}: {problem}" for field, problem in fields.items())
         return answer(request.url.path, ApiError(HTTPStatus.BAD_REQUEST, message, fields=fields))
 
@@ -138,7 +138,8 @@ def _told(error: RefusedError) -> ApiError:
 def _allowed(app: FastAPI, request: Request) -> list[str]:
     """Each method has a route of its own, and the framework tells those of the first."""
     scopes = {method: {**request.scope, "method": method} for method in ("DELETE", "GET", "PATCH", "POST", "PUT")}
-    return [name for name, scope in scopes.items() if any(each.matches(scope)[0] is Match.FULL for each in app.routes)]
+    found = [name for name, scope in scopes.items() if any(each.matches(scope)[0] is Match.FULL for each in app.routes)]
+    return [*found, "HEAD"] if "GET" in found else found
 
 
 # Where the fields of custom resources come from in the bodies of the contract; the longer one first.
@@ -173,6 +174,27 @@ def _spoken(field: str, problem: str) -> str:
     if field.startswith("spec.source") and _OF_IPV6.search(problem):
         return "ipv6Address"
     return next((ours for theirs, ours in _SPOKEN.items() if field.startswith(theirs)), field)
+
+
+_WORDS: Final = {
+    "model_attributes_type": "must be an object",
+    "too_long": "must be no longer than {max_length}",
+    "too_short": "must be no shorter than {min_length}",
+    "tuple_type": "must be a list",
+}
+"""Of what the framework calls by names of Python."""
+
+
+def _problem(problem: Mapping[str, Any]) -> str:
+    ours = _WORDS.get(problem["type"])
+    said: str = problem["msg"]
+    return said.removeprefix("Value error, ") if ours is None else ours.format(**problem.get("ctx", {}))
+
+
+def _own(problems: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Without the lists that are called too short because of what is wrong with their items."""
+    around = {tuple(problem["loc"][:-1]) for problem in problems}
+    return [each for each in problems if each["type"] != "too_short" or tuple(each["loc"]) not in around]
 
 
 def _field(problem: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from gatepass.core.audit import EventType
 from gatepass.core.keys import ENTROPY_BYTES, key_hash, make_key
 from gatepass.core.types.binding import PLURAL as BINDINGS
 from gatepass.core.types.binding import ApiKeyBinding
-from gatepass.core.types.common import format_time
+from gatepass.core.types.common import REQUESTED_BY, format_time
 from gatepass.rest import views
 from gatepass.rest.context import APerson, CallerAddress, Context, Here
 from gatepass.rest.errors import invalid, not_found
@@ -38,9 +38,11 @@ async def create(asked: CreateKey, here: Here, who: APerson, seen_at: CallerAddr
         if asked.expires_at <= here.clock.now():
             raise invalid("expiresAt", "must be in the future")
         spec["expiresAt"] = format_time(asked.expires_at)
+    metadata = titled(asked.name)
+    metadata["annotations"][REQUESTED_BY] = who.requester.model_dump_json()  # where no policy writes it
     # Names of keys may be alike there, and names of objects may not.
-    metadata = {**titled(asked.name), "name": f"{slug(asked.name)[:56]}-{os.urandom(3).hex()}".lstrip("-")}
-    body = {"metadata": {**metadata, "namespace": who.namespace}, "spec": spec}
+    metadata |= {"name": f"{slug(asked.name)[:56]}-{os.urandom(3).hex()}".lstrip("-"), "namespace": who.namespace}
+    body = {"metadata": metadata, "spec": spec}
     made = ApiKeyBinding.model_validate(await here.gateway.create(ApiKeyBinding, body, who.token))
     here.seen(made)
     here.told(EventType.API_KEY_CREATE_ASKED, who, made, seen_at, scopes=" ".join(spec["scopes"]))

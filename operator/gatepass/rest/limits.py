@@ -1,4 +1,4 @@
-"""Bounds on every request: how many from one address, and how large."""
+"""Around every request: how many from one address, how large, and what HTTP and curl mean by theirs."""
 
 import ipaddress
 import time
@@ -59,6 +59,18 @@ def _bucket(address: Address | None) -> str:
     if address is None or address.version == 4:
         return str(address)
     return str(ipaddress.ip_network((address, 64), strict=False))
+
+
+class HeadIsGet:
+    """HEAD is GET without the body, which the server leaves out: so ask load balancers and monitors."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
 
 
 class AnyBodyIsJson:

@@ -2,10 +2,17 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+PATIENCE_SECONDS: Final = 30.0
+"""How long a request may take to arrive, from its first byte to its last."""
 
 
 class _Server(uvicorn.Server):
@@ -14,13 +21,45 @@ class _Server(uvicorn.Server):
         yield  # the process has handlers of its own
 
 
+class _Connection(H11Protocol):
+    """Hangs up on who never gets to the end of a request: uvicorn waits for ever, and each who waits takes memory."""
+
+    def __init__(self, patience: float, **given: Any) -> None:
+        super().__init__(**given)
+        self._patience = patience
+        self._late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        # Who says nothing at all has as long as who says nothing more.
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        self._wait(False)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._wait(self.conn.their_state in (h11.IDLE, h11.SEND_BODY) and not self.transport.is_closing())
+
+    def _wait(self, more: bool) -> None:
+        """For more of a request, or not."""
+        if more and self._late is None:
+            self._late = self.loop.call_later(self._patience, self.transport.close)
+        elif not more and self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+
 @contextlib.asynccontextmanager
-async def serving(app: ASGIApp, host: str, port: int) -> AsyncIterator[None]:
-    """Answers while the context is open; raises OSError when the port is taken."""
+async def serving(app: ASGIApp, host: str, port: int, patience: float = PATIENCE_SECONDS) -> AsyncIterator[None]:
+    """Answers while the context is open, who sends a request within `patience` seconds; OSError: the port is taken."""
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
+        http=functools.partial(_Connection, patience),  # type: ignore[arg-type]  # it only calls it
         log_config=None,
         access_log=False,
         proxy_headers=False,  # who calls is ours to find out

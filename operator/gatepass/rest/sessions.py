@@ -64,10 +64,15 @@ async def start(asked: StartSession, here: Here, who: Who, seen_at: CallerAddres
         **({"reason": asked.reason} if asked.reason else {}),
         **({"heartbeat": {"interval": f"{asked.heartbeat_seconds}s"}} if asked.heartbeat_seconds is not None else {}),
     }
-    metadata: dict[str, Any] = {"name": f"api-{secrets.token_hex(8)}", "namespace": who.namespace}
+    stamp = {REQUESTED_BY: who.requester.model_dump_json()}  # a person's is written anew, where a policy does
+    metadata: dict[str, Any] = {
+        "name": f"api-{secrets.token_hex(8)}",
+        "namespace": who.namespace,
+        "annotations": stamp,
+    }
     token = None
     if isinstance(who, KeyHolder):
-        metadata |= {"finalizers": [FINALIZER], "annotations": {REQUESTED_BY: who.requester.model_dump_json()}}
+        metadata["finalizers"] = [FINALIZER]
     else:
         token = who.token
     made = await here.gateway.create(AccessSession, {"metadata": metadata, "spec": spec}, token)
@@ -105,11 +110,21 @@ def _opens(who: Principal, key: Key) -> bool:
 
 def _source(who: Principal, asked: StartSession, seen_at: Address | None) -> dict[str, Any]:
     given = [address for address in (asked.ipv4_address, asked.ipv6_address) if address is not None]
-    if not given and seen_at is None:
+    if not given:
+        seen = _openable(seen_at)
+        if isinstance(who, KeyHolder):
+            return {"request": {"addresses": [seen]}}
+        given = [seen]
+    return {"cidrs": [f"{each}/{128 if ':' in each else 32}" for each in given]}
+
+
+def _openable(seen_at: Address | None) -> str:
+    """The caller's address, unless it is one that nobody has, as behind a proxy that is not configured."""
+    if seen_at is None:
         raise invalid("ipv4Address", "the caller's address is not known: give one")
-    if not given and isinstance(who, KeyHolder):
-        return {"request": {"addresses": [str(seen_at)]}}
-    return {"cidrs": [f"{each}/{128 if ':' in each else 32}" for each in given or [str(seen_at)]]}
+    if cidr_refusal(f"{seen_at}/{seen_at.max_prefixlen}", "") is not None:
+        raise invalid(f"ipv{seen_at.version}Address", f"the caller is seen as {seen_at}, which is nobody's: give one")
+    return str(seen_at)
 
 
 def _longest(who: KeyHolder) -> str:
