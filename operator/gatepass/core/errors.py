@@ -7,8 +7,7 @@ from typing import Final
 from gatepass.core.types.common import format_time
 from gatepass.core.types.session import ClaimStatus
 
-
-SECRET_DELETED: Final = "SecretDeleted"
+SECRET_DELETED: Final = "SecretDeleted"  # noqa: S105  the name of a reason
 """The reason of a ProviderError for credentials in a Secret that is kept only to close what is open."""
 
 

@@ -139,7 +139,7 @@ class Verifier:
         access = access_of(resource, self._state.owner)
         before = self._state.standings.get(resource.key)
         secret = await self._secret(resource, access)
-        barred = self._barred(resource, access, secret)
+        barred = self._barred(resource, access)
         account: str | None = None
         try:
             if barred is not None and resource.status.account is None:
@@ -152,7 +152,7 @@ class Verifier:
             standing = self._refused(resource, access, refusal, before)
             standing = replace(standing, rejected=account is None and refusal.failure is Failure.FORBIDDEN)
         else:
-            standing = self._standing(resource, access, account, barred, facts)
+            standing = self._standing(resource, access, account, barred or _leaving(access, secret), facts)
         standing = replace(standing, secret=secret)
         current = self._state.store.resources.get(resource.key)
         if current is not None and current.uid == resource.uid:
@@ -169,15 +169,10 @@ class Verifier:
             return None
         return await (self._cluster.secret if resource.deleting else self._cluster.hold_secret)(*name)
 
-    def _barred(self, resource: ProtectedResource, access: Access, secret: SecretSeen | None) -> ProviderError | None:
+    def _barred(self, resource: ProtectedResource, access: Access) -> ProviderError | None:
         """Why nothing new may be opened; what was opened while it was allowed is still closed with the credentials."""
         refusal = self._confinement.refusal(resource.metadata.namespace, access.credentials)
-        if refusal is not None:
-            return ProviderError(Failure.FORBIDDEN, "CredentialsNotAllowed", refusal)
-        if access.credentials.secret is None or secret is None or not secret.leaving:
-            return None
-        told = f"Secret {'/'.join(access.credentials.secret)} is being deleted: nothing new is opened"
-        return ProviderError(Failure.FORBIDDEN, SECRET_DELETED, told)
+        return None if refusal is None else ProviderError(Failure.FORBIDDEN, "CredentialsNotAllowed", refusal)
 
     async def _identify(self, resource: ProtectedResource, access: Access) -> str:
         account = await self._providers[access.provider].identify(access)
@@ -246,6 +241,14 @@ class Verifier:
         by_id: dict[str, TargetFacts | ProviderError] = {target.id: facts for target, facts in known.items()}
         facts = {id_: by_id.get(id_, refusal) for id_ in self._ids(resource)}
         return self._standing(resource, access, account, refusal, facts)
+
+
+def _leaving(access: Access, secret: SecretSeen | None) -> ProviderError | None:
+    """Why a Secret that is being deleted opens nothing new, while it still closes."""
+    if access.credentials.secret is None or secret is None or not secret.leaving:
+        return None
+    told = f"Secret {'/'.join(access.credentials.secret)} is being deleted: nothing new is opened"
+    return ProviderError(Failure.FORBIDDEN, SECRET_DELETED, told)
 
 
 def _lost(error: Exception) -> ProviderError:

@@ -226,7 +226,9 @@ class KubeCluster:
         try:
             secret = await self._api.call("GET", _secret_path(namespace, name))
         except GoneError:
-            raise ProviderError(Failure.FORBIDDEN, "SecretNotFound", f"there is no Secret {namespace}/{name}: create it") from None
+            raise ProviderError(
+                Failure.FORBIDDEN, "SecretNotFound", f"there is no Secret {namespace}/{name}: create it"
+            ) from None
         except ClusterError as error:
             raise ProviderError(Failure.RETRY, "ApiServer", str(error)) from error
         try:
