@@ -56,7 +56,7 @@ def test_a_secret_that_is_deleted_while_a_session_is_open_through_it(tenant: Ten
     tenant.delete_secret("aws")
     told = tenant.until_condition(RESOURCE, "db", "CredentialsValid", "False")
     assert told["reason"] == "SecretDeleted"
-    assert f"kept for 1 session to end: {tenant.namespace}/it-1" in told["message"]
+    assert f"it waits for 1 session to end: {tenant.namespace}/it-1" in told["message"]
     wait_for(lambda: any(each.startswith("SecretDeleted: ") for each in tenant.events("db")), "an Event")
     tenant.until_phase(tenant.session(name="it-2", cidrs=("203.0.113.8/32",)), "Failed")
     assert group.open_to() == {(ADDRESS, 5432)}

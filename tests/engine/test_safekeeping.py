@@ -94,7 +94,7 @@ async def test_it_is_kept_until_the_sessions_have_ended_and_nothing_new_opens(
         await asyncio.sleep(NOTICED)
         status, reason, message = valid(world)
         assert (status, reason) == ("False", "SecretDeleted")
-        assert "1 session to end: ci/it-1" in message
+        assert "waits for 1 session to end: ci/it-1. Create it again" in message
         late = world.session("late", cidrs=("203.0.113.8/32",))
         await asyncio.sleep(500)
         assert world.status(late).phase is Phase.FAILED

@@ -101,8 +101,8 @@ def _credentials(findings: Findings) -> Fact:
     status = None if findings.refusal.failure is Failure.RETRY else False
     message = findings.refusal.message
     if findings.refusal.reason == SECRET_DELETED:
-        kept = f"it is kept for {_sessions(findings.users)}. " if findings.users else ""
-        message = f"{message}; {kept}Create it again when it is gone, or edit it instead to change a key"
+        waits = f", and it {_waits_for_sessions(findings.users)}" if findings.users else ""
+        message = f"{message}{waits}. Create it again once it is gone; to change a key, edit it instead"
     return Fact("CredentialsValid", status, findings.refusal.reason, message)
 
 
@@ -174,20 +174,20 @@ def _ready(resource: ProtectedResource, findings: Findings, needed: Sequence[Fac
         return Fact("Ready", False, findings.trouble.reason, findings.trouble.message)
     if findings.capacity is None:
         return Fact("Ready", False, "NotRead", "no firewall has been read yet")
-    return Fact("Ready", True, "Ready")
+    return Fact("Ready", True, "Ready", "the credentials are verified, and the firewalls are found")
 
 
 def _waits_for(findings: Findings) -> str:
     if not findings.users:
         trouble = findings.refusal or findings.trouble
         return "removing its rules" + (f": {trouble.message}" if trouble else "")
-    return f"waits for {_sessions(findings.users)}"
+    return _waits_for_sessions(findings.users)
 
 
-def _sessions(users: Sequence[str]) -> str:
+def _waits_for_sessions(users: Sequence[str]) -> str:
     named = ", ".join(users[:_LISTED_IN_MESSAGES])
     more = len(users) - _LISTED_IN_MESSAGES
-    return f"{counted(len(users), 'session')} to end: {named}" + (f" and {more} more" if more > 0 else "")
+    return f"waits for {counted(len(users), 'session')} to end: {named}" + (f" and {more} more" if more > 0 else "")
 
 
 def capacity_of(families: Mapping[int, tuple[int, int, int]]) -> Capacity:

@@ -152,7 +152,8 @@ class Verifier:
             standing = self._refused(resource, access, refusal, before)
             standing = replace(standing, rejected=account is None and refusal.failure is Failure.FORBIDDEN)
         else:
-            standing = self._standing(resource, access, account, barred or _leaving(access, secret), facts)
+            barred = barred or (None if resource.deleting else _leaving(access, secret))
+            standing = self._standing(resource, access, account, barred, facts)
         standing = replace(standing, secret=secret)
         current = self._state.store.resources.get(resource.key)
         if current is not None and current.uid == resource.uid:
