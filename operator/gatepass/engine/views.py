@@ -95,7 +95,8 @@ class Views:
         parked, waiting = self._state.parked.get(claim), self._state.waiting.get(claim)
         if parked is not None and not placed:
             return replace(view, refusal=told(parked.error))
-        trouble = self._trouble(standing, placed or standing.usable())
+        taking = [target for target in placed if target in standing.targets]  # one that is drained gets nothing new
+        trouble = self._trouble(standing, taking or standing.usable())
         if trouble is not None and trouble.failure is not Failure.RETRY:
             return replace(view, refusal=told(trouble))
         if waiting is not None and trouble is None:
