@@ -129,6 +129,15 @@ class Tenant:
         """Read a Secret."""
         return self.api.request("GET", f"/api/v1/namespaces/{self.namespace}/secrets/{name}")
 
+    def has_secret(self, name: str) -> bool:
+        """Is the Secret there, be it only for a finalizer?"""
+        listed = self.api.request("GET", f"/api/v1/namespaces/{self.namespace}/secrets")["items"]
+        return name in {each["metadata"]["name"] for each in listed}
+
+    def delete_secret(self, name: str) -> None:
+        """Delete a Secret, without waiting."""
+        self.api.request("DELETE", f"/api/v1/namespaces/{self.namespace}/secrets/{name}")
+
     def label(self, **labels: str) -> None:
         """Set labels of the namespace."""
         self.api.request("PATCH", f"/api/v1/namespaces/{self.namespace}", {"metadata": {"labels": labels}}, MERGE)

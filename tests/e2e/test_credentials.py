@@ -35,6 +35,49 @@ def test_a_secret_that_comes_later(tenant: Tenant, elsewhere: Elsewhere) -> None
     assert len(group.ours()) == 1
 
 
+def test_a_secret_that_its_owner_makes_again(tenant: Tenant, elsewhere: Elsewhere) -> None:
+    group = elsewhere.group()
+    tenant.resource(group.id, credentials=elsewhere.secret_of(tenant))
+    tenant.until_condition(RESOURCE, "db", "Ready")
+    tenant.delete_secret("aws")
+    wait_for(lambda: not tenant.has_secret("aws"), "the end of the Secret")
+    told = tenant.until_condition(RESOURCE, "db", "CredentialsValid", "False", "there is no Secret")
+    assert told["reason"] == "SecretNotFound"
+    tenant.until_phase(tenant.session(), "Failed")
+    elsewhere.secret_of(tenant)
+    tenant.until_phase("it-1", "Active")
+    assert "gatepass.dev/revoke" in tenant.get_secret("aws")["metadata"]["finalizers"]
+
+
+def test_a_secret_that_is_deleted_while_a_session_is_open_through_it(tenant: Tenant, elsewhere: Elsewhere) -> None:
+    group = elsewhere.group()
+    tenant.resource(group.id, credentials=elsewhere.secret_of(tenant))
+    tenant.until_phase(tenant.session(duration="1h"), "Active")
+    tenant.delete_secret("aws")
+    told = tenant.until_condition(RESOURCE, "db", "CredentialsValid", "False")
+    assert told["reason"] == "SecretDeleted"
+    assert f"it waits for 1 session to end: {tenant.namespace}/it-1" in told["message"]
+    wait_for(lambda: any(each.startswith("SecretDeleted: ") for each in tenant.events("db")), "an Event")
+    tenant.until_phase(tenant.session(name="it-2", cidrs=("203.0.113.8/32",)), "Failed")
+    assert group.open_to() == {(ADDRESS, 5432)}
+    assert tenant.has_secret("aws")
+    tenant.until_stopped("it-1")
+    assert group.rules() == []
+    wait_for(lambda: not tenant.has_secret("aws"), "the end of the Secret")
+
+
+def test_a_secret_that_is_deleted_before_its_resource(tenant: Tenant, elsewhere: Elsewhere) -> None:
+    """As `helm uninstall` does it, which does not know that one needs the other."""
+    group = elsewhere.group()
+    tenant.resource(group.id, credentials=elsewhere.secret_of(tenant), staticCIDRs=[{"cidr": "198.51.100.0/28"}])
+    wait_for(group.ours)
+    tenant.delete_secret("aws")
+    tenant.delete(RESOURCE, "db")
+    tenant.until_gone(RESOURCE, "db")
+    assert group.rules() == []
+    wait_for(lambda: not tenant.has_secret("aws"), "the end of the Secret")
+
+
 def test_a_key_that_is_refused_for_a_while(tenant: Tenant, elsewhere: Elsewhere) -> None:
     group = elsewhere.group()
     tenant.resource(group.id, credentials=elsewhere.secret_of(tenant))

@@ -18,6 +18,7 @@ class SlowFirewalls(MemoryFirewalls):
         self.slow: dict[str, float] = {}
         self.refused: set[str] = set()
         self.unreadable: set[str] = set()
+        self.missing: Collection[tuple[str, str]] = ()
         self.lose_answers = False
         self.blind = False
         self.ghosts: list[ObservedRule] = []
@@ -28,6 +29,8 @@ class SlowFirewalls(MemoryFirewalls):
         self.slow_answer = 0.0
 
     async def identify(self, access: Access) -> str:
+        if access.credentials.secret in self.missing:
+            raise ProviderError(Failure.FORBIDDEN, "SecretNotFound", "there is no such Secret")
         if access.credentials.secret and access.credentials.secret[1] in self.refused:
             raise ProviderError(Failure.RETRY, "NoAnswer", "sts does not answer")
         return await super().identify(access)

@@ -264,3 +264,20 @@ async def test_static_ranges_that_find_no_room_are_told(world: World, cloud: Slo
         status, message = condition(world, resource.key, "CapacityAvailable")
         assert status == "False"
         assert "needs 1 rule, 0 free" in message
+
+
+async def test_what_has_nowhere_to_go_says_so(world: World, cloud: SlowFirewalls) -> None:
+    """Its group is drained, the next one does not exist, and for other ports it needs another rule."""
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        resource = world.resource()
+        session = world.session()
+        await asyncio.sleep(5)
+        aws = {"region": "eu-central-1", "securityGroups": ["sg-0bbb"]}
+        world.edit(ProtectedResource, resource.key, aws=aws, ports=[{"port": 5433}])
+        await asyncio.sleep(5)
+        (told,) = world.status(session).resources
+        assert (cloud.rules(group), world.status(session).phase, told.reason) == ({}, Phase.FAILED, "TargetNotFound")
+        cloud.create("sg-0bbb")
+        await asyncio.sleep(300)
+        assert world.status(session).phase is Phase.ACTIVE

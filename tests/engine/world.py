@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gatepass.core.binding_status import KeySecret
-from gatepass.core.ports import Audit, ClusterError, ConflictError, GoneError, SourceFinder, Switches
+from gatepass.core.ports import Audit, ClusterError, ConflictError, GoneError, SecretSeen, SourceFinder, Switches
 from gatepass.core.types.binding import ApiKeyBinding, ApiKeyBindingStatus
 from gatepass.core.types.common import FINALIZER, REQUESTED_BY, Custom, Key, Model, SourceKind, format_time
 from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
@@ -46,6 +46,9 @@ class InMemoryCluster:
         self.allowed: Callable[[Requester, Key], bool] = lambda _who, _key: True
         self.verified_since: datetime | None = BIG_BANG - timedelta(days=1)
         self.secrets: dict[Key, KeySecret] = {}
+        self.credentials: dict[Key, SecretSeen | None] = {}
+        self.kept: set[Key] = set()
+        self.going: set[str] = set()
         self.leases: dict[str, str | None] = {}
         self.delay = 0.0
         self._version = 0
@@ -152,11 +155,36 @@ class InMemoryCluster:
         self._check("claim_secret", session)
         self.secrets[Key(session.metadata.namespace, name)] = KeySecret(True, token)
 
-    async def hold_secret(self, namespace: str, name: str) -> None:
+    def make_secret(self, key: Key) -> None:
+        """Its owner makes it, or changes it."""
+        self._version += 1
+        self.credentials[key] = SecretSeen(str(self._version), leaving=False)
+
+    def delete_secret(self, key: Key) -> None:
+        """Its owner deletes it: our finalizer holds it."""
+        self._version += 1
+        self.credentials[key] = SecretSeen(str(self._version), leaving=True) if key in self.kept else None
+
+    async def secret(self, namespace: str, name: str) -> SecretSeen | None:
+        return self.credentials.setdefault(Key(namespace, name), SecretSeen("1", leaving=False))
+
+    async def hold_secret(self, namespace: str, name: str) -> SecretSeen | None:
         self.writes.append(("hold_secret", Key(namespace, name)))
+        seen = await self.secret(namespace, name)
+        if seen is not None and not seen.leaving:
+            self.kept.add(Key(namespace, name))
+        return seen
 
     async def release_secret(self, namespace: str, name: str) -> None:
-        self.writes.append(("release_secret", Key(namespace, name)))
+        key = Key(namespace, name)
+        self.writes.append(("release_secret", key))
+        self.kept.discard(key)
+        seen = self.credentials.get(key)
+        if seen is not None and seen.leaving:
+            self.credentials[key] = None
+
+    async def namespace_goes(self, name: str) -> bool:
+        return name in self.going
 
     async def put_lease(self, session: AccessSession) -> None:
         self._check("lease", session)

@@ -45,7 +45,7 @@ class SimulatedApi(KubeApi):
         self._server, self._weather, self._told, self._note = server, weather, told, note
 
     async def call(
-        self, method: str, path: str, body: Any = None, *, content_type: str = "", query: Any = None
+        self, method: str, path: str, body: Any = None, *, content_type: str = "", query: Any = None, accept: str = ""
     ) -> Json:
         """One request and its answer."""
         modes, chance = self._weather.modes, self._weather.chance

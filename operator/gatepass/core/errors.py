@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from gatepass.core.types.common import format_time
 from gatepass.core.types.session import ClaimStatus
+
+SECRET_DELETED: Final = "SecretDeleted"  # noqa: S105  the name of a reason
+"""The reason of a ProviderError for credentials in a Secret that is kept only to close what is open."""
 
 
 class Failure(StrEnum):

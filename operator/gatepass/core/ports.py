@@ -209,6 +209,17 @@ class Secrets(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class SecretSeen:
+    """What a Secret is, without what is in it: `version` is another one after each change.
+
+    `leaving` says that it is being deleted, and there as long as our finalizer holds it.
+    """
+
+    version: str
+    leaving: bool
+
+
 class GoneError(Exception):
     """The object is not there any more, or another one of its name is."""
 
@@ -270,12 +281,20 @@ class Cluster(Protocol):
         """Put a token into a Secret that goes with the session; raises ConflictError when it is somebody else's."""
         ...
 
-    async def hold_secret(self, namespace: str, name: str) -> None:
-        """Keep a Secret with credentials while they are needed to clean up."""
+    async def secret(self, namespace: str, name: str) -> SecretSeen | None:
+        """A Secret with credentials, not from a cache; None when there is none."""
+        ...
+
+    async def hold_secret(self, namespace: str, name: str) -> SecretSeen | None:
+        """Keep the Secret while it is needed to clean up, unless it is being deleted; answers what it is then."""
         ...
 
     async def release_secret(self, namespace: str, name: str) -> None:
         """Let the Secret go."""
+        ...
+
+    async def namespace_goes(self, name: str) -> bool:
+        """Is the namespace being deleted, or gone? Not from a cache."""
         ...
 
     async def put_lease(self, session: AccessSession) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from gatepass.core.conditions import Fact, assert_conditions
-from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.errors import SECRET_DELETED, Failure, ProviderError
 from gatepass.core.ports import TargetFacts
 from gatepass.core.rules import ObservedRule, Target, parse_mark
 from gatepass.core.types.common import counted
@@ -99,7 +99,11 @@ def _credentials(findings: Findings) -> Fact:
     if findings.refusal is None:
         return Fact("CredentialsValid", True, "Verified", f"account {findings.account}")
     status = None if findings.refusal.failure is Failure.RETRY else False
-    return Fact("CredentialsValid", status, findings.refusal.reason, findings.refusal.message)
+    message = findings.refusal.message
+    if findings.refusal.reason == SECRET_DELETED:
+        waits = f", and it {_waits_for_sessions(findings.users)}" if findings.users else ""
+        message = f"{message}{waits}. Create it again once it is gone; to change a key, edit it instead"
+    return Fact("CredentialsValid", status, findings.refusal.reason, message)
 
 
 def _target_found(findings: Findings) -> Fact:
@@ -170,18 +174,20 @@ def _ready(resource: ProtectedResource, findings: Findings, needed: Sequence[Fac
         return Fact("Ready", False, findings.trouble.reason, findings.trouble.message)
     if findings.capacity is None:
         return Fact("Ready", False, "NotRead", "no firewall has been read yet")
-    return Fact("Ready", True, "Ready")
+    return Fact("Ready", True, "Ready", "the credentials are verified, and the firewalls are found")
 
 
 def _waits_for(findings: Findings) -> str:
     if not findings.users:
         trouble = findings.refusal or findings.trouble
         return "removing its rules" + (f": {trouble.message}" if trouble else "")
-    named = ", ".join(findings.users[:_LISTED_IN_MESSAGES])
-    more = len(findings.users) - _LISTED_IN_MESSAGES
-    return f"waits for {counted(len(findings.users), 'session')} to end: {named}" + (
-        f" and {more} more" if more > 0 else ""
-    )
+    return _waits_for_sessions(findings.users)
+
+
+def _waits_for_sessions(users: Sequence[str]) -> str:
+    named = ", ".join(users[:_LISTED_IN_MESSAGES])
+    more = len(users) - _LISTED_IN_MESSAGES
+    return f"waits for {counted(len(users), 'session')} to end: {named}" + (f" and {more} more" if more > 0 else "")
 
 
 def capacity_of(families: Mapping[int, tuple[int, int, int]]) -> Capacity:

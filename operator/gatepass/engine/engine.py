@@ -21,6 +21,7 @@ from gatepass.engine.insight import Insight
 from gatepass.engine.journal import Journal
 from gatepass.engine.reconciler import Reconciler
 from gatepass.engine.resource_pass import ResourcePass
+from gatepass.engine.safekeeping import Safekeeping
 from gatepass.engine.session_pass import SessionPass
 from gatepass.engine.sources import Sources
 from gatepass.engine.state import Standing, State
@@ -112,6 +113,7 @@ class Engine:
             promised=self._switchboard.promised,
         )
         self._resources = ResourcePass(state, views, cluster, clock, self.resource_seen)
+        self._safekeeping = Safekeeping(state, views, cluster, self._verifier.queue.add)
         self._bindings = BindingPass(state, cluster, clock, journal)
         self._queues = (
             self._verifier.queue,
@@ -120,6 +122,7 @@ class Engine:
             self._sessions.queue,
             self._resources.queue,
             self._bindings.queue,
+            self._safekeeping.queue,
         )
         self.insight = Insight(state, grants, views, clock, self._queues)
 
@@ -291,6 +294,7 @@ class Engine:
                 if not read_next or self._patience(session) <= 0:
                     self._sessions.queue.add(session.key)
         self._sweeper.verified(key)
+        self._safekeeping.verified(key)
         self._resources.queue.add(key)
 
     def _reconciled(self, target: Target, holders: Collection[str] | None) -> None:

@@ -10,7 +10,7 @@ from gatepass.core.desired import ClaimKey
 from gatepass.core.errors import Failure, ProviderError, SourceError
 from gatepass.core.lifecycle import End
 from gatepass.core.policy import Refusal
-from gatepass.core.ports import Access, TargetFacts
+from gatepass.core.ports import Access, SecretSeen, TargetFacts
 from gatepass.core.rules import Rule, Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.session import EndedReason, SourceAddress
@@ -24,7 +24,9 @@ class Standing:
     """What verifying a resource brought to light.
 
     `targets` are its current firewall objects in their order, with their facts or why they cannot be used;
-    `draining` those that were taken off its list and still hold rules of ours.
+    `draining` those that were taken off its list and still hold rules of ours. `secret` is what the Secret was that
+    its credentials are in; None when there was none, or when they are in no Secret. `rejected` credentials lead
+    nowhere, so that they close nothing either.
     """
 
     access: Access
@@ -33,6 +35,8 @@ class Standing:
     targets: Mapping[Target, TargetFacts | ProviderError]
     draining: Mapping[Target, TargetFacts | ProviderError]
     verified_at: datetime
+    secret: SecretSeen | None = None
+    rejected: bool = False
 
     def says_the_same_as(self, other: "Standing") -> bool:
         """Do both tell the same, but for when it was looked?"""

@@ -2,12 +2,12 @@
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 
-from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
+from gatepass.core.errors import SECRET_DELETED, Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.ports import (
     Access,
     Clock,
@@ -17,6 +17,7 @@ from gatepass.core.ports import (
     Credentials,
     GoneError,
     Provider,
+    SecretSeen,
     TargetFacts,
 )
 from gatepass.core.rules import Target
@@ -137,7 +138,9 @@ class Verifier:
         """Ask anew, and keep the answer. What cannot be asked keeps the standing it had, with the refusal."""
         access = access_of(resource, self._state.owner)
         before = self._state.standings.get(resource.key)
+        secret = await self._secret(resource, access)
         barred = self._barred(resource, access)
+        account: str | None = None
         try:
             if barred is not None and resource.status.account is None:
                 raise barred
@@ -147,8 +150,11 @@ class Verifier:
         except (ProviderError, UnknownOutcomeError) as error:
             refusal = error if isinstance(error, ProviderError) else _lost(error)
             standing = self._refused(resource, access, refusal, before)
+            standing = replace(standing, rejected=account is None and refusal.failure is Failure.FORBIDDEN)
         else:
+            barred = barred or (None if resource.deleting else _leaving(access, secret))
             standing = self._standing(resource, access, account, barred, facts)
+        standing = replace(standing, secret=secret)
         current = self._state.store.resources.get(resource.key)
         if current is not None and current.uid == resource.uid:
             self._state.set_standing(resource.key, standing)
@@ -157,14 +163,19 @@ class Verifier:
                     self._state.forget_target(target)
         return standing
 
+    async def _secret(self, resource: ProtectedResource, access: Access) -> SecretSeen | None:
+        """What the Secret is before it is read; held, unless the resource is about to let it go."""
+        name = access.credentials.secret
+        if name is None:
+            return None
+        return await (self._cluster.secret if resource.deleting else self._cluster.hold_secret)(*name)
+
     def _barred(self, resource: ProtectedResource, access: Access) -> ProviderError | None:
         """Why nothing new may be opened; what was opened while it was allowed is still closed with the credentials."""
         refusal = self._confinement.refusal(resource.metadata.namespace, access.credentials)
         return None if refusal is None else ProviderError(Failure.FORBIDDEN, "CredentialsNotAllowed", refusal)
 
     async def _identify(self, resource: ProtectedResource, access: Access) -> str:
-        if access.credentials.secret is not None and not resource.deleting:
-            await self._cluster.hold_secret(*access.credentials.secret)
         account = await self._providers[access.provider].identify(access)
         recorded = resource.status.account
         if recorded is not None and recorded != account and resource.status.targets:
@@ -231,6 +242,14 @@ class Verifier:
         by_id: dict[str, TargetFacts | ProviderError] = {target.id: facts for target, facts in known.items()}
         facts = {id_: by_id.get(id_, refusal) for id_ in self._ids(resource)}
         return self._standing(resource, access, account, refusal, facts)
+
+
+def _leaving(access: Access, secret: SecretSeen | None) -> ProviderError | None:
+    """Why a Secret that is being deleted opens nothing new, while it still closes."""
+    if access.credentials.secret is None or secret is None or not secret.leaving:
+        return None
+    told = f"Secret {'/'.join(access.credentials.secret)} is being deleted: nothing new is opened"
+    return ProviderError(Failure.FORBIDDEN, SECRET_DELETED, told)
 
 
 def _lost(error: Exception) -> ProviderError:

@@ -95,7 +95,8 @@ class Views:
         parked, waiting = self._state.parked.get(claim), self._state.waiting.get(claim)
         if parked is not None and not placed:
             return replace(view, refusal=told(parked.error))
-        trouble = self._trouble(standing, placed or standing.usable())
+        taking = [target for target in placed if target in standing.targets]  # one that is drained gets nothing new
+        trouble = self._trouble(standing, taking or standing.usable())
         if trouble is not None and trouble.failure is not Failure.RETRY:
             return replace(view, refusal=told(trouble))
         if waiting is not None and trouble is None:
@@ -272,12 +273,16 @@ class Views:
         granted = was_granted(entry) and entry is not None and entry.uid == resource.uid
         return bool(granted or self._state.placements.of(ClaimKey(session.uid, resource.uid)))
 
+    def in_use(self, resource: ProtectedResource) -> bool:
+        """Does any session hold it open, or has it rules there that are still to go?"""
+        return any(self._uses(session, resource) for session in self._state.store.sessions_of(resource.key))
+
     def empty(self, target: Target, resource: ProtectedResource, standing: Standing) -> bool:
         """Has a resource that leaves the target nothing there, and is every rule of ours wanted by somebody else?"""
         facts = standing.targets.get(target, standing.draining.get(target))
-        if isinstance(facts, ProviderError):
-            return _is_gone(facts)
-        known = self._state.target(target)
+        if facts is not None and _is_gone(facts):
+            return True
+        known = self._state.target(target)  # read before, if it cannot be now: nobody but us puts rules of ours there
         if known.read_at is None or known.any_unsettled:
             return False
         placed = self._state.placements.at(target)
@@ -291,7 +296,7 @@ class Views:
 
     def finished(self, resource: ProtectedResource, standing: Standing | None) -> bool:
         """Is there nothing that a deleted resource has to wait for?"""
-        if any(self._uses(session, resource) for session in self._state.store.sessions_of(resource.key)):
+        if self.in_use(resource):
             return False
         # Without a standing nobody has looked yet since the start: rules of an earlier process may be there.
         return standing is not None and all(self.empty(target, resource, standing) for target in standing.everywhere())

@@ -23,6 +23,10 @@ from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.watches import SERVER_SECONDS, SILENT_SECONDS
 
 JSON: Final = "application/json"
+METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""Asks for an object without its spec, its data and its status."""
+METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+"""The same for a list."""
 MERGE_PATCH: Final = "application/merge-patch+json"
 TIMEOUT_SECONDS: Final = 10.0
 _PAGE: Final = 500

@@ -11,14 +11,14 @@ import structlog
 
 from gatepass.core.binding_status import KeySecret
 from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.ports import ClusterError, ConflictError, Fence, GoneError
+from gatepass.core.ports import ClusterError, ConflictError, Fence, GoneError, SecretSeen
 from gatepass.core.types.binding import ApiKeyBinding, ApiKeyBindingStatus
 from gatepass.core.types.common import API_VERSION, FINALIZER, Custom, Key
 from gatepass.core.types.ends import SESSION_LABEL, lease_name
 from gatepass.core.types.resource import PLURAL as RESOURCES
 from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester
-from gatepass.kube.api import JSON, MERGE_PATCH, TIMEOUT_SECONDS, KubeApi, path_of
+from gatepass.kube.api import JSON, MERGE_PATCH, METADATA, TIMEOUT_SECONDS, KubeApi, path_of
 from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.events import Events
 from gatepass.kube.reviews import ACCESS_PATH, access_review, allowed
@@ -51,6 +51,10 @@ def _secret_path(namespace: str, name: str) -> str:
 def _version(about: Custom) -> dict[str, Any]:
     """What a write rests on."""
     return {"uid": about.uid, "resourceVersion": about.metadata.resource_version}
+
+
+def _secret_seen(metadata: Mapping[str, Any]) -> SecretSeen:
+    return SecretSeen(metadata["resourceVersion"], leaving="deletionTimestamp" in metadata)
 
 
 class KubeCluster:
@@ -228,7 +232,9 @@ class KubeCluster:
         try:
             secret = await self._api.call("GET", _secret_path(namespace, name))
         except GoneError:
-            raise ProviderError(Failure.FORBIDDEN, "SecretNotFound", f"there is no Secret {namespace}/{name}") from None
+            raise ProviderError(
+                Failure.FORBIDDEN, "SecretNotFound", f"there is no Secret {namespace}/{name}: create it"
+            ) from None
         except ClusterError as error:
             raise ProviderError(Failure.RETRY, "ApiServer", str(error)) from error
         try:
@@ -238,26 +244,51 @@ class KubeCluster:
                 Failure.FORBIDDEN, "SecretInvalid", f"Secret {namespace}/{name} holds data that is not text"
             ) from None
 
-    async def hold_secret(self, namespace: str, name: str) -> None:
+    async def secret(self, namespace: str, name: str) -> SecretSeen | None:
+        """What a Secret is; what is in it is not asked for."""
+        metadata = await self._secret_metadata(namespace, name)
+        return None if metadata is None else _secret_seen(metadata)
+
+    async def hold_secret(self, namespace: str, name: str) -> SecretSeen | None:
         """Put our finalizer on a Secret, so that a namespace under deletion can still be cleaned."""
-        await self._secret_finalizers(namespace, name, held=True)
+        metadata = await self._secret_metadata(namespace, name)
+        if metadata is None:
+            return None
+        finalizers = metadata.get("finalizers", [])
+        if FINALIZER not in finalizers and "deletionTimestamp" not in metadata:
+            try:
+                metadata = await self._set_secret_finalizers(metadata, [*finalizers, FINALIZER])
+            except GoneError:
+                return None
+        return _secret_seen(metadata)
 
     async def release_secret(self, namespace: str, name: str) -> None:
         """Take our finalizer off a Secret; one that is gone needs nothing."""
-        await self._secret_finalizers(namespace, name, held=False)
+        metadata = await self._secret_metadata(namespace, name)
+        if metadata is not None and FINALIZER in metadata.get("finalizers", []):
+            kept = [each for each in metadata["finalizers"] if each != FINALIZER]
+            with contextlib.suppress(GoneError):
+                await self._set_secret_finalizers(metadata, kept)
 
-    async def _secret_finalizers(self, namespace: str, name: str, *, held: bool) -> None:
-        path = _secret_path(namespace, name)
+    async def _secret_metadata(self, namespace: str, name: str) -> dict[str, Any] | None:
         try:
-            metadata = (await self._api.call("GET", path))["metadata"]
-            finalizers = metadata.get("finalizers", [])
-            if (FINALIZER in finalizers) == held or (held and "deletionTimestamp" in metadata):
-                return
-            wanted = [*finalizers, FINALIZER] if held else [each for each in finalizers if each != FINALIZER]
-            patch = {"finalizers": wanted, "resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}
-            await self._change("PATCH", path, {"metadata": patch})
+            answer = await self._api.call("GET", _secret_path(namespace, name), accept=METADATA)
         except GoneError:
-            return  # reading it will say so
+            return None
+        return dict(answer["metadata"])
+
+    async def _set_secret_finalizers(self, metadata: Mapping[str, Any], finalizers: list[str]) -> dict[str, Any]:
+        patch = {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"], "uid": metadata["uid"]}
+        path = _secret_path(metadata["namespace"], metadata["name"])
+        return dict((await self._change("PATCH", path, {"metadata": patch}))["metadata"])
+
+    async def namespace_goes(self, name: str) -> bool:
+        """Read the namespace."""
+        try:
+            answer = await self._api.call("GET", f"/api/v1/namespaces/{quote(name, safe='')}")
+        except GoneError:
+            return True
+        return "deletionTimestamp" in answer["metadata"]
 
     # heartbeats
 

@@ -1,6 +1,7 @@
 """Events for people: after the fact, rate limited, dropped rather than in anybody's way."""
 
 import asyncio
+import time
 from collections import deque
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -17,6 +18,8 @@ _KEPT: Final = 2000
 _PER_SECOND: Final = 20
 _LONGEST: Final = 1024
 """The API server refuses an Event with a longer note."""
+_LONGEST_NAME: Final = 200
+"""With what is added to it, the API server takes it as the name of an Event."""
 
 
 class Events:
@@ -27,15 +30,19 @@ class Events:
         self._component = component
         self._line: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self._some = asyncio.Event()
+        self._last = 0
 
     def add(self, about: Custom, reason: str, message: str, *, warning: bool) -> None:
         """Put an Event into the line."""
-        now = format_time(datetime.now(UTC))
+        self._last = max(time.time_ns(), self._last + 1)
+        now = format_time(datetime.fromtimestamp(self._last // 10**9, UTC))
+        # kubectl sorts by whole seconds, and leaves those of one second in the order of their names.
+        name = f"{about.metadata.name[:_LONGEST_NAME].rstrip('-.')}.{self._last:x}"
         self._line.append(
             {
                 "apiVersion": "v1",
                 "kind": "Event",
-                "metadata": {"generateName": f"{about.metadata.name[:50]}.", "namespace": about.metadata.namespace},
+                "metadata": {"name": name, "namespace": about.metadata.namespace},
                 "involvedObject": {
                     "apiVersion": API_VERSION,
                     "kind": type(about).__name__,

@@ -22,7 +22,7 @@ from gatepass.core.ports import ClusterError
 from gatepass.core.types.common import Key
 from gatepass.core.types.ends import SESSION_LABEL
 from gatepass.engine.ends import Ends
-from gatepass.kube.api import JSON, KubeApi
+from gatepass.kube.api import JSON, METADATA, METADATA_LIST, KubeApi
 from gatepass.kube.cluster import leases_path, renewed_at
 from gatepass.kube.handlers import identity
 from gatepass.kube.watches import SILENT_SECONDS
@@ -37,7 +37,6 @@ LAST_RETRY_SECONDS: Final = 10.0
 LINGER_SECONDS: Final = 60.0
 MOST_KINDS: Final = 32
 """Each takes a connection for each served namespace."""
-_METADATA: Final = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1"
 
 Body = Mapping[str, Any]
 
@@ -67,7 +66,7 @@ async def follow(api: KubeApi, feed: Feed, silent_seconds: float, listed: Callab
     feed.again.clear()
     began, found, versions = time.monotonic(), [], {}
     for path in feed.paths:
-        accept = _METADATA.format("List") if feed.metadata_only else JSON
+        accept = METADATA_LIST if feed.metadata_only else JSON
         async for page in api.pages(path, feed.selector, accept=accept):
             found += [feed.kept(item) for item in page.get("items", ())]
             versions[path] = str(page["metadata"]["resourceVersion"])
@@ -86,7 +85,7 @@ async def follow(api: KubeApi, feed: Feed, silent_seconds: float, listed: Callab
 
 
 async def _watch(api: KubeApi, feed: Feed, path: str, version: str, silent_seconds: float) -> NoReturn:
-    accept = _METADATA.format("") if feed.metadata_only else JSON
+    accept = METADATA if feed.metadata_only else JSON
     while True:  # a watch that the API server ends in order goes on where it was
         began = time.monotonic()
         watch = api.watch(path, version, feed.selector, accept=accept, silent_seconds=silent_seconds)

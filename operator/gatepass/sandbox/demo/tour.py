@@ -59,7 +59,7 @@ class Tour:
             return False
         self._console.print(
             f"\n[bold green]Everything that was said held.[/] It took {time.monotonic() - began:.1f} s. "
-            "To look around yourself: [bold]gatepass sandbox up[/]\n"
+            "To look around yourself: [bold].venv/bin/gatepass sandbox up[/]\n"
         )
         return True
 

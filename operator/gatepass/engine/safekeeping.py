@@ -1,0 +1,101 @@
+"""The Secrets that resources sign in with: kept while they are needed to close, else let go when they are deleted."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from gatepass.core.plan import is_ours
+from gatepass.core.ports import Cluster, SecretSeen
+from gatepass.core.rules import ObservedRule, parse_mark
+from gatepass.core.types.common import Key
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.engine.attempts import attempt
+from gatepass.engine.binding_pass import LOOK_SECONDS
+from gatepass.engine.queue import Queue
+from gatepass.engine.state import State
+from gatepass.engine.verifier import access_of
+from gatepass.engine.views import Views
+
+GRACE_SECONDS: Final = 5.0
+"""How long a Secret that is being deleted is kept at least: whoever deletes a resource with it may send that second."""
+
+
+class Safekeeping:
+    """Looks at each Secret every few seconds, as no watch tells of it; `verify` is called when it has changed."""
+
+    def __init__(self, state: State, views: Views, cluster: Cluster, verify: Callable[[Key], None]) -> None:
+        self._state = state
+        self._views = views
+        self._cluster = cluster
+        self._verify = verify
+        self._leaving: dict[Key, float] = {}
+        self.queue: Queue[Key] = Queue("secret", self.run, workers=4)
+
+    def verified(self, resource: Key) -> None:
+        """A resource was verified: from now on its Secret is looked at."""
+        standing = self._state.standings.get(resource)
+        if standing is not None and standing.access.credentials.secret is not None:
+            self.queue.add(Key(*standing.access.credentials.secret))
+
+    async def run(self, key: Key) -> None:
+        """One look at one Secret."""
+        await attempt(self.queue, key, self._look(key))
+
+    async def _look(self, key: Key) -> bool:
+        users = self._users(key)
+        if not users:
+            self._leaving.pop(key, None)
+            return False  # the last of them has let it go
+        seen = await self._cluster.secret(*key)
+        late = [each.key for each in users if self._known(each.key) != seen]
+        for each in late:
+            self._verify(each)
+        if seen is None or not seen.leaving:
+            self._leaving.pop(key, None)
+        elif not late and await self._may_go(key):
+            await self._cluster.release_secret(*key)
+            self.queue.add(key)
+            return False
+        self.queue.add(key, self._look_again())
+        return False
+
+    def _users(self, key: Key) -> Sequence[ProtectedResource]:
+        owner = self._state.owner
+        found = self._state.store.resources_in([key.namespace])
+        return [each for each in found if access_of(each, owner).credentials.secret == (key.namespace, key.name)]
+
+    def _known(self, resource: Key) -> SecretSeen | None:
+        standing = self._state.standings.get(resource)
+        return standing.secret if standing is not None else None
+
+    async def _may_go(self, key: Key) -> bool:
+        """Would nothing that has ended, or is to end, stay open without it? New rules are barred by now."""
+        now = asyncio.get_running_loop().time()
+        if now < self._leaving.setdefault(key, now) + GRACE_SECONDS:
+            return False
+        # The namespace is asked for last, and not looked for in the store: it is marked before what is in it.
+        return not await self._cluster.namespace_goes(key.namespace) and not any(map(self._needed, self._users(key)))
+
+    def _needed(self, resource: ProtectedResource) -> bool:
+        standing = self._state.standings.get(resource.key)
+        if standing is not None and standing.rejected:
+            return False  # it closes nothing; one that does can be made when it is gone
+        if standing is None or resource.deleting or self._views.in_use(resource):
+            return True
+        for target in standing.everywhere():
+            known = self._state.target(target)
+            if standing.proves(target) and (known.read_at is None or known.any_unsettled):
+                return True
+            if any(self._ends(rule, resource) for rule in known.rules.values()):
+                return True
+        return False
+
+    def _ends(self, rule: ObservedRule, resource: ProtectedResource) -> bool:
+        """Is it a rule of a session of the resource, be it one that was never recorded?"""
+        mark = parse_mark(rule.description) if is_ours(rule, self._state.owner, known=()) else None
+        return mark is not None and not mark.static and mark.resource == str(resource.key)
+
+    def _look_again(self) -> float:
+        at_least, at_most = LOOK_SECONDS
+        secrets = {each.access.credentials.secret for each in self._state.standings.values()} - {None}
+        return min(max(at_least, float(len(secrets))), at_most)
