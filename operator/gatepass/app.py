@@ -191,7 +191,7 @@ async def _serve(
 
     async def look_on() -> None:
         await listed.wait()
-        await watch(client, engine, settings.watch_namespaces, watches, end_watching, now_watching)
+        await watch(client, engine, listing, settings.watch_namespaces, watches, end_watching, now_watching)
 
     watcher = asyncio.create_task(look_on())
     work = [

@@ -157,9 +157,13 @@ class KubeApi:
 
     async def every(self, path: str) -> AsyncIterator[dict[str, Any]]:
         """Every object of a collection, in pages; raises as `call` does."""
-        async for page in _pages(partial(self.call, "GET", path), {}):
+        async for page in self.listed(path):
             for item in page.get("items", ()):
                 yield item
+
+    def listed(self, path: str) -> AsyncIterator[dict[str, Any]]:
+        """The pages of a collection, each with the version to watch from; raises as `call` does."""
+        return _pages(partial(self.call, "GET", path), {})
 
     def pages(
         self, path: str, query: Mapping[str, str] | None = None, *, accept: str = JSON
