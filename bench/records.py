@@ -89,3 +89,15 @@ def seconds_to_rule(openings: Sequence[Opening], calls: Iterable[Mapping[str, An
             for rule in call["rules"]:
                 had.setdefault(rule["source"], done)
     return [(had[address(each.number)] - each.at).total_seconds() for each in openings]
+
+
+def groups_read(calls: Iterable[Mapping[str, Any]]) -> set[str]:
+    """The security groups whose rules were read, by the filters of the calls that EC2 answered."""
+    return {
+        group
+        for call in calls
+        if call["action"] == "DescribeSecurityGroupRules" and call.get("effect") == "ok"
+        for given in call["params"].get("Filter", ())
+        if given["Name"] == "group-id"
+        for group in given["Value"]
+    }

@@ -54,6 +54,8 @@ _API_CONNECTIONS = 64
 _NO_LIMIT = 0
 _NEW_OBJECTS = 10_000
 """After which garbage is looked for: with Python's 700, that was a third of what reading thousands of sessions took."""
+_LISTED_OBJECTS = 1_000_000
+"""The same until everything is listed, of which next to nothing is garbage."""
 _LAST_ENTRIES_SECONDS = 5.0
 
 
@@ -75,7 +77,7 @@ async def run_operator(
 
     Sessions that were created before `cutoff` are ended. Raises LeaseLostError when another replica leads after we did.
     """
-    gc.set_threshold(_NEW_OBJECTS)
+    gc.set_threshold(_LISTED_OBJECTS)
     await connect(kubeconfig)
     clock = CorrectedClock()
     async with new_client(_API_CONNECTIONS) as client:
@@ -176,6 +178,8 @@ async def _serve(
         await listing.read_at_last()
         log.info("listed", sessions=len(engine.store.sessions), resources=len(engine.store.resources), owner=owner)
         listed.set()
+        gc.freeze()  # most of it stays, and is not looked through for garbage any more
+        gc.set_threshold(_NEW_OBJECTS)
         if not at_once:
             await aws.warm_up()
             await lease.taken.wait()
@@ -191,7 +195,7 @@ async def _serve(
 
     async def look_on() -> None:
         await listed.wait()
-        await watch(client, engine, settings.watch_namespaces, watches, end_watching, now_watching)
+        await watch(client, engine, listing, settings.watch_namespaces, watches, end_watching, now_watching)
 
     watcher = asyncio.create_task(look_on())
     work = [

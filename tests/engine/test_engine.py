@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from gatepass.core.rules import Rule
+from gatepass.core.rules import Rule, Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, EndedReason, Phase, ResourceState
@@ -46,6 +46,29 @@ async def test_steady_state_is_silent(world: World, cloud: SlowFirewalls) -> Non
         await asyncio.sleep(290)
         assert world.cluster.writes == []
         assert dict(cloud.calls) == before
+
+
+async def test_a_restart_passes_over_a_group_once_and_not_for_each_session(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa")
+    world.resource()
+    sessions = [world.session(f"it-{number}", cidrs=(f"203.0.113.{number}/32",)) for number in range(50)]
+    async with world.running():
+        await asyncio.sleep(5)
+        assert {world.status(session).phase for session in sessions} == {Phase.ACTIVE}
+    passes: list[Target] = []
+    async with world.running() as engine:
+        handle = engine._reconciler.queue._handle
+
+        async def noted(target: Target) -> None:
+            passes.append(target)
+            await handle(target)
+
+        engine._reconciler.queue._handle = noted
+        await asyncio.sleep(20)
+        assert len(passes) == 1
+        world.session("it-50", cidrs=("203.0.113.50/32",))
+        await asyncio.sleep(1)
+        assert len(passes) > 1
 
 
 async def test_a_restart_closes_nothing_while_a_second_group_is_still_unread(

@@ -1,7 +1,7 @@
 """A watch that has gone silent is begun anew, and liveness knows."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import count
@@ -16,8 +16,10 @@ from kubernetes.aio.client import ApiClient, Configuration
 from gatepass.engine.engine import Engine, EngineSettings
 from gatepass.engine.store import Store
 from gatepass.engine.verifier import Confinement
+from gatepass.kube.api import KubeApi
+from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.health import Health
-from gatepass.kube.operator import watch
+from gatepass.kube.operator import Listing, watch
 from gatepass.kube.watches import SILENT_SECONDS, Watches
 from gatepass.providers.memory import MemoryFirewalls
 from gatepass.sandbox.environment import Sandbox
@@ -44,9 +46,31 @@ def an_engine() -> Engine:
     return Engine(settings, Store(), {"aws": MemoryFirewalls()}, InMemoryCluster(), LoopClock())
 
 
+class Follower:
+    """An engine, our own listing, and kopf, which follows the API server through the wire once it is started."""
+
+    def __init__(self, client: ApiClient, namespaces: Sequence[str]) -> None:
+        self.engine = an_engine()
+        self.listing = Listing(KubeApi(client, CorrectedClock()), self.engine, namespaces)
+        self._client = client
+        self._namespaces = namespaces
+        self._stop = asyncio.Event()
+
+    @asynccontextmanager
+    async def watching(self, watches: Watches) -> AsyncIterator[Engine]:
+        ready = asyncio.Event()
+        work = watch(self._client, self.engine, self.listing, self._namespaces, watches, self._stop, ready.set)
+        task = asyncio.create_task(work)
+        await eventually(lambda: ready.is_set() or task.done(), "kopf starts")
+        yield self.engine
+        self._stop.set()
+        await task
+
+
 @asynccontextmanager
-async def watching(sandbox: Sandbox, wire: Wire, watches: Watches, folder: Path) -> AsyncIterator[Engine]:
-    """kopf, following the API server through the wire."""
+async def a_follower(
+    sandbox: Sandbox, wire: Wire, folder: Path, namespaces: Sequence[str] = ()
+) -> AsyncIterator[Follower]:
     port = str(wire.port)
     kubeconfig = folder / "kubeconfig"
     kubeconfig.write_text(
@@ -54,13 +78,15 @@ async def watching(sandbox: Sandbox, wire: Wire, watches: Watches, folder: Path)
     )
     given = Configuration()
     await config.load_kube_config(config_file=str(kubeconfig), client_configuration=given)
-    engine, stop, ready = an_engine(), asyncio.Event(), asyncio.Event()
     async with ApiClient(given) as client:
-        task = asyncio.create_task(watch(client, engine, [], watches, stop, ready.set))
-        await eventually(lambda: ready.is_set() or task.done(), "kopf starts")
+        yield Follower(client, namespaces)
+
+
+@asynccontextmanager
+async def watching(sandbox: Sandbox, wire: Wire, watches: Watches, folder: Path) -> AsyncIterator[Engine]:
+    """kopf, following the API server through the wire."""
+    async with a_follower(sandbox, wire, folder) as follower, follower.watching(watches) as engine:
         yield engine
-        stop.set()
-        await task
 
 
 def make_namespace(sandbox: Sandbox) -> str:
@@ -94,6 +120,87 @@ async def test_watches_are_tried_again_while_nothing_answers(sandbox: Sandbox, t
         for kind in KINDS:
             await eventually(lambda kind=kind: watches.ages()[kind] > 1, f"{kind} is silent")
             await eventually(lambda kind=kind: watches.ages()[kind] < 1, f"{kind} is tried again")
+
+
+RESOURCE = {
+    "apiVersion": "gatepass.dev/v1alpha1",
+    "kind": "ProtectedResource",
+    "spec": {
+        "aws": {"region": "eu-central-1", "securityGroups": ["sg-0aaa"]},
+        "ports": [{"protocol": "TCP", "port": 5432}],
+    },
+}
+
+
+class Resources:
+    """The ProtectedResources of a namespace of their own."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.namespace = make_namespace(sandbox)
+        self.path = f"/apis/gatepass.dev/v1alpha1/namespaces/{self.namespace}/protectedresources"
+        self._sandbox = sandbox
+
+    def make(self, *names: str) -> None:
+        with self._sandbox.control_plane.api() as api:
+            for name in names:
+                api.request("POST", self.path, {**RESOURCE, "metadata": {"name": name}})
+
+    def remove(self, name: str) -> None:
+        with self._sandbox.control_plane.api() as api:
+            let_go = {"metadata": {"finalizers": None}}
+            api.request("PATCH", f"{self.path}/{name}", let_go, content_type="application/merge-patch+json")
+            api.request("DELETE", f"{self.path}/{name}")
+
+    def known_to(self, engine: Engine) -> set[str]:
+        return {key.name for key in engine.store.resources if key.namespace == self.namespace}
+
+
+class Heard(Watches):
+    """Remembers the requests that kopf began for objects of ours."""
+
+    def __init__(self, silent_seconds: float = SILENT_SECONDS) -> None:
+        super().__init__(silent_seconds)
+        self.requests: list[tuple[str, bool]] = []
+
+    def begun(self, path: str, *, watch: bool) -> None:
+        super().begun(path, watch=watch)
+        if path.rpartition("/")[2] in KINDS:
+            self.requests.append((path, watch))
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+async def test_kopf_goes_on_where_we_have_listed(sandbox: Sandbox, tmp_path: Path, everywhere: bool) -> None:
+    wire = Wire(int(sandbox.control_plane.server.rpartition(":")[2]))
+    resources = Resources(sandbox)
+    await asyncio.to_thread(resources.make, "stays", "goes")
+    namespaces = [] if everywhere else [resources.namespace]
+    watches = Heard()
+    async with wire.up(), a_follower(sandbox, wire, tmp_path, namespaces) as follower:
+        await follower.listing.read()
+        assert resources.known_to(follower.engine) == {"stays", "goes"}
+        await asyncio.to_thread(resources.remove, "goes")
+        await asyncio.to_thread(resources.make, "comes")
+        async with follower.watching(watches) as engine:
+            await eventually(
+                lambda: resources.known_to(engine) == {"stays", "comes"}, "what happened since the listing"
+            )
+            await eventually(lambda: watches.ages().keys() == KINDS, "every kind is followed")
+        assert watches.requests
+        assert all(watch for _, watch in watches.requests)
+
+
+async def test_who_may_have_missed_something_lists_again(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The API server does not go back as far as kopf would have it: 410 Gone."""
+    wire = Wire(int(sandbox.control_plane.server.rpartition(":")[2]))
+    resources = Resources(sandbox)
+    await asyncio.to_thread(resources.make, "stays", "goes")
+    async with wire.up(), a_follower(sandbox, wire, tmp_path) as follower:
+        await follower.listing.read()
+        follower.listing._versions = dict.fromkeys(follower.listing._versions, "1")
+        await asyncio.to_thread(resources.remove, "goes")
+        await asyncio.to_thread(resources.make, "comes")
+        async with follower.watching(Watches()) as engine:
+            await eventually(lambda: resources.known_to(engine) == {"stays", "comes"}, "the second listing")
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ class ApiServer:
         items = self._pages.pop(token) if token is not None else self.every(plural)
         page, rest = items[:_PAGE], items[_PAGE:]
         if not rest:
-            return {"items": page, "metadata": {}}
+            return {"items": page, "metadata": {"resourceVersion": str(next(self._versions))}}
         following = f"page-{next(self._tokens)}"
         self._pages[following] = rest
         return {"items": page, "metadata": {"continue": following}}

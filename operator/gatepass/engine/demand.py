@@ -79,6 +79,7 @@ class Demands:
     def at(self, target: Target, now: datetime, second: float) -> Demand:
         """What the target should hold now; `second` is the event loop's."""
         tenants = list(self._tenants(target, now))
+        self._state.target(target).claims = {claim.key: claim for tenant in tenants for claim in tenant.claims}
         self._prune(target, tenants)
         self._adopt(target, tenants)
         displaced = self._place(target, tenants, second)

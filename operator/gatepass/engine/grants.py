@@ -46,7 +46,7 @@ class _Live:
 
     rests_on: tuple[object, ...]
     until: datetime
-    refusals: dict[Key, Refusal | None] = field(default_factory=dict)
+    refusals: dict[Key, Refusal | None]
     claims: dict[Key, Claim | None] = field(default_factory=dict)
 
 
@@ -106,11 +106,12 @@ class Grants:
             return known
         if self._live(session, now) is not None:
             return None
+        refusals: dict[Key, Refusal | None] = {}
         found = lifecycle.end(
             session,
             now,
             self.deadline(session),
-            withdrawn=not latched and self._withdrawn(session, now),
+            withdrawn=not latched and self._withdrawn(session, now, refusals),
             key_revoked=not latched and self._key_revoked(session, now),
             runner=self._state.runners.get(session.uid),
         )
@@ -119,7 +120,7 @@ class Grants:
             return found
         if found is None:
             self._state.ending.pop(session.uid, None)
-            self._lives[session.uid] = _Live(self._rests_on(session), self._until(session, now))
+            self._lives[session.uid] = _Live(self._rests_on(session), self._until(session, now), refusals)
             return None
         self._lives.pop(session.uid, None)
         # The answer to the write of an end may be lost: what is written again is the same end.
@@ -182,11 +183,16 @@ class Grants:
             for key in session.resource_keys()
         )
 
-    def _withdrawn(self, session: AccessSession, now: datetime) -> bool:
+    def _withdrawn(self, session: AccessSession, now: datetime, refusals: dict[Key, Refusal | None]) -> bool:
+        """Has policy taken back everything? What is found of the resources on the way is kept in `refusals`."""
         keys = session.resource_keys()
-        return any(was_granted(session.resource_status(key)) for key in keys) and all(
-            self._refusal(session, key, now) is not None for key in keys
-        )
+        if not any(was_granted(session.resource_status(key)) for key in keys):
+            return False
+        for key in keys:
+            refusals[key] = self._refusal(session, key, now)
+            if refusals[key] is None:
+                return False
+        return True
 
     def refusal(self, session: AccessSession, key: Key, now: datetime) -> Refusal | None:
         """Why the session does not get the resource."""

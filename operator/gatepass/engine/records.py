@@ -28,14 +28,15 @@ class Records:
 
     def correct(self, known: TargetState) -> None:
         """What is on record and is not shown is there; what is shown and on record for nobody has to be proven."""
-        known.suppose(self._supposed(known.target))
+        known.suppose(self._supposed(known))
         now = self._clock.now()
         told = {record.id for _, session, record in self._of(known.target) if not self._grants.closed(session, now)}
         ours = (id_ for id_, rule in known.rules.items() if is_ours(rule, self._state.owner, known=()))
         known.question(id_ for id_ in ours if id_ not in told)
 
-    def _supposed(self, target: Target) -> Iterator[ObservedRule]:
-        for key, session, record in self._of(target):
+    def _supposed(self, known: TargetState) -> Iterator[ObservedRule]:
+        unseen = (each for each in self._of(known.target) if each[2].id not in known.rules)
+        for key, session, record in unseen:
             mark = Mark(str(key), self._grants.deadline(session)[0])
             yield put(rule_of(record), record.id, str(mark), self._state.owner)
 

@@ -199,7 +199,7 @@ class SessionPass:
             self._touch_targets(session, now)
 
     def _touch_targets(self, session: AccessSession, now: datetime) -> None:
-        """Send every target that the session names through a pass, when what it wants there has changed."""
+        """Send every target that the session names through a pass that has not heard yet what it wants there."""
         resources = [self._state.store.resources.get(key) for key in session.resource_keys()]
         shape = [(r.key, r.uid, self._grants.claim(session, r, now)) for r in resources if r is not None]
         if self._shape.get(session.uid) != shape:
@@ -213,7 +213,8 @@ class SessionPass:
                     known = self._state.target(target)
                     if claim is None:
                         known.hurry()
-                    self._touch(target)
+                    if claim is None or known.claims.get(claim.key) != claim:
+                        self._touch(target)
 
     async def _report(self, session: AccessSession, end: End | None, now: datetime) -> AccessSession:
         views, source = self._look_at(session, end, now)

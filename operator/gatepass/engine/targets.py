@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from gatepass.core.desired import Claim, ClaimKey
 from gatepass.core.errors import ProviderError
 from gatepass.core.placement import FAMILIES, Room
 from gatepass.core.ports import Access
@@ -16,7 +17,10 @@ READS_LAG_SECONDS: Final = 120.0
 
 @dataclass(slots=True)
 class TargetState:
-    """One firewall object as we know it. Times are seconds of the event loop's clock."""
+    """One firewall object as we know it. Times are seconds of the event loop's clock.
+
+    `claims` are those that its last pass has heard, whatever became of them.
+    """
 
     target: Target
     rules: dict[str, ObservedRule] = field(default_factory=dict)
@@ -25,6 +29,7 @@ class TargetState:
     trouble: ProviderError | None = None
     refusals: dict[Access, ProviderError] = field(default_factory=dict)
     conflicts: tuple[ObservedRule, ...] = ()
+    claims: Mapping[ClaimKey, Claim] = field(default_factory=dict)
     revoked: dict[str, float] = field(default_factory=dict)
     settled: set[Rule] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)

@@ -1,7 +1,8 @@
 """A thin way to the API server: JSON in, JSON out, errors in the engine's terms, its clock heard."""
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
@@ -161,9 +162,13 @@ class KubeApi:
 
     async def every(self, path: str) -> AsyncIterator[dict[str, Any]]:
         """Every object of a collection, in pages; raises as `call` does."""
-        async for page in _pages(partial(self.call, "GET", path), {}):
+        async for page in self.listed(path):
             for item in page.get("items", ()):
                 yield item
+
+    def listed(self, path: str) -> AsyncIterator[dict[str, Any]]:
+        """The pages of a collection, each with the version to watch from; raises as `call` does."""
+        return _pages(partial(self.call, "GET", path), {})
 
     def pages(
         self, path: str, query: Mapping[str, str] | None = None, *, accept: str = JSON
@@ -191,16 +196,24 @@ def _cut_off(watch: aiohttp.ClientResponse) -> Iterator[None]:
 
 
 async def _pages(
-    ask: Callable[..., Awaitable[dict[str, Any]]], query: Mapping[str, str]
-) -> AsyncIterator[dict[str, Any]]:
+    ask: Callable[..., Coroutine[Any, Any, dict[str, Any]]], query: Mapping[str, str]
+) -> AsyncGenerator[dict[str, Any], None]:
+    """One page after the other; while one is read, the API server works on the next."""
     asked = {"limit": str(_PAGE), **query}
-    while True:
-        page = await ask(query=asked)
-        yield page
-        following = page.get("metadata", {}).get("continue")
-        if not following:
-            return
-        asked["continue"] = following
+    coming = asyncio.create_task(ask(query=asked))
+    try:
+        while True:
+            page = await coming
+            following = page.get("metadata", {}).get("continue")
+            if following:
+                coming = asyncio.create_task(ask(query={**asked, "continue": following}))
+                await asyncio.sleep(0)  # it is sent now, and not when the reader waits next
+            yield page
+            if not following:
+                return
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
 
 
 def _refused(status: int, body: str | bytes) -> RefusedError:

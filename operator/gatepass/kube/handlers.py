@@ -1,7 +1,8 @@
 """What kopf calls: parse, store, enqueue. Nothing here waits, decides or writes."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import kopf
 import structlog
@@ -22,13 +23,37 @@ log = structlog.get_logger(__name__)
 C = TypeVar("C", bound=Custom)
 
 
+@dataclass(frozen=True, slots=True)
+class Followed(Generic[C]):
+    """One of our kinds: its plural, what is known of it, and whom to tell."""
+
+    plural: str
+    kind: type[C]
+    known: Mapping[Key, C]
+    seen: Callable[[C], None]
+    gone: Callable[[Key, str], None]
+
+    def take(self, body: Mapping[str, Any]) -> None:
+        """An object as it is now; what is known already need not be parsed again."""
+        if not is_echo(self.known, body) and (found := parse(self.kind, body)) is not None:
+            self.seen(found)
+
+
+def followed(engine: Engine) -> tuple[Followed[Any], ...]:
+    """Our kinds, in the order in which they are best heard of."""
+    store = engine.store
+    return (
+        Followed(RESOURCES, ProtectedResource, store.resources, engine.resource_seen, engine.resource_gone),
+        Followed(BINDINGS, ApiKeyBinding, store.bindings, engine.binding_seen, engine.binding_gone),
+        Followed(SESSIONS, AccessSession, store.sessions, engine.session_seen, engine.session_gone),
+    )
+
+
 def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
     """Register the handlers. `on.event` never writes to the objects, and our queue owns the retries."""
 
-    store = engine.store
-    _follow(registry, SESSIONS, AccessSession, store.sessions, engine.session_seen, engine.session_gone)
-    _follow(registry, RESOURCES, ProtectedResource, store.resources, engine.resource_seen, engine.resource_gone)
-    _follow(registry, BINDINGS, ApiKeyBinding, store.bindings, engine.binding_seen, engine.binding_gone)
+    for each in followed(engine):
+        _follow(registry, each)
 
     @kopf.on.event("", "v1", "namespaces", registry=registry)
     async def namespace_event(event: kopf.RawEvent, **_: Any) -> None:
@@ -39,21 +64,13 @@ def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
             engine.namespace_seen(parse_namespace(body))
 
 
-def _follow(
-    registry: kopf.OperatorRegistry,
-    plural: str,
-    kind: type[C],
-    known: Mapping[Key, C],
-    seen: Callable[[C], None],
-    gone: Callable[[Key, str], None],
-) -> None:
-    @kopf.on.event(GROUP, VERSION, plural, registry=registry)
+def _follow(registry: kopf.OperatorRegistry, followed: Followed[Any]) -> None:
+    @kopf.on.event(GROUP, VERSION, followed.plural, registry=registry)
     async def event_of_kind(event: kopf.RawEvent, **_: Any) -> None:
-        body = event["object"]
         if event["type"] == "DELETED":
-            gone(*identity(body))
-        elif not is_echo(known, body) and (found := parse(kind, body)) is not None:
-            seen(found)
+            followed.gone(*identity(event["object"]))
+        else:
+            followed.take(event["object"])
 
 
 def is_echo(known: Mapping[Key, Custom], body: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """Brings the engine to life: one full listing, then kopf's watches."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -11,18 +11,15 @@ import structlog
 from kubernetes.aio.client import ApiClient, Configuration
 
 from gatepass.core.ports import ClusterError, GoneError
-from gatepass.core.types.binding import ApiKeyBinding
-from gatepass.core.types.common import Key
-from gatepass.core.types.resource import ProtectedResource
-from gatepass.core.types.session import AccessSession
 from gatepass.engine.engine import Engine
-from gatepass.kube.api import KubeApi
-from gatepass.kube.handlers import C, identity, is_echo, parse, parse_namespace, register
+from gatepass.kube.api import KubeApi, path_of
+from gatepass.kube.handlers import followed, identity, parse_namespace, register
 from gatepass.kube.watches import Watches
 
 log = structlog.get_logger(__name__)
 
 _LISTING_RETRY_SECONDS: Final = 1.0
+_NAMESPACES: Final = "/api/v1/namespaces"
 
 
 class Listing:
@@ -31,35 +28,65 @@ class Listing:
     def __init__(self, api: KubeApi, engine: Engine, namespaces: Sequence[str]) -> None:
         self._api = api
         self._engine = engine
-        self._namespaces = namespaces
+        self._kinds = {
+            path_of(each.kind, namespace): (each, namespace)
+            for each in followed(engine)
+            for namespace in namespaces or [""]
+        }
+        self._versions: dict[str, str] = {}
 
     async def read(self) -> None:
         """One full listing; raises ClusterError or GoneError when it was cut short, and then forgets nothing."""
-        store = self._engine.store
-        namespaces = set(store.namespaces)
-        async for body in self._api.every("/api/v1/namespaces"):
-            self._engine.namespace_seen(parse_namespace(body))
-            namespaces.discard(body["metadata"]["name"])
-        resources = await self._each(ProtectedResource, store.resources, self._engine.resource_seen)
-        bindings = await self._each(ApiKeyBinding, store.bindings, self._engine.binding_seen)
-        sessions = await self._each(AccessSession, store.sessions, self._engine.session_seen)
-        for key, uid in sessions:
-            self._engine.session_gone(key, uid)
-        for key, uid in bindings:
-            self._engine.binding_gone(key, uid)
-        for key, uid in resources:
-            self._engine.resource_gone(key, uid)
-        for name in namespaces:
-            self._engine.namespace_gone(name)
+        forgets = [await self._read(path) for path in (_NAMESPACES, *self._kinds)]
+        for forget in reversed(forgets):
+            forget()
 
-    async def _each(self, kind: type[C], known: Mapping[Key, C], seen: Callable[[C], None]) -> set[tuple[Key, str]]:
-        """List one kind; answers with what was known and is gone."""
-        gone = {(key, each.uid) for key, each in known.items()}
-        async for body in self._api.each(kind, self._namespaces):
+    async def since(self, path: str) -> str | None:
+        """The version from which a watch of a collection misses nothing; None for one that is not listed here.
+
+        The first time it is that of the last listing. Who asks again may have missed something since, so that the
+        collection is listed again; raises ClusterError or GoneError when it cannot be.
+        """
+        if path != _NAMESPACES and path not in self._kinds:
+            return None
+        if path not in self._versions:
+            (await self._read(path))()
+        return self._versions.pop(path)
+
+    async def _read(self, path: str) -> Callable[[], None]:
+        """List one collection; answers with what forgets those that were known and are gone."""
+        return await (self._read_namespaces() if path == _NAMESPACES else self._read_kind(path))
+
+    async def _read_namespaces(self) -> Callable[[], None]:
+        gone = set(self._engine.store.namespaces)
+        async for body in self._each(_NAMESPACES):
+            gone.discard(body["metadata"]["name"])
+            self._engine.namespace_seen(parse_namespace(body))
+
+        def forget() -> None:
+            for name in gone:
+                self._engine.namespace_gone(name)
+
+        return forget
+
+    async def _read_kind(self, path: str) -> Callable[[], None]:
+        of, namespace = self._kinds[path]
+        gone = {(key, each.uid) for key, each in of.known.items() if namespace in ("", key.namespace)}
+        async for body in self._each(path):
             gone.discard(identity(body))
-            if not is_echo(known, body) and (found := parse(kind, body)) is not None:
-                seen(found)
-        return gone
+            of.take(body)
+
+        def forget() -> None:
+            for key, uid in gone:
+                of.gone(key, uid)
+
+        return forget
+
+    async def _each(self, path: str) -> AsyncIterator[dict[str, Any]]:
+        async for page in self._api.listed(path):
+            for body in page.get("items", ()):
+                yield body
+        self._versions[path] = str(page["metadata"]["resourceVersion"])
 
     async def read_at_last(self) -> None:
         """One full listing, tried again until the API server gives it."""
@@ -71,7 +98,7 @@ class Listing:
                 await asyncio.sleep(_LISTING_RETRY_SECONDS)
 
     async def repeat(self, seconds: float) -> None:
-        """List again at every resync: a watch that had to start anew does not tell what was deleted in between."""
+        """List again at every resync, whatever the watches have told."""
         while True:
             await asyncio.sleep(seconds)
             try:
@@ -116,25 +143,28 @@ class _NoDiffs(kopf.DiffBaseStorage):
 async def watch(
     client: ApiClient,
     engine: Engine,
+    listing: Listing,
     namespaces: Sequence[str],
     watches: Watches,
     stop: asyncio.Event,
     ready: Callable[[], None],
 ) -> None:
-    """Run kopf until `stop`; `ready` is called when its watches have been started, `watches` says if they live."""
+    """Run kopf until `stop`, from where `listing` has read.
+
+    `ready` is called when its watches have been started, `watches` says if they live.
+    """
     registry = kopf.OperatorRegistry()
     register(registry, engine)
 
     @kopf.on.login(registry=registry)
     async def _login(**_: Any) -> kopf.AiohttpSession:
-        return watches.session(await login(client))
+        return watches.session(await login(client), listing.since)
 
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.persistence.diffbase_storage = _NoDiffs()
     settings.scanning.disabled = True
     watches.configure(settings)
-    settings.watching.chunk_size = 500
     settings.queueing.idle_timeout = 1.0
     ready_flag = asyncio.Event()
     told = asyncio.create_task(_tell(ready_flag, ready))

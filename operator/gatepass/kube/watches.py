@@ -1,32 +1,38 @@
-"""Are the watches alive? kopf ends one that is silent, and begins it anew; this notices if it ever does not.
+"""Are the watches alive, and where do they begin? kopf ends one that is silent, and begins it anew.
 
 kopf 1.45.2 drops a stream that brings nothing for `watching.inactivity_timeout`, bookmarks included, which the API
-server sends every minute. It tells nobody, and its listing before a watch may take `networking.request_timeout`, five
-minutes by default and nine times over: hence the shorter times here, and an HTTP session whose requests are heard.
+server sends every minute. It tells nobody: hence an HTTP session whose requests are heard. A watch that has no version
+to begin at would bring every object once more: hence the version of our own listing.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import kopf
 import structlog
 
+from gatepass.core.ports import ClusterError, GoneError
 from gatepass.core.types.resource import PLURAL as RESOURCES
 from gatepass.core.types.session import PLURAL as SESSIONS
 
 log = structlog.get_logger(__name__)
 
 SILENT_SECONDS: Final = 70.0
-"""A watch that brings nothing for so long is begun anew, and so is a listing; bookmarks come every 60 s."""
+"""A watch that brings nothing for so long is begun anew, the listing before it included; bookmarks come every 60 s."""
 SERVER_SECONDS: Final = 300
 """How long a watch lasts that goes well."""
 _CLIENT_SECONDS: Final = SERVER_SECONDS + 10
 _CONNECT_SECONDS: Final = 10.0
 _DEAD_SECONDS: Final = _CLIENT_SECONDS + 60
 """Something has begun by then, whatever the network and the API server do."""
+_INITIAL: Final = "sendInitialEvents"
 _KINDS: Final = frozenset({SESSIONS, RESOURCES, "namespaces"})
+
+Since = Callable[[str], Awaitable[str | None]]
 
 
 class Watches:
@@ -43,11 +49,15 @@ class Watches:
         settings.watching.server_timeout = SERVER_SECONDS
         settings.watching.client_timeout = _CLIENT_SECONDS
         settings.watching.inactivity_timeout = self._silent_seconds
+        settings.watching.initial_streaming = True  # which `session` makes a watch from our own listing
         settings.networking.connect_timeout = _CONNECT_SECONDS
         settings.networking.request_timeout = self._silent_seconds
 
-    def session(self, info: kopf.ConnectionInfo) -> kopf.AiohttpSession:
-        """An HTTP session like kopf's own, whose requests are heard; kopf closes it."""
+    def session(self, info: kopf.ConnectionInfo, since: Since) -> kopf.AiohttpSession:
+        """An HTTP session like kopf's own, whose requests are heard, and whose watches begin where `since` says.
+
+        kopf closes it.
+        """
         heard = aiohttp.TraceConfig()
         heard.on_request_start.append(self._request)
         session = aiohttp.ClientSession(
@@ -55,6 +65,7 @@ class Watches:
             headers=info.as_http_headers(),
             proxy=info.proxy_url,
             trace_configs=[heard],
+            middlewares=[partial(_begin_where_listed, since, urlsplit(info.server).path.rstrip("/"))],
         )
         return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
@@ -81,3 +92,19 @@ class Watches:
     def dead(self) -> list[str]:
         """The kinds that nobody follows any more; none while the API server is just not there."""
         return [kind for kind, age in sorted(self.ages().items()) if age > _DEAD_SECONDS]
+
+
+async def _begin_where_listed(
+    since: Since, base: str, request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Where kopf asks for all objects and what happens to them then, ask only for what happens since our listing."""
+    if _INITIAL in request.url.query:
+        path = request.url.path.removeprefix(base)
+        try:
+            version = await since(path)
+        except (ClusterError, GoneError) as error:
+            raise aiohttp.ClientConnectionError(f"cannot list {path}: {error}") from error  # kopf tries that again
+        if version is not None:
+            begun = request.url.without_query_params(_INITIAL, "resourceVersionMatch")
+            request.url = begun.update_query(resourceVersion=version)
+    return await send(request)
