@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from gatepass.kube.operator import BEGUN_ANEW
 from gatepass.sandbox.ec2.profiles import PROFILES
 from gatepass.sandbox.environment import Sandbox
 from tests.chaos.nemesis import WAYS
@@ -52,8 +53,9 @@ def main() -> int:
             for fault in outcomes[-1].faults:
                 _say(f"  {fault}")
         summary = stage.observer.summary()
+        begun_anew = sandbox.operator_log.read_text().count(BEGUN_ANEW)
         sandbox.keep_logs = any(outcome.faults for outcome in outcomes)
-    report = table(outcomes, summary)
+    report = table(outcomes, summary, begun_anew)
     _say(report.text)
     if given.json:
         given.json.write_text(json.dumps(report.figures, indent=2) + "\n")

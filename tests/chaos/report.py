@@ -23,8 +23,11 @@ def line(outcome: Outcome) -> str:
     return f"{outcome.round.profile:12}{outcome.created:9}{times}{len(outcome.faults):8}  {blows}"
 
 
-def table(outcomes: Sequence[Outcome], summary: dict[str, Any]) -> Report:
-    """Put the report together; `summary` is the observer's at the end of everything."""
+def table(outcomes: Sequence[Outcome], summary: dict[str, Any], begun_anew: int) -> Report:
+    """Put the report together; `summary` is the observer's at the end of everything.
+
+    `begun_anew` is how many watches of the operator the API server has told that they are too far behind.
+    """
     lines = [f"{'profile':12}{'sessions':>9}{'seconds':>9}{'settled':>9}{'faults':>8}  blows"]
     lines += [line(outcome) for outcome in outcomes]
     blows: dict[str, int] = {}
@@ -44,6 +47,7 @@ def table(outcomes: Sequence[Outcome], summary: dict[str, Any]) -> Report:
         "lateness": summary["lateness"],
         "lateness_by_clock": summary["lateness_by_clock"],
         "watches_gone": summary["watches_gone"],
+        "watches_begun_anew": begun_anew,
     }
     lines += [
         "",
@@ -51,6 +55,7 @@ def table(outcomes: Sequence[Outcome], summary: dict[str, Any]) -> Report:
         *(f"  {kind:30}{count}" for kind, count in sorted(kinds.items())),
         *(f"{what:32}{count}" for what, count in blows.items()),
         f"watches that got 410 Gone       {figures['watches_gone']} (the observer's own)",
+        f"watches begun at a listing      {begun_anew} (the operator's, beside those of its starts)",
         f"rules closed                    {figures['closed']}",
         f"lateness, operator and EC2 up   {_shares(summary['lateness'])}",
         f"lateness by the clock           {_shares(summary['lateness_by_clock'])}",

@@ -19,7 +19,7 @@ from gatepass.engine.verifier import Confinement
 from gatepass.kube.api import KubeApi
 from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.health import Health
-from gatepass.kube.operator import Listing, watch
+from gatepass.kube.operator import BEGUN_ANEW, Listing, watch
 from gatepass.kube.watches import SILENT_SECONDS, Watches
 from gatepass.providers.memory import MemoryFirewalls
 from gatepass.sandbox.environment import Sandbox
@@ -189,7 +189,9 @@ async def test_kopf_goes_on_where_we_have_listed(sandbox: Sandbox, tmp_path: Pat
         assert all(watch for _, watch in watches.requests)
 
 
-async def test_who_may_have_missed_something_lists_again(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_who_may_have_missed_something_lists_again(
+    sandbox: Sandbox, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The API server does not go back as far as kopf would have it: 410 Gone."""
     wire = Wire(int(sandbox.control_plane.server.rpartition(":")[2]))
     resources = Resources(sandbox)
@@ -201,6 +203,7 @@ async def test_who_may_have_missed_something_lists_again(sandbox: Sandbox, tmp_p
         await asyncio.to_thread(resources.make, "comes")
         async with follower.watching(Watches()) as engine:
             await eventually(lambda: resources.known_to(engine) == {"stays", "comes"}, "the second listing")
+    assert BEGUN_ANEW in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

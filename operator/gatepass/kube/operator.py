@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 _LISTING_RETRY_SECONDS: Final = 1.0
 _NAMESPACES: Final = "/api/v1/namespaces"
+BEGUN_ANEW: Final = "a watch could not go on where it was, and begins at a listing"
+"""What the log says of an API server that does not go back so far (410 Gone), and of a watch that brought nothing."""
 
 
 class Listing:
@@ -34,6 +36,7 @@ class Listing:
             for namespace in namespaces or [""]
         }
         self._versions: dict[str, str] = {}
+        self._watched: set[str] = set()
 
     async def read(self) -> None:
         """One full listing; raises ClusterError or GoneError when it was cut short, and then forgets nothing."""
@@ -49,8 +52,11 @@ class Listing:
         """
         if path != _NAMESPACES and path not in self._kinds:
             return None
+        if path in self._watched:
+            log.info(BEGUN_ANEW, path=path)
         if path not in self._versions:
             (await self._read(path))()
+        self._watched.add(path)
         return self._versions.pop(path)
 
     async def _read(self, path: str) -> Callable[[], None]:
