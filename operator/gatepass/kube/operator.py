@@ -1,6 +1,7 @@
 """Brings the engine to life: one full listing, then kopf's watches."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -14,20 +15,27 @@ from gatepass.core.ports import ClusterError, GoneError
 from gatepass.engine.engine import Engine
 from gatepass.kube.api import KubeApi, path_of
 from gatepass.kube.handlers import followed, identity, parse_namespace, register
-from gatepass.kube.watches import Watches
+from gatepass.kube.watches import SILENT_SECONDS, Watches
 
 log = structlog.get_logger(__name__)
 
 _LISTING_RETRY_SECONDS: Final = 1.0
 _NAMESPACES: Final = "/api/v1/namespaces"
 BEGUN_ANEW: Final = "a watch could not go on where it was, and begins at a listing"
-"""What the log says of an API server that does not go back so far (410 Gone), and of a watch that brought nothing."""
+"""What the log says of an API server that does not go back so far: 410 Gone."""
+_AT_ONCE_SECONDS: Final = SILENT_SECONDS / 2
 
 
 class Listing:
     """Reads every object of every kind, in pages, and tells the engine what is there and what is gone."""
 
-    def __init__(self, api: KubeApi, engine: Engine, namespaces: Sequence[str]) -> None:
+    def __init__(
+        self,
+        api: KubeApi,
+        engine: Engine,
+        namespaces: Sequence[str],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._api = api
         self._engine = engine
         self._kinds = {
@@ -36,7 +44,8 @@ class Listing:
             for namespace in namespaces or [""]
         }
         self._versions: dict[str, str] = {}
-        self._watched: set[str] = set()
+        self._monotonic = monotonic
+        self._asked: dict[str, float] = {}
 
     async def read(self) -> None:
         """One full listing; raises ClusterError or GoneError when it was cut short, and then forgets nothing."""
@@ -47,17 +56,17 @@ class Listing:
     async def since(self, path: str) -> str | None:
         """The version from which a watch of a collection misses nothing; None for one that is not listed here.
 
-        The first time it is that of the last listing. Who asks again may have missed something since, so that the
-        collection is listed again; raises ClusterError or GoneError when it cannot be.
+        It is that of the last listing. Who asks again at once was told that it is too old, so that the collection is
+        listed again; who has waited has heard nothing since. Raises ClusterError or GoneError when it cannot be listed.
         """
         if path != _NAMESPACES and path not in self._kinds:
             return None
-        if path in self._watched:
+        now = self._monotonic()
+        asked, self._asked[path] = self._asked.get(path, float("-inf")), now
+        if path not in self._versions or now - asked < _AT_ONCE_SECONDS:
             log.info(BEGUN_ANEW, path=path)
-        if path not in self._versions:
             (await self._read(path))()
-        self._watched.add(path)
-        return self._versions.pop(path)
+        return self._versions[path]
 
     async def _read(self, path: str) -> Callable[[], None]:
         """List one collection; answers with what forgets those that were known and are gone."""

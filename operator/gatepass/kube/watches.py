@@ -16,6 +16,7 @@ import kopf
 import structlog
 
 from gatepass.core.ports import ClusterError, GoneError
+from gatepass.core.types.binding import PLURAL as BINDINGS
 from gatepass.core.types.resource import PLURAL as RESOURCES
 from gatepass.core.types.session import PLURAL as SESSIONS
 
@@ -30,7 +31,7 @@ _CONNECT_SECONDS: Final = 10.0
 _DEAD_SECONDS: Final = _CLIENT_SECONDS + 60
 """Something has begun by then, whatever the network and the API server do."""
 _INITIAL: Final = "sendInitialEvents"
-_KINDS: Final = frozenset({SESSIONS, RESOURCES, "namespaces"})
+_KINDS: Final = frozenset({SESSIONS, RESOURCES, BINDINGS, "namespaces"})
 
 Since = Callable[[str], Awaitable[str | None]]
 
