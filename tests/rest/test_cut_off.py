@@ -52,7 +52,9 @@ def test_a_stop_has_no_body_that_could_be_missing(org: Organisation, sandbox: Sa
     """A trap that is killed has sent it, and does not wait for the answer."""
     key, _ = org.key("sessions:read", "sessions:write")
     caller = org.by(key)
-    started = caller.post("/sessions", json={}).json()
+    answer = caller.post("/sessions", json={})
+    assert answer.status_code == 200, answer.text
+    started = answer.json()
     path = f"/api/v1/sessions/{started['id']}/stop"
     with socket.create_connection(("127.0.0.1", int(sandbox.env["GATEPASS_API_PORT"])), timeout=SECONDS) as connection:
         connection.sendall(f"POST {path} HTTP/1.1\r\nHost: gatepass\r\nX-API-Key: {key}\r\n\r\n".encode())

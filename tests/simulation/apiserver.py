@@ -121,8 +121,7 @@ class ApiServer:
         if method == "DELETE":
             self.delete(plural, namespace, name, (body or {}).get("preconditions", {}).get("uid"))
             return {}
-        assert method == "PATCH"
-        return self._patch(plural, namespace, name, subresource, body or {})
+        return self._update(plural, namespace, name, subresource, body or {}, whole=method == "PUT")
 
     def _lease(self, namespace: str, body: Mapping[str, Any] | None, query: Mapping[str, str]) -> Json:
         """Gatepass makes one, or reads one."""
@@ -149,14 +148,24 @@ class ApiServer:
         self._pages[following] = rest
         return {"items": page, "metadata": {"continue": following}}
 
-    def _patch(self, plural: str, namespace: str, name: str, subresource: str | None, body: Mapping[str, Any]) -> Json:
+    def _update(
+        self,
+        plural: str,
+        namespace: str,
+        name: str,
+        subresource: str | None,
+        body: Mapping[str, Any],
+        *,
+        whole: bool,
+    ) -> Json:
         before = self.get(plural, namespace, name)
         given = dict(body.get("metadata", {}))
         for field in ("uid", "resourceVersion"):
             if given.pop(field, before["metadata"][field]) != before["metadata"][field]:
-                raise ConflictError(f"the {field} in the patch does not match")
+                raise ConflictError(f"the {field} in the request does not match")
         if subresource == "status":
-            after = {**before, "status": _merged(before.get("status", {}), body["status"])}
+            status = _merged({} if whole else before.get("status", {}), body["status"])
+            after = {**before, "status": status}
         else:
             assert set(given) == {"finalizers"}, "Gatepass patches nothing else"
             after = {**before, "metadata": {**before["metadata"], "finalizers": list(given["finalizers"])}}
