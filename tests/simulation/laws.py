@@ -152,8 +152,7 @@ class Laws:
             self._removed_by_others[place] = self._now()
             return
         for holder, name in self._promised(place):
-            wanted = self._may_count_on(holder) and place.door in self.truth.rights[holder].doors
-            if wanted and not self._open_elsewhere(holder, place.door):
+            if self._wants(holder, place.door) and not self._open_elsewhere(holder, place.door):
                 self.breach("closed too early", f"{id_} at {place}, promised to {'/'.join(name)}")
 
     def _promised(self, place: Place) -> list[tuple[Holder, Name]]:
@@ -173,6 +172,9 @@ class Laws:
                     door = Door(record["cidr"], record["protocol"], record["port"], record["endPort"])
                     found[Place(record["target"], door)] = Holder(session["metadata"]["uid"], entry.get("uid", ""))
         return found
+
+    def _wants(self, holder: Holder, door: Door) -> bool:
+        return self._may_count_on(holder) and door in self.truth.rights[holder].doors
 
     def _may_count_on(self, holder: Holder) -> bool:
         """Is the holder entitled, and knows the process it, without having thought otherwise lately?"""
@@ -265,8 +267,9 @@ class Laws:
                 self.breach("ended with a healthy heart", name)
 
     def _says_active(self, name: str, session: Json) -> None:
-        for place in self._promises(session):
-            if self._at.get(place) or place.group not in self.groups:
+        """Open is what it may count on: not an address that it has left, nor what has ended while it was written."""
+        for place, holder in self._promises(session).items():
+            if self._at.get(place) or place.group not in self.groups or not self._wants(holder, place.door):
                 continue
             if self._lately_removed({place.group}, place.door) or self.calm.since() > self._now():
                 continue
