@@ -81,6 +81,7 @@ class Grants:
             state.runners.get(uid),
             key and state.store.bindings.get(key),
             self.heard(session),
+            state.telling.get(uid),
         )
 
     def _until(self, session: AccessSession, now: datetime) -> datetime:
@@ -206,7 +207,7 @@ class Grants:
     def _refusal(self, session: AccessSession, key: Key, now: datetime) -> Refusal | None:
         resource = self._state.store.resources.get(key)
         before = session.resource_status(key)
-        granted = was_granted(before)
+        granted = self._granted(session, key)
         if resource is None:
             return Refusal(NOT_FOUND, f"ProtectedResource {key} does not exist")
         if granted and before is not None and before.uid not in (None, resource.uid):
@@ -286,13 +287,17 @@ class Grants:
         ranges = self.ranges(session)
         if not ranges or self._may_go(session, end) or self.refusal(session, key, now) is not None:
             return None
-        granted = was_granted(session.resource_status(key))
+        granted = self._granted(session, key)
         admitted = resource.held and session.held and (session.uid, key) in self._state.admitted
         ending = end is not None or (granted and not self.heard(session))
         if not granted and (not admitted or ending):
             return None  # what has not begun does not begin any more, written down or not
         until = min(self.deadline(session)[0], session.started_at + resource.spec.policy.max_duration)
         return session_claim(session, resource, ranges, until, granted=granted, ending=ending)
+
+    def _granted(self, session: AccessSession, key: Key) -> bool:
+        """Had the session got this resource once, also if the word of it is still on its way?"""
+        return was_granted(session.resource_status(key)) or key in self._state.telling.get(session.uid, ())
 
     def heard(self, session: AccessSession) -> bool:
         """Is it known since the start what has become of its runner? Until then, no rule that has gone is put again."""

@@ -241,7 +241,13 @@ class SessionPass:
             return session
         if any(entry.state is ResourceState.WAITING for entry in status.resources) and refresh:
             self._told_place[session.uid] = now
-        updated = await self._cluster.write_session_status(session, status)
+        self._state.telling[session.uid] = frozenset(
+            Key(entry.namespace, entry.name) for entry in status.resources if was_granted(entry)
+        )
+        try:
+            updated = await self._cluster.write_session_status(session, status)
+        finally:
+            del self._state.telling[session.uid]
         self._state.store.put_session(updated)
         self._journal.reported(session, status)
         if (updated.metadata.generation, updated.deleting) != (session.metadata.generation, session.deleting):

@@ -158,6 +158,7 @@ class State:
     by a rule's id, the time that its dead man's switch is for, and `unarmed` what was the matter, where one is missing.
     `runners` says which sessions have lost their runner, by uid, and how; that is final. `heard` are
     those of which it is known since the start what has become of what they are bound to, or that nobody can tell.
+    `telling` are the resources that a status on its way to the API server says a session, by uid, has got.
     """
 
     store: Store
@@ -178,6 +179,7 @@ class State:
     whereabouts: dict[str, Whereabouts] = field(default_factory=dict)
     runners: dict[str, EndedReason] = field(default_factory=dict)
     heard: set[str] = field(default_factory=set)
+    telling: dict[str, frozenset[Key]] = field(default_factory=dict)
     ending: dict[str, End] = field(default_factory=dict)
     closed: dict[str, End] = field(default_factory=dict)
     repaired: Counter[str] = field(default_factory=Counter)
