@@ -69,12 +69,16 @@ class Queue(Generic[K]):
             heapq.heapify(self._heap)
         self._wake.set()
 
-    def retry(self, key: K, longest: float = LAST_RETRY) -> None:
-        """Work on the key again after a pause that doubles with each failure, from half a second to the `longest`."""
+    def retry(self, key: K, longest: float = LAST_RETRY, eager: int = 0) -> None:
+        """Work on the key again after a pause that doubles with each failure, from half a second to the `longest`.
+
+        The first pauses, as many as it is `eager`, are of a second instead.
+        """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         self._retries += 1
-        self.add(key, min(FIRST_RETRY * 2 ** min(failures, 20), longest))
+        doublings = max(failures + 2 - eager, 1) if eager else failures
+        self.add(key, min(FIRST_RETRY * 2 ** min(doublings, 20), longest))
 
     def succeeded(self, key: K) -> None:
         """Forget the failures of the key."""

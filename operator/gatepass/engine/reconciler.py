@@ -42,6 +42,8 @@ from gatepass.engine.vouching import Vouching
 
 log = structlog.get_logger(__name__)
 
+_EAGER: Final = 4
+"""So often a call that would close something, and is refused, is made a second later: keys are renewed in seconds."""
 FOREIGN_END_SECONDS: Final = 5.0
 """How long another installation may take to close its rule after the end that is written on it."""
 
@@ -188,9 +190,10 @@ class Reconciler:
         return False
 
     def _retry(self, known: TargetState, *, closing: bool) -> None:
-        """A no lasts until somebody changes it; what has no answer may have one at any moment."""
+        """A no may be taken back soon, or lasts until somebody changes it; an answer may come at any moment."""
         refused = any(error.failure is not Failure.RETRY for error in known.refusals.values())
-        self.queue.retry(known.target, CLOSING_RETRY if closing and not refused else LAST_RETRY)
+        longest = CLOSING_RETRY if closing and not refused else LAST_RETRY
+        self.queue.retry(known.target, longest, eager=_EAGER if closing and refused else 0)
 
     def _wake_neighbours(self, target: Target) -> None:
         """Claims that could not be placed, and rules that could not go, before this target was read or refused."""
