@@ -16,15 +16,15 @@ from gatepass.sandbox.cloud import REGION, Cloud
 from gatepass.sandbox.ec2.client import Ec2Control
 from gatepass.sandbox.environment import Sandbox
 
-_TIMED = {"chaos": "fire", "observer": "fire", "e2e": "e2e"}
-"""What the observer judges by the clock, and takes long: each group one after the other, in one of the processes."""
+_TIMED = {"chaos", "e2e", "observer", "simulation"}
+"""What the observer judges by the clock: one after the other, in one of the processes."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where tests run side by side, those of one file stay together, for they share what the file has started."""
     for item in items:
         package = item.path.relative_to(Path(__file__).parent).parts[0]
-        item.add_marker(pytest.mark.xdist_group(_TIMED.get(package, str(item.path))))
+        item.add_marker(pytest.mark.xdist_group("timed" if package in _TIMED else str(item.path)))
 
 
 @cache

@@ -50,6 +50,7 @@ def test_nothing_is_started_or_stopped(org: Organisation, sandbox: Sandbox) -> N
 
 def test_a_stop_has_no_body_that_could_be_missing(org: Organisation, sandbox: Sandbox) -> None:
     """A trap that is killed has sent it, and does not wait for the answer."""
+    org.door("cut")
     key, _ = org.key("sessions:read", "sessions:write")
     caller = org.by(key)
     answer = caller.post("/sessions", json={})
