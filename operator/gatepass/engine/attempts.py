@@ -1,6 +1,7 @@
 """What the passes have in common: the API server may refuse what they write."""
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import structlog
 
@@ -8,6 +9,16 @@ from gatepass.core.ports import ClusterError, ConflictError, GoneError
 from gatepass.engine.queue import LAST_RETRY, K, Queue
 
 log = structlog.get_logger(__name__)
+
+LOOK_SECONDS: Final = (2.0, 30.0)
+"""How soon it is noticed that somebody has edited or deleted a Secret, which no watch tells: the first where there are
+few of them, the second where there are many. All of them together are read once a second."""
+
+
+def next_look(secrets: int) -> float:
+    """Seconds until one of so many Secrets is looked at again."""
+    at_least, at_most = LOOK_SECONDS
+    return min(max(at_least, float(secrets)), at_most)
 
 
 async def attempt(

@@ -3,21 +3,16 @@
 import os
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
 
 from gatepass.core.binding_status import binding_status, issued, moments, next_keys
 from gatepass.core.keys import ENTROPY_BYTES, key_hash, key_id, make_key
 from gatepass.core.ports import Clock, Cluster
 from gatepass.core.types.binding import ApiKeyBinding, IssuedKey
 from gatepass.core.types.common import Key
-from gatepass.engine.attempts import attempt
+from gatepass.engine.attempts import attempt, next_look
 from gatepass.engine.journal import Journal
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
-
-LOOK_SECONDS: Final = (2.0, 30.0)
-"""How soon it is noticed that somebody has edited or deleted the Secret of a key, which no watch tells: the first where
-there are few of them, the second where there are many. All of them together are read once a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +71,7 @@ class BindingPass:
         return False
 
     def _look_again(self) -> float:
-        at_least, at_most = LOOK_SECONDS
-        written = sum(each.spec.secret_name is not None for each in self._state.store.bindings.values())
-        return min(max(at_least, float(written)), at_most)
+        return next_look(sum(each.spec.secret_name is not None for each in self._state.store.bindings.values()))
 
     async def _write(self, binding: ApiKeyBinding, untold: _Untold) -> None:
         """Hand the key out. Another one at each failure would change the status, which makes the next pass due."""

@@ -9,8 +9,7 @@ from gatepass.core.ports import Cluster, SecretSeen
 from gatepass.core.rules import ObservedRule, parse_mark
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
-from gatepass.engine.attempts import attempt
-from gatepass.engine.binding_pass import LOOK_SECONDS
+from gatepass.engine.attempts import attempt, next_look
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
 from gatepass.engine.verifier import access_of
@@ -96,6 +95,4 @@ class Safekeeping:
         return mark is not None and not mark.static and mark.resource == str(resource.key)
 
     def _look_again(self) -> float:
-        at_least, at_most = LOOK_SECONDS
-        secrets = {each.access.credentials.secret for each in self._state.standings.values()} - {None}
-        return min(max(at_least, float(len(secrets))), at_most)
+        return next_look(len({each.access.credentials.secret for each in self._state.standings.values()} - {None}))
