@@ -25,6 +25,8 @@ from gatepass.engine.views import FINAL, Views
 
 _AT_ONCE_SECONDS: Final = 1.0
 """How long a read takes at most while nothing is the matter with the API server."""
+_HELD_ON: Final = timedelta(seconds=5)
+"""So long is the finalizer of an ended session left that nobody deletes: while many end, their rules come first."""
 PLACE_EVERY_SECONDS: Final = 30.0
 """How often a waiting session is told its place in the line."""
 _KEPT_FOR_EVER: Final = (
@@ -318,13 +320,16 @@ class SessionPass:
         end = self._grants.end(session, now)
         if end is None or not end.latched or any(v.left for v in self._views.of_session(session, end, now)):
             return
-        if session.held and (session.deleting or session.status.phase in FINAL):
-            # Also when nobody deletes it: a record must not outlive Gatepass as something that cannot be deleted.
-            await self._cluster.release(session)
-            return
-        ttl = self._ttl(session)
-        if not session.deleting and ttl is not None and session.status.phase in FINAL and end.at + ttl <= now:
+        over, ttl = session.status.phase in FINAL, self._ttl(session)
+        if over and not session.deleting and ttl is not None and end.at + ttl <= now:
             await self._cluster.delete_session(session)
+        elif session.held and session.deleting:
+            await self._cluster.release(session)
+        elif session.held and over:
+            # Also when nobody deletes it: a record must not outlive Gatepass as something that cannot be deleted.
+            if end.at + _HELD_ON <= now:
+                await self._cluster.release(session)
+            self._come_back(session, [end.at + _HELD_ON], now)
 
     def forget(self, session: AccessSession) -> None:
         """The session is no more."""

@@ -47,7 +47,9 @@ _READS: Final = (100.0 * _MARGIN, 20.0)
 _TAGS: Final = (100.0 * _MARGIN, 10.0)
 _ACTIVE_SECONDS: Final = 10.0
 _MOMENT_SECONDS: Final = 0.4
-_CLOSING_SECONDS: Final = 2.0
+_BURST_SECONDS: Final = 3.0
+"""For so long do many ends come at a rate that the refill alone could not follow."""
+_LAST_SECONDS: Final = 0.7
 _SHARE: Final = 1.5
 """How much longer than its share of the refill a target waits at most, so that the bucket fills while all are busy."""
 _PLENTY: Final = 20
@@ -117,15 +119,16 @@ class Pacing:
     def closing_delay(self, target: Hashable, now: float) -> float:
         """The same for a write that closes, which has to be soon.
 
-        Half of what is left of the bucket may go in a second, shared by the targets as the refill is: so that the last
-        of many ends is not much later than the first.
+        What a full bucket still has when each target has written once is spent evenly over a burst, as is the refill:
+        nobody who ends in it is much later than others.
         """
         active = self._active(now)
         if target not in active or len(active) == 1:
             return 0.0
         bucket = self.bucket("RevokeSecurityGroupIngress")
-        spent = max(bucket.tokens(now), 0.0) / _CLOSING_SECONDS + bucket.rate
-        return max(self._written[target] + len(active) / spent - now, 0.0)
+        evenly = max(bucket.size - len(active), 0.0) / _BURST_SECONDS
+        left = max(bucket.tokens(now), 0.0) / _LAST_SECONDS
+        return max(self._written[target] + len(active) / (min(evenly, left) + bucket.rate) - now, 0.0)
 
     def patience(self, now: float) -> float:
         """Seconds without company after which a wait may end early.
