@@ -11,7 +11,7 @@ from gatepass.core.ports import Access, ClusterError, NewRule
 from gatepass.core.rules import Target
 from gatepass.core.types.common import FINALIZER, Custom, Key
 from gatepass.core.types.resource import ProtectedResource
-from gatepass.core.types.session import AccessSession, Phase, Requester
+from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phase, Requester
 from tests.core.builders import a_resource, a_session
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.world import LoopClock, World
@@ -346,3 +346,26 @@ async def test_a_rule_that_a_read_has_shown_is_not_gone_because_the_next_one_lag
         await asyncio.sleep(2)
         assert world.status(session).phase is Phase.CANCELLED
         assert "203.0.113.7/32" not in {rule.rule.cidr for rule in cloud.rules(group).values() if rule.rule}
+
+
+async def test_what_a_session_may_have_been_told_that_it_has_is_kept(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    write = world.cluster.write_session_status
+
+    async def unanswered(session: AccessSession, status: AccessSessionStatus) -> AccessSession:
+        world.cluster.write_session_status = write  # type: ignore[method-assign]
+        world.cluster.delete(ProtectedResource, resource.key)
+        raise ClusterError("no answer")
+
+    world.cluster.write_session_status = unanswered  # type: ignore[method-assign]
+    async with world.running():
+        resource = world.resource()
+        await asyncio.sleep(5)
+        session = world.session()
+        await asyncio.sleep(10)
+        assert world.status(session).phase is Phase.ACTIVE
+        assert len(cloud.rules(group)) == 1
+        assert cloud.calls["revoke"] == 0
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(5)
+        assert not [key for kind, key in world.cluster.objects if kind is ProtectedResource]

@@ -8,7 +8,7 @@ from typing import Final
 from gatepass.core.desired import ClaimKey
 from gatepass.core.lifecycle import End
 from gatepass.core.policy import KEY_UNKNOWN, Refusal
-from gatepass.core.ports import Clock, Cluster, ClusterError, GoneError
+from gatepass.core.ports import Clock, Cluster, ClusterError, ConflictError, GoneError
 from gatepass.core.rules import Target
 from gatepass.core.stamps import binder_of, requester_of
 from gatepass.core.status import ResourceView, SourceView, session_status
@@ -248,8 +248,10 @@ class SessionPass:
         )
         try:
             updated = await self._cluster.write_session_status(session, status)
-        finally:
+        except (ConflictError, GoneError):
             del self._state.telling[session.uid]
+            raise
+        del self._state.telling[session.uid]  # which stands if there was no answer: it may be on record all the same
         self._state.store.put_session(updated)
         self._journal.reported(session, status)
         if (updated.metadata.generation, updated.deleting) != (session.metadata.generation, session.deleting):
@@ -340,6 +342,7 @@ class SessionPass:
         self._state.ending.pop(session.uid, None)
         self._state.heard.discard(session.uid)
         self._state.runners.pop(session.uid, None)
+        self._state.telling.pop(session.uid, None)
         self._ends.forget(session)
         self._grants.forget(session)
         self._sources.forget(session)

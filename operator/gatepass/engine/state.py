@@ -158,7 +158,7 @@ class State:
     by a rule's id, the time that its dead man's switch is for, and `unarmed` what was the matter, where one is missing.
     `runners` says which sessions have lost their runner, by uid, and how; that is final. `heard` are
     those of which it is known since the start what has become of what they are bound to, or that nobody can tell.
-    `telling` are the resources that a status on its way to the API server says a session, by uid, has got.
+    `telling` are the resources that a status which is on its way, or had no answer, says a session, by uid, has got.
     """
 
     store: Store
