@@ -17,8 +17,8 @@ setup: .venv/.ready ## Make .venv with everything pinned in uv.lock; .venv/bin/g
 demo: setup ## The main job, narrated, on a real API server and an EC2 emulator.
 	.venv/bin/gatepass demo
 
-test: setup ## Every test, on real parts; two sandboxes side by side, as most of the time is waiting.
-	.venv/bin/pytest -n 2 --dist loadgroup
+test: setup ## Every test, on real parts; three sandboxes side by side, as most of the time is waiting.
+	.venv/bin/pytest -n 3 --dist loadfile
 
 SEEDS ?= 2000
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -15,16 +14,6 @@ from botocore.config import Config
 from gatepass.sandbox.cloud import REGION, Cloud
 from gatepass.sandbox.ec2.client import Ec2Control
 from gatepass.sandbox.environment import Sandbox
-
-_TIMED = {"chaos", "e2e", "observer", "simulation"}
-"""What the observer judges by the clock: one after the other, in one of the processes."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests run side by side, those of one file stay together, for they share what the file has started."""
-    for item in items:
-        package = item.path.relative_to(Path(__file__).parent).parts[0]
-        item.add_marker(pytest.mark.xdist_group("timed" if package in _TIMED else str(item.path)))
 
 
 @cache
