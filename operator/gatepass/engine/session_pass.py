@@ -249,9 +249,10 @@ class SessionPass:
         try:
             updated = await self._cluster.write_session_status(session, status)
         except (ConflictError, GoneError):
-            del self._state.telling[session.uid]
+            self._state.telling.pop(session.uid, None)
             raise
-        del self._state.telling[session.uid]  # which stands if there was no answer: it may be on record all the same
+        # Without any answer it stands: the status may be on record all the same.
+        self._state.telling.pop(session.uid, None)
         self._state.store.put_session(updated)
         self._journal.reported(session, status)
         if (updated.metadata.generation, updated.deleting) != (session.metadata.generation, session.deleting):

@@ -47,6 +47,11 @@ def path_of(kind: type[Custom], namespace: str = "", name: str = "", subresource
     return "/".join(parts)
 
 
+def version_of(about: Custom) -> dict[str, Any]:
+    """The uid and version that a write rests on: for its metadata, or the preconditions of a deletion."""
+    return {"uid": about.uid, "resourceVersion": about.metadata.resource_version}
+
+
 class KubeApi:
     """Calls of one API server. Raises GoneError for 404, ConflictError for 409, ClusterError for all else."""
 

@@ -18,7 +18,7 @@ from gatepass.core.types.ends import SESSION_LABEL, lease_name
 from gatepass.core.types.resource import PLURAL as RESOURCES
 from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requester
-from gatepass.kube.api import JSON, MERGE_PATCH, METADATA, TIMEOUT_SECONDS, KubeApi, path_of
+from gatepass.kube.api import JSON, MERGE_PATCH, METADATA, TIMEOUT_SECONDS, KubeApi, path_of, version_of
 from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.events import Events
 from gatepass.kube.reviews import ACCESS_PATH, access_review, allowed
@@ -46,11 +46,6 @@ def renewed_at(lease: Mapping[str, Any]) -> str | None:
 
 def _secret_path(namespace: str, name: str) -> str:
     return f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets/{quote(name, safe='')}"
-
-
-def _version(about: Custom) -> dict[str, Any]:
-    """What a write rests on."""
-    return {"uid": about.uid, "resourceVersion": about.metadata.resource_version}
 
 
 def _secret_seen(metadata: Mapping[str, Any]) -> SecretSeen:
@@ -95,7 +90,7 @@ class KubeCluster:
 
     async def _set_finalizers(self, held: Custom, finalizers: list[str]) -> None:
         path = path_of(type(held), held.metadata.namespace, held.metadata.name)
-        await self._change("PATCH", path, {"metadata": {**_version(held), "finalizers": finalizers}})
+        await self._change("PATCH", path, {"metadata": {**version_of(held), "finalizers": finalizers}})
 
     async def _change(self, method: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         if not self._fence(TIMEOUT_SECONDS):
@@ -124,7 +119,7 @@ class KubeCluster:
         """By an update, which the API server takes faster than a patch; one of `/status` changes nothing else."""
         kind, metadata = type(about), about.metadata
         path = path_of(kind, metadata.namespace, metadata.name, "status")
-        named = {"name": metadata.name, "namespace": metadata.namespace, **_version(about)}
+        named = {"name": metadata.name, "namespace": metadata.namespace, **version_of(about)}
         body = {"apiVersion": API_VERSION, "kind": kind.__name__, "metadata": named, "status": status}
         return await self._change("PUT", path, body)
 
@@ -134,13 +129,13 @@ class KubeCluster:
         before, after = (each.model_copy(update=used).to_json() for each in (binding.status, status))
         path = path_of(ApiKeyBinding, binding.metadata.namespace, binding.metadata.name, "status")
         patch = {**dict.fromkeys(before.keys() - after.keys()), **after}
-        answer = await self._change("PATCH", path, {"metadata": _version(binding), "status": patch})
+        answer = await self._change("PATCH", path, {"metadata": version_of(binding), "status": patch})
         return ApiKeyBinding.model_validate(answer)
 
     async def delete_session(self, session: AccessSession) -> None:
         """Delete the session, if it is still the same."""
         path = path_of(AccessSession, session.metadata.namespace, session.metadata.name)
-        await self._change("DELETE", path, {"preconditions": _version(session)})
+        await self._change("DELETE", path, {"preconditions": version_of(session)})
 
     # questions
 

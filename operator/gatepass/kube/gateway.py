@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from gatepass.core.types.common import API_VERSION, Custom, Key
 from gatepass.core.types.session import Requester
-from gatepass.kube.api import MERGE_PATCH, KubeApi, path_of
+from gatepass.kube.api import MERGE_PATCH, KubeApi, path_of, version_of
 from gatepass.kube.cluster import leases_path
 from gatepass.kube.reviews import ACCESS_PATH, TOKEN_PATH, access_review, allowed, owner, token_review
 
@@ -52,8 +52,7 @@ class KubeGateway:
     ) -> dict[str, Any]:
         """Patch its status."""
         path = path_of(kind, key.namespace, key.name, "status")
-        version = {} if only is None else {"uid": only.uid, "resourceVersion": only.metadata.resource_version}
-        whole = {"metadata": version, "status": body}
+        whole = {"metadata": {} if only is None else version_of(only), "status": body}
         return await self._api.answer("PATCH", path, whole, content_type=MERGE_PATCH)
 
     async def renew(self, lease: Key, at: datetime, token: str | None = None) -> None:
