@@ -44,6 +44,7 @@ bench: setup ## The figures, as tables and as JSON files in bench/: a quarter of
 	.venv/bin/python -m bench.size
 	.venv/bin/python -m bench.rest
 	.venv/bin/python -m bench.sources
+	.venv/bin/python -m bench.ends
 
 crds: setup ## Write crds/ and the chart's copies from the models.
 	.venv/bin/gatepass crds --directory crds

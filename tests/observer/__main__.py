@@ -17,7 +17,7 @@ from typing import Any
 
 from gatepass.sandbox.ec2.client import Ec2Control
 from gatepass.sandbox.kubeapi import KubeApi, KubeApiError
-from tests.observer.book import Holder, Item
+from tests.observer.book import NEVER, Holder, Item
 from tests.observer.finals import summary
 from tests.observer.judge import Judge
 from tests.observer.streams import PATHS, Asker, Heard, Listings, Permitted, Readiness, Ready, Seen, Watch
@@ -183,8 +183,9 @@ class Observation:
                 # What was allowed until half a minute ago may be done: so long is an answer kept, as documented.
                 if permitted:
                     self._permitted[holder] = now
-                if permitted or now > self._permitted.get(holder, 0.0) + _KEPT_SECONDS:
-                    self.judge.book.permit(holder, now, permitted=permitted)
+                last = self._permitted.get(holder, NEVER)
+                if permitted or now > last + _KEPT_SECONDS:
+                    self.judge.book.permit(holder, now, permitted=permitted, last=last)
             case _:
                 self.gone += 1
                 self.judge.needs_listing = True

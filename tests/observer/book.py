@@ -1,6 +1,6 @@
 """Who is entitled to what at this moment, indexed by place: the objects as they were last seen. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -33,7 +33,7 @@ class Book:
     origins: dict[str, list[str]] = field(default_factory=dict)
     told_at: dict[Holder, float] = field(default_factory=dict)
     untold_at: dict[Holder, float] = field(default_factory=dict)
-    _may_not: set[Holder] = field(default_factory=set)
+    _may_not: dict[Holder, float] = field(default_factory=dict)
     _at: dict[Place, dict[Holder, Claim]] = field(default_factory=dict)
     _of: dict[str, set[Holder]] = field(default_factory=dict)
     _users: dict[str, set[str]] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Book:
                 for name in names_of(item):
                     self._users.get(name, set()).discard(uid)
                 self._put(uid, {}, now)
-                self._may_not = {holder for holder in self._may_not if holder.uid != uid}
+                self._may_not = {holder: last for holder, last in self._may_not.items() if holder.uid != uid}
             case "resources":
                 if self.resources.get(name_of(item), item)["metadata"]["uid"] == uid:
                     self.resources.pop(name_of(item), None)
@@ -77,11 +77,14 @@ class Book:
             case "namespaces":
                 self.namespaces.pop(item["metadata"]["name"], None)
 
-    def permit(self, holder: Holder, now: float, *, permitted: bool) -> None:
-        """The API server has said whether the requester of a session may `use` a resource."""
+    def permit(self, holder: Holder, now: float, *, permitted: bool, last: float = NEVER) -> None:
+        """The API server has said whether the requester of a session may `use` a resource; if not, when it last did."""
         if permitted == (holder not in self._may_not):
             return
-        (self._may_not.discard if permitted else self._may_not.add)(holder)
+        if permitted:
+            del self._may_not[holder]
+        else:
+            self._may_not[holder] = last
         self._recompute(holder.uid, now)
 
     def lose_runner(self, uid: str, at: float, now: float) -> None:
@@ -90,9 +93,9 @@ class Book:
         self._recompute(uid, now)
 
     @property
-    def refused(self) -> set[Holder]:
+    def refused(self) -> Iterable[Holder]:
         """Who may not use what they name."""
-        return self._may_not
+        return self._may_not.keys()
 
     def undecided(self) -> list[Holder]:
         """Who has not been told that it is open, so that whether they may `use` it still counts."""
@@ -158,13 +161,17 @@ class Book:
     def _put(self, uid: str, claims: Mapping[Holder, Claim], now: float) -> None:
         for holder in self._of.pop(uid, set()):
             before = self.claims.pop(holder)
-            self._ended_at[holder] = min(now, before.until)
+            left = min(now, before.until, self._may_not.get(holder, now))  # who was never permitted was never there
+            self._ended_at[holder] = left
+            after = claims.get(holder)
+            stays = set(after.places) if after is not None and after.until >= left else set()
             for place in before.places:
                 there = self._at[place]
                 del there[holder]
                 if not there:
                     del self._at[place]
-                self._left_at[place] = max(self._left_at.get(place, NEVER), min(now, before.until))
+                if place not in stays:
+                    self._left_at[place] = max(self._left_at.get(place, NEVER), left)
             if not (holder in claims and claims[holder].told) and self.told_at.pop(holder, None) is not None:
                 self.untold_at[holder] = now
         for holder, claim in claims.items():

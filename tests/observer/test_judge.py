@@ -204,11 +204,18 @@ def test_a_rule_of_others_is_theirs(play: Play) -> None:
 
 def test_what_a_session_may_not_use_is_opened_for_nobody(play: Play) -> None:
     (holder,) = play.judge.book.holders(play.session)[:1]
-    play.judge.book.permit(holder, at(-5), permitted=False)
+    play.judge.book.permit(holder, at(0.5), permitted=False)
     play.opened(1)
     assert play.breaches(2) == [("opened for nobody", 1.0)]
     (breach,) = play.judge.breaches.values()
     assert "ci/it-1 may not use ci/db" in breach.what
+
+
+def test_what_a_session_may_not_use_any_more_is_left_open(play: Play) -> None:
+    (holder,) = play.judge.book.holders(play.session)[:1]
+    play.opened(1)
+    play.judge.book.permit(holder, at(40), permitted=False, last=at(2))
+    assert play.breaches(41) == [("left open", 39.0)]
 
 
 def test_a_phase_that_is_not_right_in_the_end(play: Play) -> None:

@@ -11,6 +11,7 @@ from gatepass.sandbox.cloud import ACCOUNT, REGION
 from gatepass.sandbox.environment import Sandbox
 from gatepass.sandbox.kubeapi import KubeApi
 from tests.conftest import AwsAccount
+from tests.e2e.tenant import wait_for
 from tests.observer.judge import Breach
 from tests.observer.observer import Observer
 from tests.observer.promise import duration, is_ours, selects, session_claim
@@ -104,11 +105,8 @@ def stage(sandbox: Sandbox) -> Iterator[Stage]:
 
 def wait_for_breach(stage: Stage) -> Breach:
     """The one breach that there is, as soon as it is noticed."""
-    for _ in range(400):
-        if found := stage.breaches():
-            (breach,) = found
-            return breach
-    raise AssertionError("the observer has seen nothing")
+    (breach,) = wait_for(stage.breaches, "a breach")
+    return breach
 
 
 def test_nothing_is_reported_where_the_promise_is_kept(stage: Stage) -> None:
