@@ -104,6 +104,7 @@ class InMemoryCluster:
     def _put_status(self, about: Custom, status: Model) -> Any:
         """As JSON, so that what does not come back from it as it went in shows."""
         current = self._check("status", about)
+        self._check_version(about, current)
         written = json.loads(json.dumps({**current.to_json(), "status": status.to_json()}))
         return self.put(type(current).model_validate(written))
 

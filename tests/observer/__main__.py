@@ -183,9 +183,9 @@ class Observation:
                 # What was allowed until half a minute ago may be done: so long is an answer kept, as documented.
                 if permitted:
                     self._permitted[holder] = now
-                last = self._permitted.get(holder, NEVER)
-                if permitted or now > last + _KEPT_SECONDS:
-                    self.judge.book.permit(holder, now, permitted=permitted, last=last)
+                until = self._permitted.get(holder, NEVER) + _KEPT_SECONDS
+                if permitted or now > until:
+                    self.judge.book.permit(holder, now, permitted=permitted, until=until)
             case _:
                 self.gone += 1
                 self.judge.needs_listing = True

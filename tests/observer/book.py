@@ -77,14 +77,14 @@ class Book:
             case "namespaces":
                 self.namespaces.pop(item["metadata"]["name"], None)
 
-    def permit(self, holder: Holder, now: float, *, permitted: bool, last: float = NEVER) -> None:
-        """The API server has said whether the requester of a session may `use` a resource; if not, when it last did."""
+    def permit(self, holder: Holder, now: float, *, permitted: bool, until: float = NEVER) -> None:
+        """The API server has said whether the requester of a session may `use` a resource, or until when."""
         if permitted == (holder not in self._may_not):
             return
         if permitted:
             del self._may_not[holder]
         else:
-            self._may_not[holder] = last
+            self._may_not[holder] = until
         self._recompute(holder.uid, now)
 
     def lose_runner(self, uid: str, at: float, now: float) -> None:

@@ -253,7 +253,8 @@ class Judge:
             if not self._untold(rule) or at - rule.made_at > TELLING_SECONDS:
                 self._note_nobody(rule, at)
             return True
-        self.lateness.append(Lateness(max(0.0, at - ceased), max(0.0, late)))
+        if ceased > NEVER:
+            self.lateness.append(Lateness(max(0.0, at - ceased), max(0.0, late)))
         if late > self._allowed(rule):
             self._note_late(rule, at, late)
         return True

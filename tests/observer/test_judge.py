@@ -214,7 +214,7 @@ def test_what_a_session_may_not_use_is_opened_for_nobody(play: Play) -> None:
 def test_what_a_session_may_not_use_any_more_is_left_open(play: Play) -> None:
     (holder,) = play.judge.book.holders(play.session)[:1]
     play.opened(1)
-    play.judge.book.permit(holder, at(40), permitted=False, last=at(2))
+    play.judge.book.permit(holder, at(40), permitted=False, until=at(2))
     assert play.breaches(41) == [("left open", 39.0)]
 
 

@@ -77,7 +77,7 @@ def test_one_target_alone_never_waits_for_company() -> None:
     for _ in range(30):
         for action in (GRANT, REVOKE):
             assert pacing.delay("one", now) == 0
-            pacing.wrote("one", now)
+            pacing.wrote("one", REVOKE, now)
             assert pacing.bucket(action).take(now) == 0
             now += 0.02
 
@@ -85,7 +85,7 @@ def test_one_target_alone_never_waits_for_company() -> None:
 def test_a_first_write_never_waits_for_company() -> None:
     pacing = Pacing()
     for target in range(40):
-        pacing.wrote(target, 0.0)
+        pacing.wrote(target, REVOKE, 0.0)
         pacing.bucket(GRANT).take(0.0)
     assert pacing.delay(0, 0.0) > 0
     assert pacing.delay("new", 0.0) == 0
@@ -95,7 +95,7 @@ def test_a_first_write_never_waits_for_company() -> None:
 def test_a_wait_is_bounded_and_over_once_it_is_waited(targets: int, calls: int, later: float) -> None:
     pacing = Pacing()
     for target in range(targets):
-        pacing.wrote(target, 0.0)
+        pacing.wrote(target, REVOKE, 0.0)
     for _ in range(calls):
         pacing.bucket(GRANT).take(0.0)
     assert 0 <= pacing.delay(0, 0.0) <= 1.5 * targets / 5 * (1 + calls / targets / 20)
@@ -106,7 +106,7 @@ def test_a_wait_is_bounded_and_over_once_it_is_waited(targets: int, calls: int, 
 def test_the_fewer_tokens_the_longer_the_wait(targets: int, calls: int) -> None:
     pacing = Pacing()
     for target in range(targets):
-        pacing.wrote(target, 0.0)
+        pacing.wrote(target, REVOKE, 0.0)
     waits = []
     for _ in range(calls):
         waits.append(pacing.delay(0, 0.0))
@@ -144,7 +144,7 @@ def burst(seconds: float, sessions: int, groups: int, seed: int) -> tuple[list[f
             continue
         waiting[group] = 0
         busy.add(group)
-        pacing.wrote(group, now)
+        pacing.wrote(group, GRANT, now)
         sent.append(now + pacing.bucket(GRANT).take(now))
         at(sent[-1] + chance.uniform(0.01, 0.05), "answer", group)
     return sent, end
@@ -229,7 +229,7 @@ def ends(seconds: float, sessions: int, groups: int, seed: int) -> tuple[list[fl
             heapq.heappush(events, (now + delay, next(order), "look", group))
             continue
         busy.add(group)
-        pacing.wrote(group, now)
+        pacing.wrote(group, REVOKE, now)
         sent.append(now + pacing.bucket(REVOKE).take(now))
         answered = sent[-1] + chance.uniform(0.01, 0.05)
         late += [answered - ended for ended in waiting.pop(group)]
@@ -237,10 +237,13 @@ def ends(seconds: float, sessions: int, groups: int, seed: int) -> tuple[list[fl
     return sent, sorted(late)
 
 
-@pytest.mark.parametrize(("seconds", "longest"), [(1, 1.6), (3, 2.0), (9, 4.0)])
+@pytest.mark.parametrize(
+    ("groups", "seconds", "longest"),
+    [(3, 1, 0.3), (3, 9, 1.0), (20, 1, 1.6), (20, 3, 2.0), (20, 9, 4.1), (30, 3, 3.6), (45, 3, 8.5)],
+)
 @pytest.mark.parametrize("seed", range(5))
-def test_many_ends_over_twenty_groups_are_closed_soon(seconds: float, longest: float, seed: int) -> None:
-    sent, late = ends(seconds, sessions=1000, groups=20, seed=seed)
+def test_many_ends_are_closed_soon(groups: int, seconds: float, longest: float, seed: int) -> None:
+    sent, late = ends(seconds, sessions=1000, groups=groups, seed=seed)
     assert late[int(0.99 * len(late))] <= longest
     aws: Any = Bucket(50, 5)
     assert all(aws.take(moment) == 0 for moment in sorted(sent)), "AWS would have throttled it"
@@ -250,9 +253,29 @@ def test_who_closes_waits_only_in_company() -> None:
     pacing = Pacing()
     for _ in range(30):
         assert pacing.closing_delay("one", 0.0) == 0
-        pacing.wrote("one", 0.0)
+        pacing.wrote("one", REVOKE, 0.0)
     assert pacing.closing_delay("two", 0.0) == 0
     for number in range(20):
-        pacing.wrote(number, 0.0)
+        pacing.wrote(number, REVOKE, 0.0)
     assert 0 < pacing.closing_delay(0, 0.0) < pacing.delay(0, 0.0)
     assert pacing.closing_delay(0, 1.7) == 0
+
+
+@pytest.mark.parametrize("groups", [2, 20, 45, 95])
+def test_who_closes_does_not_wait_for_those_that_open(groups: int) -> None:
+    pacing = Pacing()
+    for number in range(groups):
+        pacing.wrote(number, GRANT, 0.0)
+        pacing.bucket(GRANT).take(0.0)
+    assert pacing.closing_delay(0, 0.0) == 0
+    pacing.wrote(0, REVOKE, 0.0)
+    pacing.bucket(REVOKE).take(0.0)
+    assert pacing.closing_delay(1, 0.1) == 0
+
+
+@pytest.mark.parametrize(("groups", "longest"), [(20, 1.0), (45, 2.5), (95, 5.0)])
+def test_a_bucket_that_has_filled_again_is_used(groups: int, longest: float) -> None:
+    pacing = Pacing()
+    for number in range(groups):
+        pacing.wrote(number, REVOKE, 0.0)
+    assert pacing.closing_delay(0, 0.0) <= longest

@@ -1,4 +1,4 @@
-"""What the passes have in common: the API server may refuse what they write."""
+"""What the passes have in common: the API server may refuse what they write, and no watch tells of Secrets."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -10,14 +10,14 @@ from gatepass.engine.queue import LAST_RETRY, K, Queue
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS: Final = (2.0, 30.0)
+_LOOK_SECONDS: Final = (2.0, 30.0)
 """How soon it is noticed that somebody has edited or deleted a Secret, which no watch tells: the first where there are
 few of them, the second where there are many. All of them together are read once a second."""
 
 
 def next_look(secrets: int) -> float:
     """Seconds until one of so many Secrets is looked at again."""
-    at_least, at_most = LOOK_SECONDS
+    at_least, at_most = _LOOK_SECONDS
     return min(max(at_least, float(secrets)), at_most)
 
 

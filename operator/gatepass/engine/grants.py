@@ -206,8 +206,8 @@ class Grants:
 
     def _refusal(self, session: AccessSession, key: Key, now: datetime) -> Refusal | None:
         resource = self._state.store.resources.get(key)
-        before = session.resource_status(key)
-        granted = self._granted(session, key)
+        before = self._on_record(session, key)
+        granted = was_granted(before)
         if resource is None:
             return Refusal(NOT_FOUND, f"ProtectedResource {key} does not exist")
         if granted and before is not None and before.uid not in (None, resource.uid):
@@ -287,7 +287,7 @@ class Grants:
         ranges = self.ranges(session)
         if not ranges or self._may_go(session, end) or self.refusal(session, key, now) is not None:
             return None
-        granted = self._granted(session, key)
+        granted = was_granted(self._on_record(session, key))
         admitted = resource.held and session.held and (session.uid, key) in self._state.admitted
         ending = end is not None or (granted and not self.heard(session))
         if not granted and (not admitted or ending):
@@ -295,9 +295,12 @@ class Grants:
         until = min(self.deadline(session)[0], session.started_at + resource.spec.policy.max_duration)
         return session_claim(session, resource, ranges, until, granted=granted, ending=ending)
 
-    def _granted(self, session: AccessSession, key: Key) -> bool:
-        """Had the session got this resource once, also if the word of it is still on its way?"""
-        return was_granted(session.resource_status(key)) or key in self._state.telling.get(session.uid, ())
+    def _on_record(self, session: AccessSession, key: Key) -> SessionResourceStatus | None:
+        """What became of this resource of the session, as its status says or may say by now."""
+        telling = self._state.telling.get(session.uid)
+        if telling is not None and telling.version == session.metadata.resource_version and key in telling.granted:
+            return telling.granted[key]
+        return session.resource_status(key)
 
     def heard(self, session: AccessSession) -> bool:
         """Is it known since the start what has become of its runner? Until then, no rule that has gone is put again."""

@@ -8,7 +8,7 @@ from typing import Final
 from gatepass.core.desired import ClaimKey
 from gatepass.core.lifecycle import End
 from gatepass.core.policy import KEY_UNKNOWN, Refusal
-from gatepass.core.ports import Clock, Cluster, ClusterError, ConflictError, GoneError
+from gatepass.core.ports import Clock, Cluster, ClusterError, GoneError
 from gatepass.core.rules import Target
 from gatepass.core.stamps import binder_of, requester_of
 from gatepass.core.status import ResourceView, SourceView, session_status
@@ -20,13 +20,13 @@ from gatepass.engine.grants import Grants, key_of, was_granted
 from gatepass.engine.journal import Journal
 from gatepass.engine.queue import CLOSING_RETRY, FIRST_RETRY, LAST_RETRY, Queue
 from gatepass.engine.sources import Move, Sources
-from gatepass.engine.state import NOT_ASKED, State
+from gatepass.engine.state import NOT_ASKED, State, Telling
 from gatepass.engine.views import FINAL, Views
 
 _AT_ONCE_SECONDS: Final = 1.0
 """How long a read takes at most while nothing is the matter with the API server."""
-_HELD_ON: Final = timedelta(seconds=5)
-"""So long is the finalizer of an ended session left that nobody deletes: while many end, their rules come first."""
+_KEEPS_FINALIZER: Final = timedelta(seconds=5)
+"""How long an ended session that nobody deletes keeps its finalizer: while many end, their rules come first."""
 PLACE_EVERY_SECONDS: Final = 30.0
 """How often a waiting session is told its place in the line."""
 _KEPT_FOR_EVER: Final = (
@@ -243,15 +243,8 @@ class SessionPass:
             return session
         if any(entry.state is ResourceState.WAITING for entry in status.resources) and refresh:
             self._told_place[session.uid] = now
-        self._state.telling[session.uid] = frozenset(
-            Key(entry.namespace, entry.name) for entry in status.resources if was_granted(entry)
-        )
-        try:
-            updated = await self._cluster.write_session_status(session, status)
-        except (ConflictError, GoneError):
-            self._state.telling.pop(session.uid, None)
-            raise
-        # Without any answer it stands: the status may be on record all the same.
+        self._tell(session, status)
+        updated = await self._cluster.write_session_status(session, status)
         self._state.telling.pop(session.uid, None)
         self._state.store.put_session(updated)
         self._journal.reported(session, status)
@@ -263,6 +256,13 @@ class SessionPass:
         if move is not None:
             self._settle(move, updated, now)
         return updated
+
+    def _tell(self, session: AccessSession, status: AccessSessionStatus) -> None:
+        """Whatever comes of the write, and of one before it that had no answer: what they give may be on record."""
+        version, earlier = session.metadata.resource_version, self._state.telling.get(session.uid)
+        granted = dict(earlier.granted) if earlier is not None and earlier.version == version else {}
+        granted.update({entry.key: entry for entry in status.resources if was_granted(entry)})
+        self._state.telling[session.uid] = Telling(version, granted)
 
     def _look_at(self, session: AccessSession, end: End | None, now: datetime) -> tuple[list[ResourceView], SourceView]:
         return self._views.of_session(session, end, now), self._views.source(session)
@@ -330,9 +330,10 @@ class SessionPass:
             await self._cluster.release(session)
         elif session.held and over:
             # Also when nobody deletes it: a record must not outlive Gatepass as something that cannot be deleted.
-            if end.at + _HELD_ON <= now:
+            if end.at <= now < end.at + _KEEPS_FINALIZER:
+                self._come_back(session, [end.at + _KEEPS_FINALIZER], now)
+            else:
                 await self._cluster.release(session)
-            self._come_back(session, [end.at + _HELD_ON], now)
 
     def forget(self, session: AccessSession) -> None:
         """The session is no more."""

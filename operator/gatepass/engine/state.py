@@ -13,7 +13,7 @@ from gatepass.core.policy import Refusal
 from gatepass.core.ports import Access, SecretSeen, TargetFacts
 from gatepass.core.rules import Rule, Target
 from gatepass.core.types.common import Key
-from gatepass.core.types.session import EndedReason, SourceAddress
+from gatepass.core.types.session import EndedReason, SessionResourceStatus, SourceAddress
 from gatepass.engine.queue import FIRST_RETRY, LAST_RETRY
 from gatepass.engine.store import Store
 from gatepass.engine.targets import READS_LAG_SECONDS, TargetState
@@ -148,6 +148,17 @@ NOT_ASKED: Final = Refusal("", "")
 """Stands for an admission that is still to be asked for, so that a refusal is asked about again and a yes is not."""
 
 
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """What a status that rests on this `version` of its session says of the resources that the session has got.
+
+    Until there is another version it may be on record: it is on its way, or its answer was lost.
+    """
+
+    version: str
+    granted: Mapping[Key, SessionResourceStatus]
+
+
 @dataclass(slots=True)
 class State:
     """The state of the engine. Times called `*_at` of type float are seconds of the event loop's clock.
@@ -158,7 +169,7 @@ class State:
     by a rule's id, the time that its dead man's switch is for, and `unarmed` what was the matter, where one is missing.
     `runners` says which sessions have lost their runner, by uid, and how; that is final. `heard` are
     those of which it is known since the start what has become of what they are bound to, or that nobody can tell.
-    `telling` are the resources that a status which is on its way, or had no answer, says a session, by uid, has got.
+    `telling` is what statuses that may not be known here yet give sessions, by uid.
     """
 
     store: Store
@@ -179,7 +190,7 @@ class State:
     whereabouts: dict[str, Whereabouts] = field(default_factory=dict)
     runners: dict[str, EndedReason] = field(default_factory=dict)
     heard: set[str] = field(default_factory=set)
-    telling: dict[str, frozenset[Key]] = field(default_factory=dict)
+    telling: dict[str, Telling] = field(default_factory=dict)
     ending: dict[str, End] = field(default_factory=dict)
     closed: dict[str, End] = field(default_factory=dict)
     repaired: Counter[str] = field(default_factory=Counter)

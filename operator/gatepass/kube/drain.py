@@ -79,6 +79,8 @@ async def _stop(api: KubeApi, key: Key) -> None:
 
 
 def _why(status: dict[str, Any]) -> str:
+    if status.get("phase") in _FINAL:
+        return "closed, and let go of in some seconds"
     entries = status.get("resources", [])
     told = [f"{entry['name']}: {entry['message']}" for entry in entries if entry.get("message")]
     return "; ".join(told) or str(status.get("phase", "not seen by the operator"))

@@ -3,7 +3,7 @@
 Sizes: Amazon EC2 developer guide, "Request throttling for the Amazon EC2 API".
 """
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -45,11 +45,13 @@ _MARGIN: Final = 0.9
 _WRITES: Final = (50.0 * _MARGIN, 5.0)
 _READS: Final = (100.0 * _MARGIN, 20.0)
 _TAGS: Final = (100.0 * _MARGIN, 10.0)
+_REVOKE: Final = "RevokeSecurityGroupIngress"
 _ACTIVE_SECONDS: Final = 10.0
 _MOMENT_SECONDS: Final = 0.4
 _BURST_SECONDS: Final = 3.0
 """For so long do many ends come at a rate that the refill alone could not follow."""
-_LAST_SECONDS: Final = 0.7
+_DRAINED_SECONDS: Final = 0.7
+"""Within so long what is left of a bucket may go, so that little of it is not gone at once."""
 _SHARE: Final = 1.5
 """How much longer than its share of the refill a target waits at most, so that the bucket fills while all are busy."""
 _PLENTY: Final = 20
@@ -91,16 +93,18 @@ class Pacing:
         self.line = Line()
         self._buckets: dict[str, Bucket] = {}
         self._written: dict[Hashable, float] = {}
+        self._revoked: dict[Hashable, float] = {}
 
     def bucket(self, action: str) -> Bucket:
         """The bucket of an EC2 action."""
         size = _TAGS if action == "CreateTags" else _READS if action.startswith("Describe") else _WRITES
         return self._buckets.setdefault(action, Bucket(*size))
 
-    def wrote(self, target: Hashable, now: float) -> None:
+    def wrote(self, target: Hashable, action: str, now: float) -> None:
         """A write to the target goes out."""
-        self._written = {key: at for key, at in self._written.items() if now - at < _ACTIVE_SECONDS}
-        self._written[target] = now
+        self._written = {**_active(self._written, now), target: now}
+        if action == _REVOKE:
+            self._revoked = {**_active(self._revoked, now), target: now}
 
     def delay(self, target: Hashable, now: float) -> float:
         """Seconds that the target's next write had better wait for company; may be asked as often as one likes.
@@ -108,7 +112,7 @@ class Pacing:
         A target alone never waits. Many share the refill: the fewer writes to each of them the tokens afford, the
         nearer each keeps to its fair share, so that calls carry more rules instead of being more.
         """
-        active = self._active(now)
+        active = _active(self._written, now)
         if target not in active or len(active) == 1:
             return 0.0
         tokens, rate = self._scarcest(now)
@@ -117,31 +121,33 @@ class Pacing:
         return max(self._written[target] + fair_share * scarcity - now, 0.0)
 
     def closing_delay(self, target: Hashable, now: float) -> float:
-        """The same for a write that closes, which has to be soon.
+        """The same for a write that closes, which has to be soon; only those count that have closed something.
 
-        What a full bucket still has when each target has written once is spent evenly over a burst, as is the refill:
-        nobody who ends in it is much later than others.
+        What a full bucket still has when each of them has written once is spent evenly over a burst, as is the refill:
+        nobody who ends in it is much later than others. More than that is there when it has filled again meanwhile.
         """
-        active = self._active(now)
+        active = _active(self._revoked, now)
         if target not in active or len(active) == 1:
             return 0.0
-        bucket = self.bucket("RevokeSecurityGroupIngress")
-        evenly = max(bucket.size - len(active), 0.0) / _BURST_SECONDS
-        left = max(bucket.tokens(now), 0.0) / _LAST_SECONDS
-        return max(self._written[target] + len(active) / (min(evenly, left) + bucket.rate) - now, 0.0)
+        bucket = self.bucket(_REVOKE)
+        tokens = max(bucket.tokens(now), 0.0)
+        evenly = max(bucket.size - len(active), tokens) / _BURST_SECONDS
+        spent = min(evenly, tokens / _DRAINED_SECONDS) + bucket.rate
+        return max(self._revoked[target] + len(active) / spent - now, 0.0)
 
     def patience(self, now: float) -> float:
         """Seconds without company after which a wait may end early.
 
         A moment while there is a token for each active target; the fewer there are, the nearer to its fair share.
         """
-        active = len(self._active(now))
+        active = len(_active(self._written, now))
         tokens, rate = self._scarcest(now)
         return _MOMENT_SECONDS + max(active - tokens, 0.0) / rate
 
-    def _active(self, now: float) -> list[Hashable]:
-        return [key for key, at in self._written.items() if now - at < _ACTIVE_SECONDS]
-
     def _scarcest(self, now: float) -> tuple[float, float]:
-        buckets = map(self.bucket, ("AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"))
+        buckets = map(self.bucket, ("AuthorizeSecurityGroupIngress", _REVOKE))
         return min((bucket.tokens(now), bucket.rate) for bucket in buckets)
+
+
+def _active(written: Mapping[Hashable, float], now: float) -> dict[Hashable, float]:
+    return {target: at for target, at in written.items() if now - at < _ACTIVE_SECONDS}

@@ -363,7 +363,7 @@ class AwsSecurityGroups:
 
     async def _write(self, access: Access, target: Target, action: str, request: Callable[[Clients], T]) -> T:
         place, name = (target.account, target.region), f"ec2:{action}"
-        self._pacing[place].wrote(target, self._monotonic())
+        self._pacing[place].wrote(target, action, self._monotonic())
         return await self._paced(place, action, lambda: self._clients.call(access, name, request))
 
     async def _paced(self, place: tuple[str, str], action: str, call: Callable[[], Awaitable[T]]) -> T:
