@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.core.ports import GoneError
+from gatepass.core.ports import ClusterError, GoneError
 from gatepass.kube.api import MERGE_PATCH, KubeApi
 from gatepass.kube.lease import Lease, LeaseLostError, identity, monotonic
 from tests.kube.conftest import Wire
@@ -251,6 +251,36 @@ async def test_what_another_has_by_now_is_not_released(api: KubeApi, name: str) 
         assert first.outlasts(0.0), "it does not know yet"
         await first.release()
         assert (await spec_of(api, name))["holderIdentity"] == "second"
+
+
+class Server:
+    """Stands in for an API server, in virtual time: keeps one Lease, and may be away."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self._lease: dict[str, Any] = {"metadata": {"resourceVersion": "0"}, "spec": {}}
+
+    async def call(self, method: str, _path: str, body: dict[str, Any] | None = None, **_: Any) -> dict[str, Any]:
+        if self.away:
+            raise ClusterError("nothing answers")
+        if body is not None:
+            version = str(int(self._lease["metadata"]["resourceVersion"]) + 1)
+            self._lease = {"metadata": {"resourceVersion": version}, "spec": {**self._lease["spec"], **body["spec"]}}
+        return self._lease
+
+
+@pytest.mark.looptime
+async def test_what_could_not_be_renewed_is_tried_again_soon() -> None:
+    server: Any = Server()
+    lease = Lease(server, "default", "any", "ours", 15.0, asyncio.get_running_loop().time)
+    async with running(lease):
+        await asyncio.sleep(10.1)
+        server.away = True
+        await asyncio.sleep(4)
+        assert not lease.outlasts(12)
+        server.away = False
+        await asyncio.sleep(0.6)
+        assert lease.outlasts(14)
 
 
 def test_an_identity_is_the_next_ones_too_and_nobody_elses() -> None:

@@ -28,7 +28,7 @@ _RENEW_DEADLINE: Final = 2 / 3
 _RETRY: Final = 2 / 15
 """Of the duration, as in client-go, whose defaults are 15 s, 10 s and 2 s."""
 _LOOKS: Final = 4
-"""How much oftener than it is renewed a lease is looked at: what is seen late is taken over late."""
+"""How much oftener than it is renewed a lease is looked at, as what is seen late is taken over late, or tried again."""
 
 
 class LeaseLostError(Exception):
@@ -59,7 +59,8 @@ class Lease:
     """One Lease, wanted by one process.
 
     `looked` is set when it is known for the first time whether the lease is free, `taken` when it is ours.
-    `duration` is in seconds; a renewal is sent every 2/15 of it, and the lease given up after 2/3 of it without one.
+    `duration` is in seconds; a renewal is sent every 2/15 of it, four times as often while that fails, and the lease
+    given up after 2/3 of it without one.
     """
 
     def __init__(
@@ -96,9 +97,11 @@ class Lease:
         log.info("leading", lease=self._name, identity=self._identity)
         self.taken.set()
         self.looked.set()
+        renewed = True
         while True:
-            await asyncio.sleep(self._duration * _RETRY)
-            await self._renew()
+            # Without a renewal no call to a cloud may be made in a moment, be it for a rule that has to go.
+            await asyncio.sleep(self._duration * _RETRY / (1 if renewed else _LOOKS))
+            renewed = await self._renew()
 
     async def release(self) -> None:
         """Let somebody else lead at once. Call it when nothing of ours is under way any more."""
@@ -157,7 +160,7 @@ class Lease:
 
     # keeping
 
-    async def _renew(self) -> None:
+    async def _renew(self) -> bool:
         left = self._ends_at - self._duration * (1 - _RENEW_DEADLINE) - self._seconds()
         try:
             async with asyncio.timeout(max(left, 0.0)):
@@ -166,6 +169,8 @@ class Lease:
             self._lost("it could not be renewed in time")
         except (ClusterError, GoneError) as error:
             log.warning("cannot renew the lease", error=str(error))
+            return False
+        return True
 
     async def _keep(self) -> None:
         await asyncio.sleep(0)  # here the timeout ends it that was over before it began: we were paused

@@ -28,6 +28,8 @@ SERVER_SECONDS: Final = 300
 """How long a watch lasts that goes well."""
 _CLIENT_SECONDS: Final = SERVER_SECONDS + 10
 _CONNECT_SECONDS: Final = 10.0
+_BACKOFFS: Final = (1.0,) * 54
+"""As long as kopf's own, and not ever slower: what has ended while nothing answered is still open."""
 _DEAD_SECONDS: Final = _CLIENT_SECONDS + 60
 """Something has begun by then, whatever the network and the API server do."""
 _INITIAL: Final = "sendInitialEvents"
@@ -53,6 +55,7 @@ class Watches:
         settings.watching.initial_streaming = True  # which `session` makes a watch from our own listing
         settings.networking.connect_timeout = _CONNECT_SECONDS
         settings.networking.request_timeout = self._silent_seconds
+        settings.networking.error_backoffs = _BACKOFFS
 
     def session(self, info: kopf.ConnectionInfo, since: Since) -> kopf.AiohttpSession:
         """An HTTP session like kopf's own, whose requests are heard, and whose watches begin where `since` says.
