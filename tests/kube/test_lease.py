@@ -258,11 +258,13 @@ class Server:
 
     def __init__(self) -> None:
         self.away = False
+        self.slow = 0.0
         self._lease: dict[str, Any] = {"metadata": {"resourceVersion": "0"}, "spec": {}}
 
     async def call(self, method: str, _path: str, body: dict[str, Any] | None = None, **_: Any) -> dict[str, Any]:
         if self.away:
             raise ClusterError("nothing answers")
+        await asyncio.sleep(self.slow)
         if body is not None:
             version = str(int(self._lease["metadata"]["resourceVersion"]) + 1)
             self._lease = {"metadata": {"resourceVersion": version}, "spec": {**self._lease["spec"], **body["spec"]}}
@@ -280,6 +282,19 @@ async def test_what_could_not_be_renewed_is_tried_again_soon() -> None:
         assert not lease.outlasts(12)
         server.away = False
         await asyncio.sleep(0.6)
+        assert lease.outlasts(14)
+
+
+@pytest.mark.looptime
+async def test_what_was_renewed_slowly_is_renewed_at_once_again() -> None:
+    server: Any = Server()
+    lease = Lease(server, "default", "any", "ours", 15.0, asyncio.get_running_loop().time)
+    async with running(lease):
+        await asyncio.sleep(9.9)
+        server.slow = 5.0
+        await asyncio.sleep(1)
+        server.slow = 0.0
+        await asyncio.sleep(4.5)
         assert lease.outlasts(14)
 
 

@@ -300,7 +300,7 @@ class Judge:
                 if (holder, door) not in self._gaps and not self._held(holder, door):
                     told = self.book.told_at[holder]
                     taken = max(self._taken.get(Place(group, door), NEVER) for group in claim.groups)
-                    excused = taken > told - LATENESS_SECONDS
+                    excused = taken > told - self.resync_seconds - LATENESS_SECONDS
                     self._gaps[holder, door] = Gap(told, now, excused=excused)
         for (holder, door), gap in list(self._gaps.items()):
             found = self.book.claims.get(holder)

@@ -193,6 +193,18 @@ def test_what_others_take_may_be_away_for_one_resync(play: Play) -> None:
     assert play.breaches(10.5) == [("closed too early", 5.5)]
 
 
+@pytest.mark.parametrize(("gone_at", "seen_by"), [(3, 10.9), (5.5, 15.5), (9.5, 15.5)])
+def test_what_others_took_before_it_was_told_may_be_noticed_at_a_resync(
+    play: Play, gone_at: float, seen_by: float
+) -> None:
+    """It is told open in a time in which nobody has to know of it yet, or later."""
+    play.opened(1)
+    play.closed(gone_at, by=OTHER)
+    play.told(10)
+    assert play.breaches(seen_by - 0.9) == []
+    assert [kind for kind, _ in play.breaches(seen_by)] == ["closed too early"]
+
+
 def test_a_rule_of_others_is_theirs(play: Play) -> None:
     rule = {"protocol": "tcp", "from": 22, "to": 22, "source": ADDRESS, "description": "office"}
     play.call(1, "AuthorizeSecurityGroupIngress", by=OTHER, rules=[rule], made=["sgr-9"])

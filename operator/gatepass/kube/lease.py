@@ -99,8 +99,7 @@ class Lease:
         self.looked.set()
         renewed = True
         while True:
-            # Without a renewal no call to a cloud may be made in a moment, be it for a rule that has to go.
-            await asyncio.sleep(self._duration * _RETRY / (1 if renewed else _LOOKS))
+            await asyncio.sleep(self._rest() if renewed else self._duration * _RETRY / _LOOKS)
             renewed = await self._renew()
 
     async def release(self) -> None:
@@ -159,6 +158,13 @@ class Lease:
         return min(self._duration * _RETRY / _LOOKS, max(self._free_at - self._seconds(), 0.0) or math.inf)
 
     # keeping
+
+    def _rest(self) -> float:
+        """Until the next renewal, counted from when the last was sent, as the lease is.
+
+        Without one no cloud may be called in a moment, be it for a rule that has to go.
+        """
+        return max(self._ends_at - self._duration * (1 - _RETRY) - self._seconds(), 0.0)
 
     async def _renew(self) -> bool:
         left = self._ends_at - self._duration * (1 - _RENEW_DEADLINE) - self._seconds()
