@@ -50,7 +50,8 @@ def test_one_write_opens_a_session(seldom_resyncing: Product, tenant: Tenant, gr
     names = [tenant.session(name=f"it-{n}", cidrs=(f"203.0.113.{n}/32",)) for n in range(10, 10 + SESSIONS)]
     for name in names:
         tenant.until_phase(name, "Active")
-    actions = [call["action"] for call in sandbox.ec2.log(calls)]
+    every = [call["action"] for call in sandbox.ec2.log(calls)]
+    actions = [action for action in every if not action.startswith(("Describe", "Get"))]  # one look at everything
     assert set(actions) == {"AuthorizeSecurityGroupIngress"}
     assert len(actions) <= SESSIONS
     written = [

@@ -139,7 +139,12 @@ class Judge:
             self._look_at_ceiling(holder, now)
 
     def missed(self, kind: str, item: Item, now: float) -> None:
-        """An object was there, and had gone before the last listing: until now at most it has entitled anybody."""
+        """An object was there, and had gone before the last listing: until now at most it has entitled anybody.
+
+        One that is known to have ended is only shown once more as it was before.
+        """
+        if item["metadata"]["uid"] in self._ends:
+            return
         there = {"sessions": self.book.sessions, "resources": self.book.resources}.get(kind)
         if there is not None and not {item["metadata"]["uid"], name_of(item)} & there.keys():
             self.saw(kind, item, now)

@@ -241,6 +241,16 @@ def test_a_phase_that_is_not_right_in_the_end(play: Play) -> None:
     assert summary(play.judge, at(100))["wrong_phases"] == []
 
 
+def test_what_a_watch_shows_again_as_it_was_before_its_end_takes_nothing_back(play: Play) -> None:
+    before = play.session
+    ended = {"phase": "Expired", "endedAt": "2026-01-01T00:00:10Z", "endedReason": "Deleted"}
+    gone = {**before, "metadata": {**before["metadata"], "deletionTimestamp": "x"}, "status": ended}
+    play.judge.saw("sessions", gone, at(10))
+    play.judge.book.lose("sessions", gone, at(11))
+    play.judge.missed("sessions", before, at(12))
+    assert play.breaches(20) == []
+
+
 @pytest.mark.parametrize(("share", "value"), [(0.5, 50), (0.99, 99), (1.0, 100)])
 def test_percentiles(share: float, value: float) -> None:
     assert percentile([float(each) for each in range(1, 101)], share) == value
