@@ -46,12 +46,14 @@ def test_nothing_is_done_while_nothing_changes(
 def test_one_write_opens_a_session(seldom_resyncing: Product, tenant: Tenant, group: Group, sandbox: Sandbox) -> None:
     tenant.resource(group.id)
     tenant.until_phase(tenant.session(name="first"), "Active")
-    calls = sandbox.ec2.last()
-    names = [tenant.session(name=f"it-{n}", cidrs=(f"203.0.113.{n}/32",)) for n in range(10, 10 + SESSIONS)]
-    for name in names:
-        tenant.until_phase(name, "Active")
-    every = [call["action"] for call in sandbox.ec2.log(calls)]
-    actions = [action for action in every if not action.startswith(("Describe", "Get"))]  # one look at everything
+    for first in (10, 10 + SESSIONS):
+        calls = sandbox.ec2.last()
+        names = [tenant.session(name=f"it-{n}", cidrs=(f"203.0.113.{n}/32",)) for n in range(first, first + SESSIONS)]
+        for name in names:
+            tenant.until_phase(name, "Active")
+        actions = [call["action"] for call in sandbox.ec2.log(calls)]
+        if "GetCallerIdentity" not in actions:
+            break  # else the look at everything that comes after a start fell into it, and the next is minutes away
     assert set(actions) == {"AuthorizeSecurityGroupIngress"}
     assert len(actions) <= SESSIONS
     written = [

@@ -59,7 +59,7 @@ def test_what_has_to_close_shortens_the_wait(known: TargetState) -> None:
 def test_patience_grows_as_tokens_get_scarce(calls: int, patience: float) -> None:
     pacing = Pacing()
     for target in range(20):
-        pacing.wrote(target, "AuthorizeSecurityGroupIngress", 0.0)
+        pacing.wrote(target, GRANT, 0.0)
     for _ in range(calls):
         pacing.bucket(GRANT).take(0.0)
     assert pacing.patience(0.0) == pytest.approx(patience)

@@ -77,7 +77,7 @@ def test_one_target_alone_never_waits_for_company() -> None:
     for _ in range(30):
         for action in (GRANT, REVOKE):
             assert pacing.delay("one", now) == 0
-            pacing.wrote("one", REVOKE, now)
+            pacing.wrote("one", action, now)
             assert pacing.bucket(action).take(now) == 0
             now += 0.02
 
@@ -239,7 +239,7 @@ def ends(seconds: float, sessions: int, groups: int, seed: int) -> tuple[list[fl
 
 @pytest.mark.parametrize(
     ("groups", "seconds", "longest"),
-    [(3, 1, 0.3), (3, 9, 1.0), (20, 1, 1.6), (20, 3, 2.0), (20, 9, 4.1), (30, 3, 3.6), (45, 3, 8.5)],
+    [(3, 1, 0.3), (3, 9, 1.0), (20, 1, 1.6), (20, 3, 2.0), (20, 9, 4.0), (30, 3, 3.6), (45, 3, 8.5)],
 )
 @pytest.mark.parametrize("seed", range(5))
 def test_many_ends_are_closed_soon(groups: int, seconds: float, longest: float, seed: int) -> None:

@@ -99,7 +99,7 @@ class Lease:
         self.looked.set()
         renewed = True
         while True:
-            await asyncio.sleep(self._rest() if renewed else self._duration * _RETRY / _LOOKS)
+            await asyncio.sleep(self._until(_RETRY) if renewed else self._duration * _RETRY / _LOOKS)
             renewed = await self._renew()
 
     async def release(self) -> None:
@@ -159,17 +159,13 @@ class Lease:
 
     # keeping
 
-    def _rest(self) -> float:
-        """Until the next renewal, counted from when the last was sent, as the lease is.
-
-        Without one no cloud may be called in a moment, be it for a rule that has to go.
-        """
-        return max(self._ends_at - self._duration * (1 - _RETRY) - self._seconds(), 0.0)
+    def _until(self, share: float) -> float:
+        """Seconds until this share of the duration has passed since the last renewal was sent, as the lease counts."""
+        return max(self._ends_at - self._duration * (1 - share) - self._seconds(), 0.0)
 
     async def _renew(self) -> bool:
-        left = self._ends_at - self._duration * (1 - _RENEW_DEADLINE) - self._seconds()
         try:
-            async with asyncio.timeout(max(left, 0.0)):
+            async with asyncio.timeout(self._until(_RENEW_DEADLINE)):
                 await self._keep()
         except TimeoutError:
             self._lost("it could not be renewed in time")

@@ -50,7 +50,7 @@ _ACTIVE_SECONDS: Final = 10.0
 _MOMENT_SECONDS: Final = 0.4
 _BURST_SECONDS: Final = 3.0
 """For so long do many ends come at a rate that the refill alone could not follow."""
-_DRAINED_SECONDS: Final = 0.5
+_DRAINED_SECONDS: Final = 0.7
 """Within so long what is left of a bucket may go, so that little of it is not gone at once."""
 _SHARE: Final = 1.5
 """How much longer than its share of the refill a target waits at most, so that the bucket fills while all are busy."""
