@@ -80,7 +80,8 @@ def static_claims(resource: ProtectedResource) -> list[Claim]:
 
 def wanted(rule: Rule, claims: Iterable[Claim]) -> Wanted:
     """One rule for all of its users: static as long as one of them is, else until the last of their deadlines."""
-    users = sorted(claims, key=lambda claim: claim.order)
+    users = list(claims)
+    first = min(users, key=lambda claim: claim.order)
     deadlines = [claim.until for claim in users if claim.until is not None]
     until = max(deadlines) if len(deadlines) == len(users) else None
-    return Wanted(rule, users[0].resource, until, users[0].note)
+    return Wanted(rule, first.resource, until, first.note)

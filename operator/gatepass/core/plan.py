@@ -35,12 +35,12 @@ class Plan:
     @property
     def writes(self) -> bool:
         """Is there anything to do?"""
-        return bool(self.grants) or not self.only_grants
+        return bool(self.grants or self.revokes) or self.marks
 
     @property
-    def only_grants(self) -> bool:
-        """Does it leave alone whatever is there?"""
-        return not (self.revokes or self.relabels or self.retags)
+    def marks(self) -> bool:
+        """Does it change what is written on a rule?"""
+        return bool(self.relabels or self.retags)
 
 
 def is_ours(observed: ObservedRule, owner: str, known: Collection[str]) -> bool:

@@ -110,7 +110,7 @@ class Demands:
             elsewhere = standing is not None and standing.account is not None and target not in standing.everywhere()
             if resource.spec.aws.region != target.region or elsewhere:
                 continue
-            claims = sorted(self._grants.claims(resource, now), key=lambda claim: claim.order)
+            claims = list(self._grants.claims(resource, now))
             records = self._state.store.records_of(resource.key, target.id)
             recorded = frozenset((session.uid, rule_of(record)) for session, record in records)
             proven = standing.usable() if standing is not None else []

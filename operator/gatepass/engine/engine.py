@@ -29,7 +29,7 @@ from gatepass.engine.store import Namespace, Store
 from gatepass.engine.sweeper import Sweeper
 from gatepass.engine.switches import Switchboard
 from gatepass.engine.verifier import Confinement, Verifier
-from gatepass.engine.views import Views
+from gatepass.engine.views import FINAL, Views
 from gatepass.engine.vouching import Vouching
 
 _FIRST_LOOK_SECONDS: Final = 10.0
@@ -297,15 +297,21 @@ class Engine:
         self._safekeeping.verified(key)
         self._resources.queue.add(key)
 
-    def _reconciled(self, target: Target, holders: Collection[str] | None) -> None:
-        """Tell whoever uses the target; what only put rules for `holders` is no news to the rest of the open."""
+    def _reconciled(self, target: Target, concerned: Collection[str] | None) -> None:
+        """Tell whoever uses the target; writes that have `concerned` others are no news to who waits for nothing."""
         waiting = {claim.holder for claim in self._state.waiting}
         for key in self._state.tenants[target]:
             for session in self.store.sessions_of(key):
-                unmoved = session.status.phase is Phase.ACTIVE and session.uid not in waiting
-                if holders is None or session.uid in holders or not unmoved:
+                unmoved = self._has_been_told(session) and session.uid not in waiting
+                if concerned is None or session.uid in concerned or not unmoved:
                     self._sessions.queue.add(session.key)
             self._resources.queue.add(key)
+
+    def _has_been_told(self, session: AccessSession) -> bool:
+        """Does its status say that it is open, and no end of it is known, or that it is over for good?"""
+        state, uid, phase = self._state, session.uid, session.status.phase
+        under_way = uid in state.ending or uid in state.closed or uid in state.telling
+        return phase in FINAL or (phase is Phase.ACTIVE and not under_way)
 
     def _switched(self, target: Target) -> None:
         """A switch was moved, so that the rule's label may follow; or one is missing, or no longer is."""

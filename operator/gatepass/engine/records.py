@@ -26,6 +26,10 @@ class Records:
         """What was made by us."""
         return {record.id for _, _, record in self._of(target)}
 
+    def holders(self, target: Target, ids: set[str]) -> set[str]:
+        """Whose records name one of these rules."""
+        return {session.uid for _, session, record in self._of(target) if record.id in ids} if ids else set()
+
     def correct(self, known: TargetState) -> None:
         """What is on record and is not shown is there; what is shown and on record for nobody has to be proven."""
         known.suppose(self._supposed(known))
