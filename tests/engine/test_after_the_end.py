@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gatepass.core.types.common import FINALIZER
+from gatepass.core.types.common import FINALIZER, Key
 from gatepass.core.types.session import AccessSession, Phase
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.world import World
@@ -45,3 +45,50 @@ async def test_a_record_is_let_go_of_when_the_rush_is_over_or_somebody_deletes_i
         assert {key for kind, key in world.cluster.objects if kind is AccessSession} == {kept.key}
         await asyncio.sleep(4)
         assert world.cluster.get(AccessSession, kept.key).metadata.finalizers == ()
+
+
+async def test_who_is_closed_is_told_later_while_rules_of_others_wait_to_go(world: World, cloud: SlowFirewalls) -> None:
+    groups = [cloud.create("sg-0aaa"), cloud.create("sg-0bbb")]
+    cloud.closing_delay = lambda target: 3.0 if target.id == "sg-0bbb" else 0.0  # type: ignore[method-assign]
+    cloud.delay = cloud.closing_delay  # type: ignore[method-assign]
+    cloud.patience = lambda _target: 3.0  # type: ignore[method-assign]
+    async with world.running():
+        world.resource("first")
+        world.resource("second", groups=("sg-0bbb",))
+        expiring = world.session("expiring", resources=({"name": "first"},), duration="1m")
+        stopped = [world.session(name, resources=({"name": "first"},), cidrs=("203.0.113.8/32",)) for name in "ab"]
+        waiting = world.session("waiting", resources=({"name": "second"},), duration="1m")
+        await asyncio.sleep(60.1)
+        assert [len(cloud.rules(group)) for group in groups] == [1, 1]
+        assert [world.status(each).phase for each in (expiring, waiting)] == [Phase.ACTIVE] * 2
+        for each in stopped:
+            world.edit(AccessSession, each.key, stop=True)
+        await asyncio.sleep(0.1)
+        assert [len(cloud.rules(group)) for group in groups] == [0, 1], "an end that nothing else records is, at once"
+        await asyncio.sleep(3)
+        assert [len(cloud.rules(group)) for group in groups] == [0, 0]
+        assert [world.status(each).phase for each in (expiring, waiting)] == [Phase.ACTIVE, Phase.EXPIRED]
+        await asyncio.sleep(2)
+        assert world.status(expiring).phase is Phase.EXPIRED
+
+
+async def test_what_closes_is_no_news_to_those_who_stay(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa")
+    looked_at: list[Key] = []
+    async with world.running() as engine:
+        world.resource()
+        first, over, *others = [world.session(f"it-{n}", cidrs=(f"203.0.113.{n}/32",)) for n in range(20)]
+        world.edit(AccessSession, over.key, stop=True)
+        await asyncio.sleep(20)
+        handle = engine._sessions.queue._handle
+
+        async def noted(session: Key) -> None:
+            looked_at.append(session)
+            await handle(session)
+
+        engine._sessions.queue._handle = noted
+        world.edit(AccessSession, first.key, stop=True)
+        await asyncio.sleep(5)
+        assert {world.status(each).phase for each in others} == {Phase.ACTIVE}
+        assert world.status(first).phase is Phase.CANCELLED
+        assert set(looked_at) == {first.key}

@@ -26,7 +26,7 @@ def test_nobody_joins_where_nothing_waits(known: TargetState) -> None:
 
 
 def test_a_wait_ends_when_nobody_has_come_for_a_while(known: TargetState) -> None:
-    known.wait(10.0, longest=4.0, patience=0.5, closing=0.6)
+    known.wait(10.0, longest=4.0, patience=0.5, closing=0.6, closes=False)
     assert known.joined(10.3)
     assert known.goes_on(10.3, came=10.3)
     assert known.goes_on(10.8, came=10.7)
@@ -39,7 +39,7 @@ def test_a_wait_ends_when_nobody_has_come_for_a_while(known: TargetState) -> Non
 
 
 def test_a_wait_is_never_longer_than_it_may_be(known: TargetState) -> None:
-    known.wait(10.0, longest=1.0, patience=0.5, closing=0.6)
+    known.wait(10.0, longest=1.0, patience=0.5, closing=0.6, closes=False)
     for now in (10.2, 10.4, 10.6, 10.8, 10.99):
         assert known.goes_on(now, came=now)
     assert known.resumes_at == 11.0
@@ -47,7 +47,7 @@ def test_a_wait_is_never_longer_than_it_may_be(known: TargetState) -> None:
 
 
 def test_what_has_to_close_shortens_the_wait(known: TargetState) -> None:
-    known.wait(10.0, longest=4.0, patience=0.5, closing=0.6)
+    known.wait(10.0, longest=4.0, patience=0.5, closing=0.6, closes=False)
     known.hurry()
     assert known.goes_on(10.4, came=10.4)
     assert known.goes_on(10.5, came=10.5)

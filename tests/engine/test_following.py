@@ -37,6 +37,30 @@ async def test_a_move_puts_the_new_rule_before_the_old_one_goes(
         assert condition(status, "SourceChanged") is None
 
 
+async def test_a_move_that_could_not_be_told_before_the_end_keeps_nobody_waiting(
+    world: World, cloud: SlowFirewalls, finder: ScriptedFinder
+) -> None:
+    first, second = cloud.create("sg-0aaa", limit=1), cloud.create("sg-0bbb")
+    async with world.running() as engine:
+        world.resource(groups=("sg-0aaa", "sg-0bbb"), policy={"followAddressChanges": True})
+        session = world.session(source=POD, duration="1m")
+        await asyncio.sleep(50)
+        world.cluster.refuse = lambda verb: verb == "status"
+        finder.answers["it-1"] = (THERE,)
+        engine.source_changed(session.key)
+        cloud.closing_delay = lambda target: 3.0 if target == second else 0.0  # type: ignore[method-assign]
+        cloud.delay = cloud.closing_delay  # type: ignore[method-assign]
+        cloud.patience = lambda _target: 3.0  # type: ignore[method-assign]
+        await asyncio.sleep(9)
+        assert [open_to(cloud, group) for group in (first, second)] == [[HERE], [THERE]]
+        await asyncio.sleep(2)
+        assert [open_to(cloud, group) for group in (first, second)] == [[], [THERE]]
+        world.cluster.refuse = lambda _verb: False
+        await asyncio.sleep(3)
+        assert [open_to(cloud, group) for group in (first, second)] == [[], []]
+        assert world.status(session).phase is Phase.EXPIRED
+
+
 async def test_the_old_rule_stays_while_the_new_one_is_refused(
     world: World, cloud: SlowFirewalls, finder: ScriptedFinder
 ) -> None:

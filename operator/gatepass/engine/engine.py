@@ -309,9 +309,9 @@ class Engine:
 
     def _has_been_told(self, session: AccessSession) -> bool:
         """Does its status say that it is open, and no end of it is known, or that it is over for good?"""
-        state, uid, phase = self._state, session.uid, session.status.phase
-        under_way = uid in state.ending or uid in state.closed or uid in state.telling
-        return phase in FINAL or (phase is Phase.ACTIVE and not under_way)
+        phase = session.status.phase
+        ends = session.uid in self._state.ending or session.uid in self._state.closed
+        return phase in FINAL or (phase is Phase.ACTIVE and not ends)
 
     def _switched(self, target: Target) -> None:
         """A switch was moved, so that the rule's label may follow; or one is missing, or no longer is."""

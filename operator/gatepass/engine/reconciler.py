@@ -111,7 +111,7 @@ class Reconciler:
             closing = provider.closing_delay(target)
             delay = min(provider.delay(target), closing) if plan.revokes else provider.delay(target)
             if delay > 0:
-                known.wait(now, delay, provider.patience(target), closing)
+                known.wait(now, delay, provider.patience(target), closing, closes=bool(plan.revokes))
                 self._came[neighbours] = now
                 self.queue.add(target, known.resumes_at - now)
                 return

@@ -25,8 +25,8 @@ from gatepass.engine.views import FINAL, Views
 
 _AT_ONCE_SECONDS: Final = 1.0
 """How long a read takes at most while nothing is the matter with the API server."""
-_KEEPS_FINALIZER: Final = timedelta(seconds=5)
-"""How long an ended session that nobody deletes keeps its finalizer: while many end, their rules come first."""
+_RULES_FIRST: Final = timedelta(seconds=5)
+"""How long the last words on an ended session can wait: while many end, their rules come first."""
 PLACE_EVERY_SECONDS: Final = 30.0
 """How often a waiting session is told its place in the line."""
 _KEPT_FOR_EVER: Final = (
@@ -278,9 +278,20 @@ class SessionPass:
             if unseen is not None:
                 self._come_back(session, [unseen], now)
             return unseen is not None or any(view.fresh for view in views)
-        if end.latched:
-            return session.deleting and not any(view.trouble for view in views)
-        return self._grants.closed(session, end.at) and any(view.left and not view.trouble for view in views)
+        if not self._grants.closed(session, end.at):
+            return False  # its rules wait for this write
+        if end.latched and session.deleting:
+            return not any(view.trouble for view in views)
+        if any(view.left for view in views):
+            return not end.latched and any(view.left and not view.trouble for view in views)
+        return self._others_first(session, end, now)
+
+    def _others_first(self, session: AccessSession, end: End, now: datetime) -> bool:
+        """Has it time to be told of an end, since rules of others wait to go?"""
+        ahead = now < end.at + _RULES_FIRST and any(each.waits_to_close for each in self._state.targets.values())
+        if ahead:
+            self._come_back(session, [end.at + _RULES_FIRST], now)
+        return ahead
 
     def _schedule_end(self, session: AccessSession, now: datetime) -> None:
         """Come back when time is up, whatever fails until then."""
@@ -330,8 +341,8 @@ class SessionPass:
             await self._cluster.release(session)
         elif session.held and over:
             # Also when nobody deletes it: a record must not outlive Gatepass as something that cannot be deleted.
-            if end.at <= now < end.at + _KEEPS_FINALIZER:
-                self._come_back(session, [end.at + _KEEPS_FINALIZER], now)
+            if end.at <= now < end.at + _RULES_FIRST:
+                self._come_back(session, [end.at + _RULES_FIRST], now)
             else:
                 await self._cluster.release(session)
 

@@ -40,6 +40,7 @@ class TargetState:
     look_again_at: float = float("inf")
     _waits_until: float | None = None
     _closes_at: float = 0.0
+    _closes: bool = False
     _patience: float = 0.0
     _granted: dict[str, tuple[float, ObservedRule]] = field(default_factory=dict)
     _first_seen: dict[str, float] = field(default_factory=dict)
@@ -48,14 +49,14 @@ class TargetState:
     _full_at: dict[int, int] = field(default_factory=dict)
     _holding: dict[Rule, ObservedRule] | None = None
 
-    def wait(self, now: float, longest: float, patience: float, closing: float) -> None:
+    def wait(self, now: float, longest: float, patience: float, closing: float, *, closes: bool) -> None:
         """Hold writes back for company, `longest` seconds at most, or until nobody has come for `patience` seconds.
 
-        Should something have to close meanwhile, then for `closing` seconds at most.
+        Should something have to close meanwhile, if none of them `closes` yet, then for `closing` seconds at most.
         """
         self._waits_until = now + longest
         self._closes_at = now + closing
-        self._patience = patience
+        self._patience, self._closes = patience, closes
         self.resumes_at = min(now + patience, self._waits_until)
 
     def joined(self, now: float) -> bool:
@@ -72,6 +73,7 @@ class TargetState:
     def hurry(self) -> None:
         """Something has to close: it waits for others that close, and not for who opens."""
         if self._waits_until is not None:
+            self._closes = True
             self._waits_until = min(self._waits_until, self._closes_at)
             self.resumes_at = min(self.resumes_at, self._waits_until)
 
@@ -79,6 +81,11 @@ class TargetState:
     def has_waited(self) -> bool:
         """Has a wait ended, and nothing been written since?"""
         return self._waits_until is not None
+
+    @property
+    def waits_to_close(self) -> bool:
+        """Is something held back that has to close?"""
+        return self.has_waited and self._closes
 
     def write(self) -> None:
         """What was held back goes out."""
