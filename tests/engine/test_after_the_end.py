@@ -4,12 +4,31 @@ import asyncio
 
 import pytest
 
+from gatepass.core.owners import Sighting
+from gatepass.core.rules import Target
 from gatepass.core.types.common import FINALIZER, Key
+from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from tests.engine.firewalls import SlowFirewalls
+from tests.engine.runners import BOUND, RUNNING, listed
 from tests.engine.world import World
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
+
+FINISHED = Sighting("uid-1", finished=True)
+
+
+def bound_session(world: World, resource: str, number: int) -> AccessSession:
+    """It opens one resource, to an address of its own, for as long as a Job of its own name runs."""
+    name, address = f"bound-{number}", f"203.0.113.{100 + number}/32"
+    return world.session(name, resources=({"name": resource},), cidrs=(address,), boundTo={**BOUND, "name": name})
+
+
+def scarce(cloud: SlowFirewalls, scarce_in: Target) -> None:
+    """From now on what ends in this group waits three seconds."""
+    cloud.closing_delay = lambda target: 3.0 if target == scarce_in else 0.0  # type: ignore[method-assign]
+    cloud.delay = cloud.closing_delay  # type: ignore[method-assign]
+    cloud.patience = lambda _target: 3.0  # type: ignore[method-assign]
 
 
 async def test_a_record_that_is_over_can_be_deleted_without_us(world: World, cloud: SlowFirewalls) -> None:
@@ -49,27 +68,47 @@ async def test_a_record_is_let_go_of_when_the_rush_is_over_or_somebody_deletes_i
 
 async def test_who_is_closed_is_told_later_while_rules_of_others_wait_to_go(world: World, cloud: SlowFirewalls) -> None:
     groups = [cloud.create("sg-0aaa"), cloud.create("sg-0bbb")]
-    cloud.closing_delay = lambda target: 3.0 if target.id == "sg-0bbb" else 0.0  # type: ignore[method-assign]
-    cloud.delay = cloud.closing_delay  # type: ignore[method-assign]
-    cloud.patience = lambda _target: 3.0  # type: ignore[method-assign]
-    async with world.running():
-        world.resource("first")
-        world.resource("second", groups=("sg-0bbb",))
-        expiring = world.session("expiring", resources=({"name": "first"},), duration="1m")
-        stopped = [world.session(name, resources=({"name": "first"},), cidrs=("203.0.113.8/32",)) for name in "ab"]
-        waiting = world.session("waiting", resources=({"name": "second"},), duration="1m")
-        await asyncio.sleep(60.1)
+    async with world.running() as engine:
+        for name, group in (("first", "sg-0aaa"), ("second", "sg-0bbb")):
+            world.resource(name, groups=(group,))
+        bound = [bound_session(world, name, number) for number, name in enumerate(("first", "second", "first"))]
+        stopped = [world.session(name, resources=({"name": "first"},)) for name in ("one", "other")]
+        await asyncio.sleep(1)
+        listed(engine, {Key("ci", each.metadata.name): RUNNING for each in bound})
+        await asyncio.sleep(2)
+        assert [len(cloud.rules(group)) for group in groups] == [3, 1]
+        scarce(cloud, groups[1])
+        listed(engine, {Key("ci", each.metadata.name): FINISHED for each in bound})
+        world.cluster.delete(AccessSession, bound[2].key)
+        world.cluster.delete(ProtectedResource, Key("ci", "first"))
+        await asyncio.sleep(0.1)
         assert [len(cloud.rules(group)) for group in groups] == [1, 1]
-        assert [world.status(each).phase for each in (expiring, waiting)] == [Phase.ACTIVE] * 2
+        assert [world.status(each).phase for each in bound[:2]] == [Phase.ACTIVE] * 2
+        assert (AccessSession, bound[2].key) not in world.cluster.objects, "who deletes it waits for that"
         for each in stopped:
             world.edit(AccessSession, each.key, stop=True)
         await asyncio.sleep(0.1)
         assert [len(cloud.rules(group)) for group in groups] == [0, 1], "an end that nothing else records is, at once"
         await asyncio.sleep(3)
         assert [len(cloud.rules(group)) for group in groups] == [0, 0]
-        assert [world.status(each).phase for each in (expiring, waiting)] == [Phase.ACTIVE, Phase.EXPIRED]
+        assert [world.status(each).phase for each in bound[:2]] == [Phase.ACTIVE, Phase.CANCELLED]
         await asyncio.sleep(2)
-        assert world.status(expiring).phase is Phase.EXPIRED
+        assert world.status(bound[0]).phase is Phase.CANCELLED
+        await asyncio.sleep(2)
+        assert (ProtectedResource, Key("ci", "first")) not in world.cluster.objects
+
+
+async def test_a_deadline_is_written_down_at_once_whoever_waits(world: World, cloud: SlowFirewalls) -> None:
+    groups = [cloud.create("sg-0aaa"), cloud.create("sg-0bbb")]
+    async with world.running():
+        world.resource("first")
+        world.resource("second", groups=("sg-0bbb",))
+        both = [world.session(name, resources=({"name": name},), duration="1m") for name in ("first", "second")]
+        await asyncio.sleep(2)
+        scarce(cloud, groups[1])
+        await asyncio.sleep(58.1)
+        assert [len(cloud.rules(group)) for group in groups] == [0, 1]
+        assert [world.status(each).phase for each in both] == [Phase.EXPIRED, Phase.ACTIVE]
 
 
 async def test_what_closes_is_no_news_to_those_who_stay(world: World, cloud: SlowFirewalls) -> None:

@@ -48,10 +48,13 @@ def test_a_wait_is_never_longer_than_it_may_be(known: TargetState) -> None:
 
 def test_what_has_to_close_shortens_the_wait(known: TargetState) -> None:
     known.wait(10.0, longest=4.0, patience=0.5, closing=0.6, closes=False)
+    assert not known.waits_to_close(10.1)
     known.hurry()
+    assert known.waits_to_close(10.1)
     assert known.goes_on(10.4, came=10.4)
     assert known.goes_on(10.5, came=10.5)
     assert not known.goes_on(10.6, came=10.6)
+    assert not known.waits_to_close(10.6), "its time has come, and it may be that nobody can write"
     assert known.has_waited
 
 

@@ -61,6 +61,23 @@ async def test_a_move_that_could_not_be_told_before_the_end_keeps_nobody_waiting
         assert world.status(session).phase is Phase.EXPIRED
 
 
+async def test_a_move_to_where_somebody_is_let_in_already_is_settled_too(
+    world: World, cloud: SlowFirewalls, finder: ScriptedFinder
+) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running() as engine:
+        world.resource(policy={"followAddressChanges": True})
+        world.session("other", cidrs=(f"{THERE}/32",), duration="2h")
+        session = world.session(source=POD)
+        await asyncio.sleep(5)
+        assert open_to(cloud, group) == [HERE, THERE]
+        finder.answers["it-1"] = (THERE,)
+        engine.source_changed(session.key)
+        await asyncio.sleep(5)
+        assert open_to(cloud, group) == [THERE]
+        assert (world.status(session).phase, world.status(session).address) == (Phase.ACTIVE, THERE)
+
+
 async def test_the_old_rule_stays_while_the_new_one_is_refused(
     world: World, cloud: SlowFirewalls, finder: ScriptedFinder
 ) -> None:

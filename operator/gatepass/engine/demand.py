@@ -24,13 +24,15 @@ class Demand:
 
     `decided` is False while somebody who names the target has not been heard, so that nothing may be revoked yet;
     `undecided` are what sessions may be granted whose admission has not been asked for yet since the start.
-    `displaced` are other targets that have been given something to do. `newcomers` are the claims that have not had
+    `placed` are the holders of claims that have got a place just now, and `displaced` other targets that have been
+    given something to do by that. `newcomers` are the claims that have not had
     a missing rule before; `resumes_at` is when the first of those that were refused here tries again.
     """
 
     rules: Wishes
     decided: bool
     undecided: frozenset[Rule]
+    placed: frozenset[str]
     displaced: frozenset[Target]
     newcomers: Mapping[Rule, Sequence[ClaimKey]]
     resumes_at: float | None
@@ -82,7 +84,7 @@ class Demands:
         self._state.target(target).claims = {claim.key: claim for tenant in tenants for claim in tenant.claims}
         self._prune(target, tenants)
         self._adopt(target, tenants)
-        displaced = self._place(target, tenants, second)
+        placed = self._place(target, tenants, second)
         holding = self._state.target(target).staying()
         rules: dict[Rule, tuple[Wanted, Sequence[Access]]] = {}
         newcomers: dict[Rule, list[ClaimKey]] = {}
@@ -98,7 +100,8 @@ class Demands:
             rules,
             self._decided(tenants),
             frozenset(rule for tenant in tenants for rule in self._grants.undecided(tenant.resource, now)),
-            displaced - {target},
+            frozenset(claim.holder for claim in placed),
+            frozenset(other for targets in placed.values() for other in targets) - {target},
             newcomers,
             min((entry.until for entry in parked if entry is not None and entry.until > second), default=None),
         )
@@ -178,8 +181,8 @@ class Demands:
 
     # where
 
-    def _place(self, target: Target, tenants: Sequence[_Tenant], second: float) -> frozenset[Target]:
-        """Place what is not placed yet, the oldest first; answers the targets that got something."""
+    def _place(self, target: Target, tenants: Sequence[_Tenant], second: float) -> Mapping[ClaimKey, set[Target]]:
+        """Place what is not placed yet, the oldest first; answers where, for each claim that got a place."""
         unplaced = [
             (claim, tenant)
             for tenant in tenants
@@ -191,10 +194,11 @@ class Demands:
         rooms = {other: self._room(other) for _, tenant in unplaced for other in tenant.usable}
         closed: set[tuple[Target, int]] = set()
         ahead: dict[str, int] = {}
-        displaced: set[Target] = set()
+        placed: dict[ClaimKey, set[Target]] = {}
         for claim, tenant in sorted(unplaced, key=lambda entry: entry[0].order):
-            displaced |= self._place_one(claim, tenant, rooms, closed, ahead)
-        return frozenset(displaced)
+            if targets := self._place_one(claim, tenant, rooms, closed, ahead):
+                placed[claim.key] = targets
+        return placed
 
     def _unseen(self, tenant: _Tenant) -> bool:
         """Is there a target that will be read in a moment? What was granted may be there, and does not move."""

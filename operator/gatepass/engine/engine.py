@@ -98,6 +98,7 @@ class Engine:
         found_by = {} if finders is None else finders  # who composes may still add to it
         self._sources = Sources(state, grants, found_by, clock, lambda key: self._sessions.queue.add(key))
         self.ends = Ends(state, clock, self._look_again)
+        self._resources = ResourcePass(state, views, cluster, clock, self.resource_seen)
         self._sessions = SessionPass(
             state,
             grants,
@@ -110,9 +111,9 @@ class Engine:
             ends=self.ends,
             unverified=settings.admission_unverified,
             touch=self._reconciler.queue.add,
+            touch_resource=self._resources.queue.add,
             promised=self._switchboard.promised,
         )
-        self._resources = ResourcePass(state, views, cluster, clock, self.resource_seen)
         self._safekeeping = Safekeeping(state, views, cluster, self._verifier.queue.add)
         self._bindings = BindingPass(state, cluster, clock, journal)
         self._queues = (
@@ -298,17 +299,17 @@ class Engine:
         self._resources.queue.add(key)
 
     def _reconciled(self, target: Target, concerned: Collection[str] | None) -> None:
-        """Tell whoever uses the target; writes that have `concerned` others are no news to who waits for nothing."""
+        """Tell those who use the target: whom the pass has `concerned`, None for all, and who waits for something."""
         waiting = {claim.holder for claim in self._state.waiting}
         for key in self._state.tenants[target]:
             for session in self.store.sessions_of(key):
-                unmoved = self._has_been_told(session) and session.uid not in waiting
-                if concerned is None or session.uid in concerned or not unmoved:
+                settled = self._is_settled(session) and session.uid not in waiting
+                if concerned is None or session.uid in concerned or not settled:
                     self._sessions.queue.add(session.key)
             self._resources.queue.add(key)
 
-    def _has_been_told(self, session: AccessSession) -> bool:
-        """Does its status say that it is open, and no end of it is known, or that it is over for good?"""
+    def _is_settled(self, session: AccessSession) -> bool:
+        """Is it open, or over for good, and does its status say so?"""
         phase = session.status.phase
         ends = session.uid in self._state.ending or session.uid in self._state.closed
         return phase in FINAL or (phase is Phase.ACTIVE and not ends)

@@ -118,7 +118,6 @@ class Reconciler:
         known.write()
         known.conflicts = plan.conflicts
         self._await_foreign_ends(known, desired, now)
-        concerned = self._concerned(target, plan)
         if demand.resumes_at is not None:
             self.queue.add(target, demand.resumes_at - now)
         elif not plan.writes:
@@ -136,7 +135,7 @@ class Reconciler:
             self.queue.succeeded(target)
             if self._state.strays.pop(target, None) and not self._state.tenants[target]:
                 self._state.forget_target(target)  # the next sweep finds it again if something is left
-        self._report(target, None if read or again or plan.marks else concerned)
+        self._report(target, None if read or again or plan.marks else self._concerned(target, plan, demand))
 
     def _await_foreign_ends(self, known: TargetState, desired: Iterable[Rule], now: float) -> None:
         """Look again when another installation's rule that stands for one of ours should be gone, to put our own."""
@@ -148,11 +147,11 @@ class Reconciler:
         if ahead is not None:
             self.queue.add(known.target, ahead)
 
-    def _concerned(self, target: Target, plan: Plan) -> set[str]:
-        """Whom the grants of a plan are for, and on whose record the rules are that it takes away."""
+    def _concerned(self, target: Target, plan: Plan, demand: Demand) -> set[str]:
+        """Who has got a place, whom the grants are for, and on whose record the rules are that were taken away."""
         placed = self._state.placements.at(target)
-        coming = {claim.holder for want in plan.grants for claim in placed.get(want.rule, ())}
-        return coming | self._records.holders(target, set(plan.revokes))
+        granted = {claim.holder for want in plan.grants for claim in placed.get(want.rule, ())}
+        return granted | demand.placed | self._records.holders(target, set(plan.revokes))
 
     # observe
 

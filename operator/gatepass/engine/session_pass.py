@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 from gatepass.core.desired import ClaimKey
-from gatepass.core.lifecycle import End
+from gatepass.core.lifecycle import BY_DEADLINE, End
 from gatepass.core.policy import KEY_UNKNOWN, Refusal
 from gatepass.core.ports import Clock, Cluster, ClusterError, GoneError
 from gatepass.core.rules import Target
@@ -55,6 +55,7 @@ class SessionPass:
         unverified: bool,
         ends: Ends,
         touch: Callable[[Target], None],
+        touch_resource: Callable[[Key], None],
         promised: Callable[[AccessSession, datetime, datetime], datetime],
     ) -> None:
         self._state = state
@@ -68,6 +69,7 @@ class SessionPass:
         self._unverified = unverified
         self._ends = ends
         self._touch = touch
+        self._touch_resource = touch_resource
         self._promised = promised
         self._shape: dict[str, object] = {}
         self._told_place: dict[str, datetime] = {}
@@ -251,6 +253,9 @@ class SessionPass:
         if (updated.metadata.generation, updated.deleting) != (session.metadata.generation, session.deleting):
             self.queue.add(session.key)  # the event of this edit is no news any more
         self._announce(session, status)
+        if status.phase in FINAL:
+            for key in session.resource_keys():
+                self._touch_resource(key)  # it may wait for its last user
         if end is not None and not end.latched:
             self._touch_targets(updated, now)
         if move is not None:
@@ -278,17 +283,19 @@ class SessionPass:
             if unseen is not None:
                 self._come_back(session, [unseen], now)
             return unseen is not None or any(view.fresh for view in views)
+        if end.latched:
+            return session.deleting and not any(view.trouble for view in views)
         if not self._grants.closed(session, end.at):
             return False  # its rules wait for this write
-        if end.latched and session.deleting:
-            return not any(view.trouble for view in views)
-        if any(view.left for view in views):
-            return not end.latched and any(view.left and not view.trouble for view in views)
-        return self._others_first(session, end, now)
+        if left := [view for view in views if view.left]:
+            return not all(view.trouble for view in left)
+        return not session.deleting and self._others_first(session, end, now)
 
     def _others_first(self, session: AccessSession, end: End, now: datetime) -> bool:
-        """Has it time to be told of an end, since rules of others wait to go?"""
-        ahead = now < end.at + _RULES_FIRST and any(each.waits_to_close for each in self._state.targets.values())
+        """Have others to be closed first? A deadline is written down at once: nobody may move it any more."""
+        tellable = end.reason not in BY_DEADLINE and end.at <= now < end.at + _RULES_FIRST
+        second = self._clock.monotonic()
+        ahead = tellable and any(target.waits_to_close(second) for target in self._state.targets.values())
         if ahead:
             self._come_back(session, [end.at + _RULES_FIRST], now)
         return ahead

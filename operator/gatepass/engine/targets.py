@@ -82,10 +82,9 @@ class TargetState:
         """Has a wait ended, and nothing been written since?"""
         return self._waits_until is not None
 
-    @property
-    def waits_to_close(self) -> bool:
+    def waits_to_close(self, now: float) -> bool:
         """Is something held back that has to close?"""
-        return self.has_waited and self._closes
+        return self._closes and self.joined(now)
 
     def write(self) -> None:
         """What was held back goes out."""
