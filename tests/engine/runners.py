@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gatepass.core.owners import Kind, Sighting
-from gatepass.core.rules import Target
+from gatepass.core.rules import ObservedRule, Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.ends import lease_name
 from gatepass.core.types.session import AccessSession, EndedReason, Phase
@@ -53,7 +53,7 @@ def ended(world: World, session: AccessSession, reason: EndedReason) -> None:
     assert rules(world) == {}
 
 
-def rules(world: World) -> object:
+def rules(world: World) -> Mapping[str, ObservedRule]:
     """What the firewall holds."""
     return world.firewalls.rules(Target("aws", "123456789012", "eu-central-1", "sg-0aaa"))
 

@@ -198,6 +198,22 @@ async def test_many_ends_do_not_wait_for_each_others_writes(world: World) -> Non
         assert rules(world) == {}, "what is closed waits for its last write, and the others do not"
 
 
+async def test_a_deadline_does_not_wait_for_the_writes_of_others(world: World) -> None:
+    target = world.firewalls.create("sg-0bbb")
+    async with world.running():
+        world.resource()
+        world.resource("other", groups=("sg-0bbb",))
+        for number in range(50):  # more than passes may be under way
+            world.session(f"it-{number}", cidrs=(f"203.0.113.{number}/32",), notAfter=world.at(60))
+        await asyncio.sleep(1)
+        world.session("last", resources=({"name": "other"},), notAfter=world.at(60))
+        await asyncio.sleep(1)
+        assert (len(rules(world)), len(world.firewalls.rules(target))) == (50, 1)
+        world.cluster.delay = 10.0
+        await asyncio.sleep(58.1)
+        assert (rules(world), world.firewalls.rules(target)) == ({}, {})
+
+
 async def test_an_object_on_record_that_is_over_closes_at_once_and_costs_one_write(world: World) -> None:
     async with world.running() as engine:
         session = await opened(world, engine, boundTo=BOUND)

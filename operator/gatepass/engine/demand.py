@@ -25,8 +25,8 @@ class Demand:
     `decided` is False while somebody who names the target has not been heard, so that nothing may be revoked yet;
     `undecided` are what sessions may be granted whose admission has not been asked for yet since the start.
     `placed` are the holders of claims that have got a place just now, and `displaced` other targets that have been
-    given something to do by that. `newcomers` are the claims that have not had
-    a missing rule before; `resumes_at` is when the first of those that were refused here tries again.
+    given something to do by that. `newcomers` are the claims that have not had a missing rule before; `resumes_at` is
+    when the first of those that were refused here tries again, and `ends_at` when the first claim's time is up.
     """
 
     rules: Wishes
@@ -36,6 +36,7 @@ class Demand:
     displaced: frozenset[Target]
     newcomers: Mapping[Rule, Sequence[ClaimKey]]
     resumes_at: float | None
+    ends_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ class Demands:
     def at(self, target: Target, now: datetime, second: float) -> Demand:
         """What the target should hold now; `second` is the event loop's."""
         tenants = list(self._tenants(target, now))
-        self._state.target(target).claims = {claim.key: claim for tenant in tenants for claim in tenant.claims}
+        claims = [claim for tenant in tenants for claim in tenant.claims]
+        self._state.target(target).claims = {claim.key: claim for claim in claims}
         self._prune(target, tenants)
         self._adopt(target, tenants)
         placed = self._place(target, tenants, second)
@@ -95,7 +97,7 @@ class Demands:
                 rules[rule] = wanted(rule, [claim for claim, _ in users]), list(dict.fromkeys(writers))
             if rule not in holding:
                 newcomers[rule] = [claim.key for claim, _ in users if claim.until is not None and not claim.granted]
-        parked = (self._state.parked.get(claim.key) for tenant in tenants for claim in tenant.claims)
+        parked = (self._state.parked.get(claim.key) for claim in claims)
         return Demand(
             rules,
             self._decided(tenants),
@@ -104,6 +106,7 @@ class Demands:
             frozenset(other for targets in placed.values() for other in targets) - {target},
             newcomers,
             min((entry.until for entry in parked if entry is not None and entry.until > second), default=None),
+            min((claim.until for claim in claims if claim.until is not None and claim.until > now), default=None),
         )
 
     def _tenants(self, target: Target, now: datetime) -> Iterator[_Tenant]:

@@ -97,6 +97,8 @@ class Reconciler:
         demand = self._demands.at(target, self._clock.now(), now)
         for other in demand.displaced:
             self.queue.add(other)
+        if demand.ends_at is not None:  # the passes of the sessions may have to wait for others
+            self.queue.add(target, (demand.ends_at - self._clock.now()).total_seconds())
         desired = demand.rules
         plan = self._plan(known, desired)
         plan = self._switchboard.before(known, plan, demand.rules)

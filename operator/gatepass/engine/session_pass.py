@@ -209,15 +209,16 @@ class SessionPass:
         if self._shape.get(session.uid) != shape:
             self._shape[session.uid] = shape
             for key, uid, claim in shape:
+                own = ClaimKey(session.uid, uid)
                 if claim is None:
                     # At once, so that no other session that ends now leaves its rule to this one.
-                    self._state.release(ClaimKey(session.uid, uid))
+                    self._state.release(own)
                 standing = self._state.standings.get(key)
                 for target in standing.everywhere() if standing else ():
                     known = self._state.target(target)
                     if claim is None:
                         known.hurry()
-                    if claim is None or known.claims.get(claim.key) != claim:
+                    if known.claims.get(own) != claim:
                         self._touch(target)
 
     async def _report(self, session: AccessSession, end: End | None, now: datetime) -> AccessSession:
