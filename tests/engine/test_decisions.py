@@ -308,3 +308,29 @@ async def test_what_was_put_before_a_restart_stays_until_admission_has_been_aske
         await asyncio.sleep(5)
         assert world.status(session).phase is Phase.ACTIVE
         assert list(cloud.rules(group)) == [id_]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_nobody_wants_goes_although_somebody_is_refused_who_would_have_wanted_it(
+    world: World, cloud: Refusing, restarted: bool
+) -> None:
+    group = cloud.create("sg-0aaa")
+    world.resource()
+
+    async def refuses(_who: Requester, _key: Key) -> bool:
+        await asyncio.sleep(3)
+        return False
+
+    async with world.running(resync=3600):
+        over = world.session(duration="1m")
+        await asyncio.sleep(59.5)
+        world.cluster.may_use = refuses  # type: ignore[method-assign]
+        world.session("refused", duration="1h")
+        if not restarted:
+            await asyncio.sleep(1)
+            assert cloud.rules(group) == {}, "who has come since the start has been given nothing before it"
+            assert world.status(over).phase is Phase.EXPIRED
+    async with world.running(resync=3600):
+        await asyncio.sleep(5)
+        assert cloud.rules(group) == {}
+        assert world.status(over).phase is Phase.EXPIRED

@@ -198,7 +198,7 @@ async def test_many_ends_do_not_wait_for_each_others_writes(world: World) -> Non
         assert rules(world) == {}, "what is closed waits for its last write, and the others do not"
 
 
-async def test_a_deadline_does_not_wait_for_the_writes_of_others(world: World) -> None:
+async def test_a_deadline_waits_for_no_writes_of_others_and_for_nobody_who_opens(world: World) -> None:
     target = world.firewalls.create("sg-0bbb")
     async with world.running():
         world.resource()
@@ -210,8 +210,15 @@ async def test_a_deadline_does_not_wait_for_the_writes_of_others(world: World) -
         await asyncio.sleep(1)
         assert (len(rules(world)), len(world.firewalls.rules(target))) == (50, 1)
         world.cluster.delay = 10.0
-        await asyncio.sleep(58.1)
-        assert (rules(world), world.firewalls.rules(target)) == ({}, {})
+        await asyncio.sleep(48)
+        world.firewalls.delay = lambda given: 20.0 * (given == target)  # type: ignore[method-assign]
+        world.firewalls.patience = lambda _target: 20.0  # type: ignore[method-assign]
+        for number in range(2):
+            world.session(f"new-{number}", resources=({"name": "other"},), cidrs=(f"203.0.114.{number}/32",))
+            await asyncio.sleep(1)
+        assert len(world.firewalls.rules(target)) == 1
+        await asyncio.sleep(8.1)
+        assert (rules(world), len(world.firewalls.rules(target))) == ({}, 2), "and with it go those that wait"
 
 
 async def test_an_object_on_record_that_is_over_closes_at_once_and_costs_one_write(world: World) -> None:

@@ -26,7 +26,7 @@ class Demand:
     `undecided` are what sessions may be granted whose admission has not been asked for yet since the start.
     `placed` are the holders of claims that have got a place just now, and `displaced` other targets that have been
     given something to do by that. `newcomers` are the claims that have not had a missing rule before; `resumes_at` is
-    when the first of those that were refused here tries again, and `ends_at` when the first claim's time is up.
+    when the first of those that were refused here tries again.
     """
 
     rules: Wishes
@@ -36,7 +36,6 @@ class Demand:
     displaced: frozenset[Target]
     newcomers: Mapping[Rule, Sequence[ClaimKey]]
     resumes_at: float | None
-    ends_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +82,16 @@ class Demands:
         """What the target should hold now; `second` is the event loop's."""
         tenants = list(self._tenants(target, now))
         claims = [claim for tenant in tenants for claim in tenant.claims]
-        self._state.target(target).claims = {claim.key: claim for claim in claims}
+        known = self._state.target(target)
+        known.claims = {claim.key: claim for claim in claims}
+        left = (
+            (claim.until - now).total_seconds() for claim in claims if claim.until is not None and claim.until > now
+        )
+        known.ends_at = second + min(left, default=float("inf"))
         self._prune(target, tenants)
         self._adopt(target, tenants)
         placed = self._place(target, tenants, second)
-        holding = self._state.target(target).staying()
+        holding = known.staying()
         rules: dict[Rule, tuple[Wanted, Sequence[Access]]] = {}
         newcomers: dict[Rule, list[ClaimKey]] = {}
         for rule, users in self._users(target, tenants).items():
@@ -106,7 +110,6 @@ class Demands:
             frozenset(other for targets in placed.values() for other in targets) - {target},
             newcomers,
             min((entry.until for entry in parked if entry is not None and entry.until > second), default=None),
-            min((claim.until for claim in claims if claim.until is not None and claim.until > now), default=None),
         )
 
     def _tenants(self, target: Target, now: datetime) -> Iterator[_Tenant]:

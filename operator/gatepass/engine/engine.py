@@ -181,6 +181,8 @@ class Engine:
 
     def clock_corrected(self) -> None:
         """What was to be done at some time is to be done at another."""
+        for target in list(self._state.targets):
+            self._reconciler.queue.add(target)
         for key in list(self.store.sessions):
             self._sessions.queue.add(key)
 

@@ -307,11 +307,12 @@ class Grants:
         return session.spec.bound_to is None or session.uid in self._state.heard
 
     def undecided(self, resource: ProtectedResource, now: datetime) -> Iterator[Rule]:
-        """What live sessions want of the resource that admission has not been asked about: an earlier process may have
-        been told yes, and have put it."""
+        """What live sessions want of the resource that admission has not been asked about since the start: an earlier
+        process may have been told yes, and have put it."""
         for session in self._state.store.sessions_of(resource.key):
-            asked = (session.uid, resource.key) in self._state.admitted
-            if not asked and not was_granted(session.resource_status(resource.key)) and self.end(session, now) is None:
+            known = (session.uid, resource.key) in self._state.admitted
+            known = known or session.metadata.creation_timestamp > self._state.started_at
+            if not known and not was_granted(session.resource_status(resource.key)) and self.end(session, now) is None:
                 yield from rules_for(resource.spec.ports, self.ranges(session))
 
     def claims(self, resource: ProtectedResource, now: datetime) -> Iterator[Claim]:

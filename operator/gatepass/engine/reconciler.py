@@ -82,10 +82,12 @@ class Reconciler:
         known = self._state.target(target)
         now = asyncio.get_running_loop().time()
         neighbours = target.account, target.region
+        if now >= known.ends_at:
+            known.hurry()
         if known.joined(now):
             self._came[neighbours] = now
         if known.goes_on(now, self._came[neighbours]):
-            self.queue.add(target, known.resumes_at - now)
+            self.queue.add(target, known.comes_back_at(now) - now)
             return
         accesses = self._accesses(target)
         if not accesses:
@@ -97,17 +99,15 @@ class Reconciler:
         demand = self._demands.at(target, self._clock.now(), now)
         for other in demand.displaced:
             self.queue.add(other)
-        if demand.ends_at is not None:  # the passes of the sessions may have to wait for others
-            self.queue.add(target, (demand.ends_at - self._clock.now()).total_seconds())
+        if known.ends_at < float("inf"):  # the passes of the sessions may have to wait for others
+            self.queue.add(target, known.ends_at - now)
         desired = demand.rules
         plan = self._plan(known, desired)
         plan = self._switchboard.before(known, plan, demand.rules)
-        if not demand.decided:
-            plan = replace(plan, revokes=())  # somebody may still want them, and comes back here once that is known
-        elif demand.undecided:
-            plan = replace(
-                plan, revokes=tuple(id_ for id_ in plan.revokes if known.rules[id_].rule not in demand.undecided)
-            )
+        settled = [id_ for id_ in plan.revokes if demand.decided and known.rules[id_].rule not in demand.undecided]
+        if len(settled) < len(plan.revokes):
+            plan = replace(plan, revokes=tuple(settled))
+            self.queue.add(target, CLOSING_RETRY)  # somebody may still want them; a refusal alone makes no news here
         if plan.writes and not known.has_waited:
             provider = self._providers[target.provider]
             closing = provider.closing_delay(target)

@@ -216,9 +216,9 @@ class SessionPass:
                 standing = self._state.standings.get(key)
                 for target in standing.everywhere() if standing else ():
                     known = self._state.target(target)
-                    if claim is None:
-                        known.hurry()
                     if known.claims.get(own) != claim:
+                        if claim is None:
+                            known.hurry()
                         self._touch(target)
 
     async def _report(self, session: AccessSession, end: End | None, now: datetime) -> AccessSession:
@@ -254,9 +254,6 @@ class SessionPass:
         if (updated.metadata.generation, updated.deleting) != (session.metadata.generation, session.deleting):
             self.queue.add(session.key)  # the event of this edit is no news any more
         self._announce(session, status)
-        if status.phase in FINAL:
-            for key in session.resource_keys():
-                self._touch_resource(key)  # it may wait for its last user
         if end is not None and not end.latched:
             self._touch_targets(updated, now)
         if move is not None:
@@ -343,6 +340,8 @@ class SessionPass:
         if end is None or not end.latched or any(v.left for v in self._views.of_session(session, end, now)):
             return
         over, ttl = session.status.phase in FINAL, self._ttl(session)
+        for key in session.resource_keys() if over else ():
+            self._touch_resource(key)  # it may wait for its last user
         if over and not session.deleting and ttl is not None and end.at + ttl <= now:
             await self._cluster.delete_session(session)
         elif session.held and session.deleting:

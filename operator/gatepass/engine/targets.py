@@ -19,7 +19,7 @@ READS_LAG_SECONDS: Final = 120.0
 class TargetState:
     """One firewall object as we know it. Times are seconds of the event loop's clock.
 
-    `claims` are those that its last pass has heard, whatever became of them.
+    `claims` are those that its last pass has heard, whatever became of them; the first one's time is up at `ends_at`.
     """
 
     target: Target
@@ -30,6 +30,7 @@ class TargetState:
     refusals: dict[Access, ProviderError] = field(default_factory=dict)
     conflicts: tuple[ObservedRule, ...] = ()
     claims: Mapping[ClaimKey, Claim] = field(default_factory=dict)
+    ends_at: float = float("inf")
     revoked: dict[str, float] = field(default_factory=dict)
     settled: set[Rule] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
@@ -76,6 +77,10 @@ class TargetState:
             self._closes = True
             self._waits_until = min(self._waits_until, self._closes_at)
             self.resumes_at = min(self.resumes_at, self._waits_until)
+
+    def comes_back_at(self, now: float) -> float:
+        """When a wait is over, or a claim's time is up before, which shortens it."""
+        return min(self.resumes_at, self.ends_at) if now < self.ends_at else self.resumes_at
 
     @property
     def has_waited(self) -> bool:
