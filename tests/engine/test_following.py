@@ -61,8 +61,9 @@ async def test_a_move_that_could_not_be_told_before_the_end_keeps_nobody_waiting
         assert world.status(session).phase is Phase.EXPIRED
 
 
+@pytest.mark.parametrize("busy", [False, True])
 async def test_a_move_to_where_somebody_is_let_in_already_is_settled_too(
-    world: World, cloud: SlowFirewalls, finder: ScriptedFinder
+    world: World, cloud: SlowFirewalls, finder: ScriptedFinder, busy: bool
 ) -> None:
     group = cloud.create("sg-0aaa")
     async with world.running() as engine:
@@ -71,10 +72,16 @@ async def test_a_move_to_where_somebody_is_let_in_already_is_settled_too(
         session = world.session(source=POD)
         await asyncio.sleep(5)
         assert open_to(cloud, group) == [HERE, THERE]
+        if busy:
+            cloud.slow_answer = 1.0
+            world.session("before", cidrs=("203.0.113.1/32",))
+            await asyncio.sleep(0.5)
+            cloud.delay = cloud.patience = lambda _target: 2.0  # type: ignore[method-assign]
+            world.session("waiting", cidrs=("203.0.113.2/32",))
         finder.answers["it-1"] = (THERE,)
         engine.source_changed(session.key)
-        await asyncio.sleep(5)
-        assert open_to(cloud, group) == [THERE]
+        await asyncio.sleep(9)
+        assert open_to(cloud, group) == [*(["203.0.113.1", "203.0.113.2"] * busy), THERE]
         assert (world.status(session).phase, world.status(session).address) == (Phase.ACTIVE, THERE)
 
 

@@ -24,15 +24,13 @@ class Demand:
 
     `decided` is False while somebody who names the target has not been heard, so that nothing may be revoked yet;
     `undecided` are what sessions may be granted whose admission has not been asked for yet since the start.
-    `placed` are the holders of claims that have got a place just now, and `displaced` other targets that have been
-    given something to do by that. `newcomers` are the claims that have not had a missing rule before; `resumes_at` is
-    when the first of those that were refused here tries again.
+    `displaced` are other targets that have been given something to do. `newcomers` are the claims that have not had
+    a missing rule before; `resumes_at` is when the first of those that were refused here tries again.
     """
 
     rules: Wishes
     decided: bool
     undecided: frozenset[Rule]
-    placed: frozenset[str]
     displaced: frozenset[Target]
     newcomers: Mapping[Rule, Sequence[ClaimKey]]
     resumes_at: float | None
@@ -91,6 +89,7 @@ class Demands:
         self._prune(target, tenants)
         self._adopt(target, tenants)
         placed = self._place(target, tenants, second)
+        known.placed.update(claim.holder for claim in placed)
         holding = known.staying()
         rules: dict[Rule, tuple[Wanted, Sequence[Access]]] = {}
         newcomers: dict[Rule, list[ClaimKey]] = {}
@@ -106,7 +105,6 @@ class Demands:
             rules,
             self._decided(tenants),
             frozenset(rule for tenant in tenants for rule in self._grants.undecided(tenant.resource, now)),
-            frozenset(claim.holder for claim in placed),
             frozenset(other for targets in placed.values() for other in targets) - {target},
             newcomers,
             min((entry.until for entry in parked if entry is not None and entry.until > second), default=None),

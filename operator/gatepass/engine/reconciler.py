@@ -137,7 +137,9 @@ class Reconciler:
             self.queue.succeeded(target)
             if self._state.strays.pop(target, None) and not self._state.tenants[target]:
                 self._state.forget_target(target)  # the next sweep finds it again if something is left
-        self._report(target, None if read or again or plan.marks else self._concerned(target, plan, demand))
+        concerned = None if read or again or plan.marks else self._concerned(known, plan)
+        known.placed.clear()
+        self._report(target, concerned)
 
     def _await_foreign_ends(self, known: TargetState, desired: Iterable[Rule], now: float) -> None:
         """Look again when another installation's rule that stands for one of ours should be gone, to put our own."""
@@ -149,11 +151,11 @@ class Reconciler:
         if ahead is not None:
             self.queue.add(known.target, ahead)
 
-    def _concerned(self, target: Target, plan: Plan, demand: Demand) -> set[str]:
+    def _concerned(self, known: TargetState, plan: Plan) -> set[str]:
         """Who has got a place, whom the grants are for, and on whose record the rules are that were taken away."""
-        placed = self._state.placements.at(target)
+        placed = self._state.placements.at(known.target)
         granted = {claim.holder for want in plan.grants for claim in placed.get(want.rule, ())}
-        return granted | demand.placed | self._records.holders(target, set(plan.revokes))
+        return granted | known.placed | self._records.holders(known.target, set(plan.revokes))
 
     # observe
 

@@ -20,6 +20,7 @@ class TargetState:
     """One firewall object as we know it. Times are seconds of the event loop's clock.
 
     `claims` are those that its last pass has heard, whatever became of them; the first one's time is up at `ends_at`.
+    `placed` are the holders of those that have got a place, here or elsewhere, and have not been told.
     """
 
     target: Target
@@ -31,6 +32,7 @@ class TargetState:
     conflicts: tuple[ObservedRule, ...] = ()
     claims: Mapping[ClaimKey, Claim] = field(default_factory=dict)
     ends_at: float = float("inf")
+    placed: set[str] = field(default_factory=set)
     revoked: dict[str, float] = field(default_factory=dict)
     settled: set[Rule] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
