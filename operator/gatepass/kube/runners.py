@@ -30,8 +30,7 @@ from gatepass.kube.watches import SILENT_SECONDS
 log = structlog.get_logger(__name__)
 
 FIRST_RETRY_SECONDS: Final = 0.5
-SILENT_RETRY_SECONDS: Final = 1.0
-"""How soon an API server that is back is noticed: what has finished meanwhile has to close."""
+"""Also how soon an API server that is back is noticed: what has finished meanwhile has to close."""
 LAST_RETRY_SECONDS: Final = 10.0
 """How soon a kind is found whose definition is installed later, or that Gatepass is allowed to follow later."""
 LINGER_SECONDS: Final = 60.0
@@ -219,7 +218,7 @@ class Runners:
             log.info("follow", kind=str(kind))
 
         while True:
-            longest = SILENT_RETRY_SECONDS
+            longest = FIRST_RETRY_SECONDS
             try:
                 self._feeds[kind] = await feed()
                 await follow(self._api, self._feeds[kind], self._silent_seconds, listed)
