@@ -18,7 +18,7 @@ class SlowFirewalls(MemoryFirewalls):
         self.slow: dict[str, float] = {}
         self.refused: set[str] = set()
         self.unreadable: set[str] = set()
-        self.missing: Collection[tuple[str, str]] = ()
+        self.missing: Collection[tuple[str, str] | None] = ()
         self.lose_answers = False
         self.blind = False
         self.ghosts: list[ObservedRule] = []

@@ -17,6 +17,8 @@ FIRST_RETRY = 0.5
 LAST_RETRY = 300.0
 CLOSING_RETRY = 1.0
 """The longest pause, in seconds, while something that has ended is still open, or may be, and nobody has said no."""
+EAGER = 4
+"""So often is a refused call that something has to close by made a second later: keys are renewed in seconds."""
 _SLACK = 1000
 _AT_ONCE = 4
 """Works that are begun in one turn of the event loop: with thousands due, others must have their turn in time, the

@@ -33,7 +33,7 @@ from gatepass.engine.drift import repairs
 from gatepass.engine.grants import Grants
 from gatepass.engine.journal import Journal
 from gatepass.engine.marks import proofs, put, repair
-from gatepass.engine.queue import CLOSING_RETRY, LAST_RETRY, Queue
+from gatepass.engine.queue import CLOSING_RETRY, EAGER, LAST_RETRY, Queue
 from gatepass.engine.records import Records
 from gatepass.engine.state import State
 from gatepass.engine.switches import Switchboard
@@ -42,8 +42,6 @@ from gatepass.engine.vouching import Vouching
 
 log = structlog.get_logger(__name__)
 
-_EAGER: Final = 4
-"""So often a call that would close something, and is refused, is made a second later: keys are renewed in seconds."""
 FOREIGN_END_SECONDS: Final = 5.0
 """How long another installation may take to close its rule after the end that is written on it."""
 
@@ -197,7 +195,7 @@ class Reconciler:
         """A no may be taken back soon, or lasts until somebody changes it; an answer may come at any moment."""
         refused = any(error.failure is not Failure.RETRY for error in known.refusals.values())
         longest = CLOSING_RETRY if closing and not refused else LAST_RETRY
-        self.queue.retry(known.target, longest, eager=_EAGER if closing and refused else 0)
+        self.queue.retry(known.target, longest, eager=EAGER if closing and refused else 0)
 
     def _wake_neighbours(self, target: Target) -> None:
         """Claims that could not be placed, and rules that could not go, before this target was read or refused."""

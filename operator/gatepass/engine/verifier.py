@@ -23,7 +23,7 @@ from gatepass.core.ports import (
 from gatepass.core.rules import Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
-from gatepass.engine.queue import CLOSING_RETRY, LAST_RETRY, Queue
+from gatepass.engine.queue import CLOSING_RETRY, EAGER, LAST_RETRY, Queue
 from gatepass.engine.state import Standing, State
 
 log = structlog.get_logger(__name__)
@@ -129,7 +129,8 @@ class Verifier:
         if wrong:
             silent = standing.refusal is not None and standing.refusal.failure is Failure.RETRY
             blind = not any(isinstance(facts, TargetFacts) for facts in found)  # nothing closes before there is one
-            self.queue.retry(key, CLOSING_RETRY if silent and blind else LAST_RETRY)
+            longest = CLOSING_RETRY if silent and blind else LAST_RETRY
+            self.queue.retry(key, longest, eager=EAGER if blind and not silent else 0)
         else:
             self.queue.succeeded(key)
         self._verified(key, before)
