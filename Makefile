@@ -28,7 +28,7 @@ SEEDS ?= 2000
 simulate: setup ## The engine under SEEDS simulated runs full of faults (2000), each replayable by its number.
 	PYTHONPATH=.:operator .venv/bin/python -m tests.simulation --seeds $(SEEDS)
 
-chaos: setup ## The promise under fire, at length: CHAOS="--seed 7 --profiles lag" for one round again.
+chaos: setup ## The promise under fire, at length: CHAOS="--seed 7" for the same again; each round prints how to play it alone.
 	.venv/bin/python -m tests.chaos $(CHAOS)
 
 check: setup ## Format, lint, types, import layers, generated files.

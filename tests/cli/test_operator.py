@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 from gatepass.cli import app
 
 
+@pytest.mark.parametrize("command", ["operator", "serve"])
 @pytest.mark.parametrize(
     ("time", "said"),
     [
@@ -14,7 +15,7 @@ from gatepass.cli import app
         ("2999-01-01T00:00:00Z", "in the future"),
     ],
 )
-def test_sessions_end_before_a_moment_that_has_passed(time: str, said: str) -> None:
-    result = CliRunner().invoke(app, ["operator", "--end-sessions-created-before", time])
+def test_sessions_end_before_a_moment_that_has_passed(command: str, time: str, said: str) -> None:
+    result = CliRunner().invoke(app, [command, "--end-sessions-created-before", time])
     assert result.exit_code == 2
     assert said in " ".join(result.output.replace("│", " ").split())

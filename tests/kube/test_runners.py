@@ -18,7 +18,7 @@ from gatepass.engine.state import State
 from gatepass.engine.store import Store
 from gatepass.kube.api import KubeApi
 from gatepass.kube.clock import CorrectedClock
-from gatepass.kube.runners import Runners
+from gatepass.kube.runners import MOST_KINDS, Runners
 from gatepass.sandbox.environment import Sandbox
 from gatepass.sandbox.kubeapi import KubeApi as Admin
 from tests.core.builders import a_session
@@ -248,8 +248,10 @@ class Away:
 
     def __init__(self) -> None:
         self.there = False
+        self.asked: list[str] = []
 
-    async def answer(self, _method: str, _path: str) -> dict[str, Any]:
+    async def answer(self, _method: str, path: str) -> dict[str, Any]:
+        self.asked.append(path)
         if not self.there:
             raise ClusterError("it cannot be reached")
         return {"resources": [{"kind": "Job", "name": "jobs", "namespaced": True}]}
@@ -277,3 +279,24 @@ async def test_a_long_outage_holds_nobody_up_after_its_end() -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert state.runners == {session.uid: EndedReason.OWNER_FINISHED}, "it was gone when it was listed"
+
+
+@pytest.mark.looptime
+async def test_a_kind_that_was_one_too_many_is_followed_once_another_is_unused() -> None:
+    ends = Ends(State(Store(), OWNER, 0.0, BIG_BANG), LoopClock(), lambda _key: None)
+    bound = [
+        a_session(f"s-{number:02}", boundTo={"apiVersion": f"g{number:02}/v1", "kind": "Job", "name": "it"})
+        for number in range(MOST_KINDS + 1)
+    ]
+    api = Away()
+    api.there = True
+    for session in bound:
+        ends.look(session)
+    task = asyncio.create_task(Runners(cast("KubeApi", api), ends, [], linger_seconds=0).run())
+    await asyncio.sleep(1)
+    assert f"/apis/g{MOST_KINDS}/v1" not in api.asked
+    ends.forget(bound[0])
+    await asyncio.sleep(1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert f"/apis/g{MOST_KINDS}/v1" in api.asked

@@ -158,10 +158,13 @@ def test_who_comes_too_late_gets_nothing(org: Organisation, group: str) -> None:
 
 def test_a_stopped_session_is_not_claimed(org: Organisation, group: str) -> None:
     claim = Claim(org, "stopped")
+    uid = org.get(SESSION, "stopped")["metadata"]["uid"]
     claim.end()
     wait_for(lambda: claim.status.get("endedAt"), "it ends")
     assert claim.by(HERE).status_code == 409
     assert org.open_to(group) == set()
+    (entry,) = wait_for(lambda: events(org, "SESSION_CLAIM_DENIED", uid), "it is told")
+    assert (entry["ipAddress"], entry["outcome"]) == (HERE, "denied")
 
 
 def test_a_forged_header_moves_nobody(org: Organisation, group: str, service: Product, sandbox: Sandbox) -> None:

@@ -31,17 +31,20 @@ def _past(text: str) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=0)
 
 
+Cutoff = Annotated[
+    datetime | None,
+    typer.Option(
+        parser=_past,
+        metavar="TIME",
+        help="End every session that was created before, such as 2026-11-22T18:00:00Z: for a cluster that was "
+        "restored from a backup, where sessions are live again that have ended since.",
+    ),
+]
+
+
 def operator(
     kubeconfig: Kubeconfig = None,
-    end_sessions_created_before: Annotated[
-        datetime | None,
-        typer.Option(
-            parser=_past,
-            metavar="TIME",
-            help="End every session that was created before, such as 2026-11-22T18:00:00Z: for a cluster that was "
-            "restored from a backup, where sessions are live again that have ended since.",
-        ),
-    ] = None,
+    end_sessions_created_before: Cutoff = None,
 ) -> None:
     """Reconcile AccessSessions, ProtectedResources and ApiKeyBindings until SIGTERM, while no other replica does."""
     from gatepass.app import run_operator
@@ -51,11 +54,12 @@ def operator(
 
 def serve(
     kubeconfig: Kubeconfig = None,
+    end_sessions_created_before: Cutoff = None,
 ) -> None:
     """The same, and answer the REST API."""
     from gatepass.app import run_operator
 
-    _run(lambda settings: run_operator(settings, kubeconfig, api=True))
+    _run(lambda settings: run_operator(settings, kubeconfig, end_sessions_created_before, api=True))
 
 
 def drain(

@@ -148,15 +148,6 @@ class Runners:
         """Start and stop, and answer in how many seconds to look again."""
         now = time.monotonic()
         wanted = {*self._ends.kinds, *([LEASES] if self._ends.beating else [])}
-        for kind in sorted(wanted):
-            self._unused.pop(kind, None)
-            if kind in self._tasks:
-                continue
-            if len(self._tasks) >= MOST_KINDS and kind != LEASES:
-                self._ends.unfollowed(kind, Refusal("TooManyKinds", f"{MOST_KINDS} kinds are followed already"))
-                continue
-            follow = self._follow_leases() if kind == LEASES else self._follow_kind(kind)
-            self._tasks[kind] = asyncio.create_task(follow, name=f"follow {kind}")
         for kind in self._tasks.keys() - wanted:
             if now >= self._unused.setdefault(kind, now) + self._linger_seconds:
                 self._tasks.pop(kind).cancel()
@@ -166,6 +157,15 @@ class Runners:
                     self._ends.leases_dropped()
                 else:
                     self._ends.dropped(kind)
+        for kind in sorted(wanted):
+            self._unused.pop(kind, None)
+            if kind in self._tasks:
+                continue
+            if len(self._tasks) >= MOST_KINDS and kind != LEASES:
+                self._ends.unfollowed(kind, Refusal("TooManyKinds", f"{MOST_KINDS} kinds are followed already"))
+                continue
+            follow = self._follow_leases() if kind == LEASES else self._follow_kind(kind)
+            self._tasks[kind] = asyncio.create_task(follow, name=f"follow {kind}")
         for kind in self._ends.doubted():
             if kind in self._feeds:
                 self._feeds[kind].again.set()

@@ -75,7 +75,9 @@ def _claimed(here: Context, session: AccessSession, address: str) -> bool:
     """Has the caller claimed it already? Raises ApiError when he cannot any more."""
     status = session.status
     if status.ended_at is not None or session.deleting or session.spec.stop:
-        raise ApiError(HTTPStatus.CONFLICT, "the session has ended")
+        told = "the session has ended"
+        _refused(here, session, address, told)
+        raise ApiError(HTTPStatus.CONFLICT, told)
     family = next((each.ip for each in _recorded(session) if (":" in each.ip) == (":" in address)), None)
     if family == address:
         return True
