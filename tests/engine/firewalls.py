@@ -28,6 +28,12 @@ class SlowFirewalls(MemoryFirewalls):
         self.slow_find = 0.0
         self.slow_answer = 0.0
 
+    def make_scarce(self, scarce: Target) -> None:
+        """From now on calls are scarce: what ends in this firewall waits three seconds."""
+        self.closing_delay = lambda target: 3.0 if target == scarce else 0.0  # type: ignore[method-assign]
+        self.delay = self.closing_delay  # type: ignore[method-assign]
+        self.patience = lambda _target: 3.0  # type: ignore[method-assign]
+
     async def identify(self, access: Access) -> str:
         if access.credentials.secret in self.missing:
             raise ProviderError(Failure.FORBIDDEN, "SecretNotFound", "there is no such Secret")

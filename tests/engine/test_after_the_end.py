@@ -5,7 +5,6 @@ import asyncio
 import pytest
 
 from gatepass.core.owners import Sighting
-from gatepass.core.rules import Target
 from gatepass.core.types.common import FINALIZER, Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
@@ -22,13 +21,6 @@ def bound_session(world: World, resource: str, number: int) -> AccessSession:
     """It opens one resource, to an address of its own, for as long as a Job of its own name runs."""
     name, address = f"bound-{number}", f"203.0.113.{100 + number}/32"
     return world.session(name, resources=({"name": resource},), cidrs=(address,), boundTo={**BOUND, "name": name})
-
-
-def scarce(cloud: SlowFirewalls, scarce_in: Target) -> None:
-    """From now on what ends in this group waits three seconds."""
-    cloud.closing_delay = lambda target: 3.0 if target == scarce_in else 0.0  # type: ignore[method-assign]
-    cloud.delay = cloud.closing_delay  # type: ignore[method-assign]
-    cloud.patience = lambda _target: 3.0  # type: ignore[method-assign]
 
 
 async def test_a_record_that_is_over_can_be_deleted_without_us(world: World, cloud: SlowFirewalls) -> None:
@@ -77,7 +69,7 @@ async def test_who_is_closed_is_told_later_while_rules_of_others_wait_to_go(worl
         listed(engine, {Key("ci", each.metadata.name): RUNNING for each in bound})
         await asyncio.sleep(2)
         assert [len(cloud.rules(group)) for group in groups] == [3, 1]
-        scarce(cloud, groups[1])
+        cloud.make_scarce(groups[1])
         listed(engine, {Key("ci", each.metadata.name): FINISHED for each in bound})
         world.cluster.delete(AccessSession, bound[2].key)
         world.cluster.delete(ProtectedResource, Key("ci", "first"))
@@ -105,7 +97,7 @@ async def test_a_deadline_is_written_down_at_once_whoever_waits(world: World, cl
         world.resource("second", groups=("sg-0bbb",))
         both = [world.session(name, resources=({"name": name},), duration="1m") for name in ("first", "second")]
         await asyncio.sleep(2)
-        scarce(cloud, groups[1])
+        cloud.make_scarce(groups[1])
         await asyncio.sleep(58.1)
         assert [len(cloud.rules(group)) for group in groups] == [0, 1]
         assert [world.status(each).phase for each in both] == [Phase.EXPIRED, Phase.ACTIVE]

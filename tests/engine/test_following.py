@@ -48,9 +48,7 @@ async def test_a_move_that_could_not_be_told_before_the_end_keeps_nobody_waiting
         world.cluster.refuse = lambda verb: verb == "status"
         finder.answers["it-1"] = (THERE,)
         engine.source_changed(session.key)
-        cloud.closing_delay = lambda target: 3.0 if target == second else 0.0  # type: ignore[method-assign]
-        cloud.delay = cloud.closing_delay  # type: ignore[method-assign]
-        cloud.patience = lambda _target: 3.0  # type: ignore[method-assign]
+        cloud.make_scarce(second)
         await asyncio.sleep(9)
         assert [open_to(cloud, group) for group in (first, second)] == [[HERE], [THERE]]
         await asyncio.sleep(2)
