@@ -75,20 +75,14 @@ def _claimed(here: Context, session: AccessSession, address: str) -> bool:
     """Has the caller claimed it already? Raises ApiError when he cannot any more."""
     status = session.status
     if status.ended_at is not None or session.deleting or session.spec.stop:
-        told = "the session has ended"
-        _refused(here, session, address, told)
-        raise ApiError(HTTPStatus.CONFLICT, told)
+        raise _too_late(here, session, address, "the session has ended")
     family = next((each.ip for each in _recorded(session) if (":" in each.ip) == (":" in address)), None)
     if family == address:
         return True
     if family is not None:
-        told = "the session was claimed from another address"
-        _refused(here, session, address, told)
-        raise ApiError(HTTPStatus.CONFLICT, told)
+        raise _too_late(here, session, address, "the session was claimed from another address")
     if status.claim is None or here.clock.now() >= status.claim.expires_at:
-        told = "the time to claim the session is over"
-        _refused(here, session, address, told)
-        raise ApiError(HTTPStatus.CONFLICT, told)
+        raise _too_late(here, session, address, "the time to claim the session is over")
     return False
 
 
@@ -119,6 +113,12 @@ async def _write(here: Context, session: AccessSession, address: str) -> AccessS
 
 def _recorded(session: AccessSession) -> tuple[SourceAddress, ...]:
     return session.status.source.addresses if session.status.source is not None else ()
+
+
+def _too_late(here: Context, session: AccessSession, address: str, why: str) -> ApiError:
+    """Tell the audit trail of somebody who cannot claim the session any more, and answer what he is told."""
+    _refused(here, session, address, why)
+    return ApiError(HTTPStatus.CONFLICT, why)
 
 
 def _refused(here: Context, session: AccessSession, address: Address | str | None, why: str) -> None:
