@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from gatepass.sandbox.cloud import ACCESS_KEY
 from gatepass.sandbox.ec2.faults import Fault
 from gatepass.sandbox.environment import Sandbox
 from tests.conftest import AwsAccount
@@ -225,3 +226,39 @@ def test_after_a_restart_it_is_still_that_pod(
     product.start()
     tenant.until_condition(SESSION, "it-1", "SourceResolved", "True", "is another one now")
     assert {cidr for cidr, _ in group.open_to()} == {f"{first.public}/32"}
+
+
+def test_two_hundred_pods_on_twenty_nodes_take_six_calls_at_most(
+    tenant: Tenant, group: Group, vpc: Vpc, pods: Pods, product: Product, sandbox: Sandbox
+) -> None:
+    """However their sessions come: one after the other, and all at once to an operator that has just started."""
+    tenant.resource(group.id)
+    gateways = {zone: vpc.nat(2) for zone in "ab"}
+    subnets = {zone: vpc.subnet(zone, v4=gateways[zone][0]) for zone in "ab"}
+    machines = [vpc.machine(subnets[zone], zone) for zone in "ab" for _ in range(10)]
+    nodes = [pods.node_of(each) for each in machines]
+    for number in range(200):
+        pods.pending(f"runner-{number}")
+        pods.schedule(nodes[number // 10], f"runner-{number}")
+        pods.start(machines[number // 10].private, "192.168.0.7", name=f"runner-{number}")
+    last = sandbox.ec2.last()
+    for number in range(200):
+        session(tenant, f"it-{number}", f"runner-{number}")
+    for number in range(200):
+        tenant.until_phase(f"it-{number}", "Active")
+    assert len(_topology_calls(sandbox, last)) <= 6
+    product.stop()
+    last = sandbox.ec2.last()
+    product.start()
+    wait_for(lambda: "DescribeNatGateways" in _topology_calls(sandbox, last), "the look after the start", 30.0)
+    pods.delete("runner-199")
+    pods.run_on(machines[0], name="runner-199")
+    tenant.until_condition(SESSION, "it-199", "SourceResolved", "True", "is another one now")
+    assert len(_topology_calls(sandbox, last)) <= 6
+
+
+def _topology_calls(sandbox: Sandbox, since: int) -> list[str]:
+    """The operator's calls about instances and what surrounds them."""
+    own = [each["action"] for each in sandbox.ec2.log(since) if each.get("access_key") == ACCESS_KEY]
+    topology = ("DescribeInstances", "DescribeVpcs", "DescribeRouteTables", "DescribeNatGateways")
+    return [action for action in own if action in topology]

@@ -10,7 +10,7 @@ from gatepass.core.egress import NodeFacts
 from gatepass.core.errors import SourceError
 from gatepass.egress.aws_topology import AwsTopology
 from tests.egress.conftest import Clock
-from tests.egress.topology import NODE_IP, NODE_PUBLIC, POD_IP, pod
+from tests.egress.topology import NODE_IP, NODE_PUBLIC, POD_IP, alone, pod
 
 ID = "i-0123456789abcdef0"
 PRIMARY = {
@@ -75,7 +75,7 @@ def told() -> Told:
 
 async def leaves_by(told: Told, *ips: str, zone: str = "eu-central-1a") -> list[str]:
     node = NodeFacts("n-1", f"aws:///{zone}/{ID}", (NODE_IP,))
-    return [each.ip for each in await AwsTopology(told, Clock()).departures(pod(*ips), node)]
+    return [each.ip for each in await AwsTopology(told, Clock()).departures(pod(*ips), node, alone)]
 
 
 async def refusal(told: Told, *ips: str) -> SourceError:

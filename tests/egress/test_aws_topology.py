@@ -11,7 +11,7 @@ from gatepass.egress.aws_topology import AwsTopology
 from gatepass.sandbox.ec2.faults import Fault
 from tests.conftest import AwsAccount
 from tests.egress.conftest import Clock
-from tests.egress.topology import NODE
+from tests.egress.topology import NODE, alone
 from tests.egress.vpc import Machine, Vpc
 
 
@@ -26,7 +26,7 @@ def pod_on(machine: Machine, *ips: str, **changed: Any) -> PodFacts:
 
 
 async def addresses(topology: AwsTopology, machine: Machine, *ips: str, **changed: Any) -> list[str]:
-    found = await topology.departures(pod_on(machine, *ips, **changed), node_of(machine))
+    found = await topology.departures(pod_on(machine, *ips, **changed), node_of(machine), alone)
     assert all(machine.id in each.evidence for each in found)
     return [each.ip for each in found]
 
@@ -67,7 +67,7 @@ async def test_the_main_route_table(topology: AwsTopology, vpc: Vpc) -> None:
     gateway, expected = vpc.nat(2)
     vpc.route(vpc.main, v4=gateway)
     machine = vpc.machine(vpc.subnet())
-    found = await topology.departures(pod_on(machine), node_of(machine))
+    found = await topology.departures(pod_on(machine), node_of(machine), alone)
     assert [each.ip for each in found] == expected
     assert f"route table {vpc.main} (main)" in found[0].evidence
 
@@ -126,7 +126,7 @@ async def test_another_host_or_instance_than_the_node_says(topology: AwsTopology
     mine, theirs = vpc.machine(subnet, public=True), vpc.machine(subnet, public=True)
     forged = NodeFacts("n", theirs.provider_id, (mine.private,))
     with pytest.raises(SourceError) as caught:
-        await topology.departures(pod_on(mine), forged)
+        await topology.departures(pod_on(mine), forged, alone)
     assert caught.value.reason == "HostAddressMismatch"
 
 
@@ -142,7 +142,8 @@ async def test_another_host_or_instance_than_the_node_says(topology: AwsTopology
 async def test_what_is_no_instance(topology: AwsTopology, aws: AwsAccount, id_: str) -> None:
     last = aws.control.last()
     with pytest.raises(SourceError) as caught:
-        await topology.departures(pod_on(Machine("", "", "10.0.0.1", "", None)), NodeFacts("n", id_, ("10.0.0.1",)))
+        nowhere = Machine("", "", "10.0.0.1", "", None)
+        await topology.departures(pod_on(nowhere), NodeFacts("n", id_, ("10.0.0.1",)), alone)
     assert caught.value.reason == "NotAnInstance"
     assert id_ in caught.value.message
     assert calls(aws, last) == []
@@ -181,18 +182,44 @@ async def test_what_may_work_in_a_moment_is_tried_again(topology: AwsTopology, v
 async def test_two_hundred_pods_on_twenty_nodes_take_six_calls_at_most(
     topology: AwsTopology, vpc: Vpc, aws: AwsAccount
 ) -> None:
+    """One after the other, as CI jobs come: the first one's calls ask for what the others will want to know."""
     gateways = {zone: vpc.nat(2) for zone in "ab"}
     vpc.route(vpc.main, v4=gateways["a"][0])
     subnets = {"a": vpc.subnet("a"), "b": vpc.subnet("b", v4=gateways["b"][0])}
     machines = [(zone, vpc.machine(subnets[zone], zone)) for zone in "ab" for _ in range(10)]
-    pods = [(zone, each, "192.168.0.7") for zone, each in machines for _ in range(10)]
+    nodes = [node_of(each) for _, each in machines]
+
+    async def neighbours() -> list[NodeFacts]:
+        return [*nodes, NODE, NodeFacts("n-far", "aws:///us-east-1a/i-0123456789abcdef0", ("10.0.0.9",))]
+
     last = aws.control.last()
-    found = await asyncio.gather(*(addresses(topology, each, ip) for _, each, ip in pods))
-    assert found == [gateways[zone][1] for zone, *_ in pods]
-    assert len(calls(aws, last)) <= 6
+    for zone, machine in machines:
+        for _ in range(10):
+            found = await topology.departures(pod_on(machine, "192.168.0.7"), node_of(machine), neighbours)
+            assert [each.ip for each in found] == gateways[zone][1]
+    asked = calls(aws, last)
+    assert len(asked) <= 6
+    assert asked.count("DescribeInstances") == 1
+
+
+async def test_those_who_ask_at_once_share_their_calls(topology: AwsTopology, vpc: Vpc, aws: AwsAccount) -> None:
+    gateway, expected = vpc.nat()
+    subnet = vpc.subnet(v4=gateway)
+    machines = [vpc.machine(subnet) for _ in range(3)]
     last = aws.control.last()
-    await asyncio.gather(*(addresses(topology, each, ip) for _, each, ip in pods))
-    assert calls(aws, last) == []
+    found = await asyncio.gather(*(addresses(topology, each, "192.168.0.7") for each in machines * 10))
+    assert found == [expected] * 30
+    assert len(calls(aws, last)) <= 4
+
+
+async def test_a_neighbour_that_is_gone_is_nobodys_trouble(topology: AwsTopology, vpc: Vpc) -> None:
+    machine = vpc.machine(vpc.subnet(v4=vpc.internet), public=True)
+
+    async def neighbours() -> list[NodeFacts]:
+        return [NodeFacts("n-gone", "aws:///eu-central-1a/i-0123456789abcdef0", ("10.0.0.9",))]
+
+    found = await topology.departures(pod_on(machine), node_of(machine), neighbours)
+    assert [each.ip for each in found] == [machine.public]
 
 
 async def test_what_is_known_is_short_lived(topology: AwsTopology, vpc: Vpc, aws: AwsAccount, clock: Clock) -> None:

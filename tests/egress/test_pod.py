@@ -1,6 +1,6 @@
 """source.pod as a whole, over a cluster and clouds that a test makes up."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -31,6 +31,9 @@ class Cluster:
     async def node(self, name: str) -> NodeFacts | None:
         return self.nodes.get(name)
 
+    async def nodes_of(self, namespace: str) -> Sequence[NodeFacts]:
+        return list(self.nodes.values())
+
 
 class Cloud:
     """A cloud whose way out is one gateway."""
@@ -38,7 +41,9 @@ class Cloud:
     def knows(self, provider_id: str) -> bool:
         return provider_id.startswith("aws://")
 
-    async def departures(self, pod: PodFacts, node: NodeFacts) -> Sequence[Departure]:
+    async def departures(
+        self, pod: PodFacts, node: NodeFacts, neighbours: Callable[[], Awaitable[Sequence[NodeFacts]]]
+    ) -> Sequence[Departure]:
         return [Departure("198.51.100.1", f"gateway of {node.name}")]
 
 

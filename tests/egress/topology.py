@@ -53,3 +53,8 @@ def pod(*ips: str, **changed: Any) -> PodFacts:
 
 
 NODE = NodeFacts("n-1", "aws:///eu-central-1a/i-1", (NODE_IP,))
+
+
+async def alone() -> list[NodeFacts]:
+    """The neighbours of a node where nothing else runs."""
+    return []

@@ -345,6 +345,19 @@ async def test_a_node_is_read_once_for_all_who_ask(cluster: Cluster, pods: KubeP
     assert len(asked) == 2
 
 
+async def test_the_nodes_of_a_namespace_are_those_on_which_its_pods_run(cluster: Cluster, pods: KubePods) -> None:
+    assert await pods.nodes_of(cluster.namespace) == []
+    names = [f"{cluster.namespace}-{number}" for number in range(3)]
+    for number, name in enumerate(names):
+        if number:  # the first is not there
+            await cluster.api.call("POST", "/api/v1/nodes", {"metadata": {"name": name}})
+        for pod in "ab":
+            await cluster.run(f"{pod}-{number}", nodeName=name)
+            await cluster.set_status(f"{pod}-{number}", phase="Pending" if number == 2 else "Running")
+    await pods.pod(cluster.pod("a-0"), cluster.session())
+    assert await pods.nodes_of(cluster.namespace) == [NodeFacts(names[1], "", ())]
+
+
 @pytest.mark.parametrize(
     ("status", "host_ips", "ips"),
     [

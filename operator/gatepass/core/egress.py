@@ -1,7 +1,7 @@
 """Where a pod's traffic leaves from: what the cluster says of a pod and its node, and what follows from that alone."""
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,7 +43,7 @@ class Departure:
 
 
 class Pods(Protocol):
-    """What the cluster says of pods and nodes. Both methods raise SourceError."""
+    """What the cluster says of pods and nodes. `pod` and `node` raise SourceError."""
 
     async def pod(self, key: Key, session: Key) -> PodFacts | None:
         """The pod; None when there is none. `session` is told of its changes from now on."""
@@ -51,6 +51,10 @@ class Pods(Protocol):
 
     async def node(self, name: str) -> NodeFacts | None:
         """The node, as it was some seconds ago at most; None when there is none."""
+        ...
+
+    async def nodes_of(self, namespace: str) -> Sequence[NodeFacts]:
+        """Nodes on which pods of the namespace run, a hundred at most, as far as they can be read."""
         ...
 
 
@@ -61,8 +65,13 @@ class CloudTopology(Protocol):
         """Is it a machine of this cloud?"""
         ...
 
-    async def departures(self, pod: PodFacts, node: NodeFacts) -> Sequence[Departure]:
-        """Every address that the pod's traffic may leave from; raises SourceError."""
+    async def departures(
+        self, pod: PodFacts, node: NodeFacts, neighbours: Callable[[], Awaitable[Sequence[NodeFacts]]]
+    ) -> Sequence[Departure]:
+        """Every address that the pod's traffic may leave from; raises SourceError.
+
+        `neighbours` gives the nodes that may be asked about next, so that one call can ask for all of them.
+        """
         ...
 
 

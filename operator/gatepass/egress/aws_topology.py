@@ -8,6 +8,7 @@ import ipaddress
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -35,6 +36,7 @@ T = TypeVar("T")
 _KEPT_SECONDS: Final = 30.0
 _PER_FILTER: Final = 200
 """Values that EC2 takes in one filter."""
+_PER_PAGE: Final = 100
 _PROVIDER_ID: Final = re.compile(r"aws:///(?P<zone>(?P<region>[a-z]{2,4}(?:-[a-z]+)+-[0-9])[a-z0-9-]*)/(?P<id>[^/]+)")
 _INSTANCE: Final = re.compile(r"i-[0-9a-f]{8,17}")
 _ADDRESS_IN_USE: Final = ("succeeded", "assigning", "associating")
@@ -70,25 +72,38 @@ class AwsTopology:
         """Is it AWS's?"""
         return provider_id.startswith("aws://")
 
-    async def departures(self, pod: PodFacts, node: NodeFacts) -> Sequence[Departure]:
-        """Every address that the pod's traffic may leave from; raises SourceError."""
-        named = _PROVIDER_ID.fullmatch(node.provider_id)
-        if named is None or not _INSTANCE.fullmatch(named["id"]):
+    async def departures(
+        self, pod: PodFacts, node: NodeFacts, neighbours: Callable[[], Awaitable[Sequence[NodeFacts]]]
+    ) -> Sequence[Departure]:
+        """Every address that the pod's traffic may leave from; raises SourceError.
+
+        When EC2 has to be asked about the node, it is asked about its `neighbours` in the same calls.
+        """
+        named = _machine(node)
+        if named is None:
             raise SourceError(
                 "NotAnInstance",
                 f"node {node.name} is {node.provider_id}, which is no EC2 instance (as on Fargate): use source.claim",
             )
-        region = self._regions.setdefault(
-            named["region"], _Region(partial(self._describe, named["region"]), self._monotonic)
-        )
+        name, id_ = named
+        region = self._regions.setdefault(name, _Region(partial(self._describe, name), self._monotonic))
         asked = self._monotonic()
         try:
+            if not region.knows(id_):
+                others = filter(None, map(_machine, await neighbours()))
+                region.look_at([id_, *(other for where, other in others if where == name)])
             try:
-                return await region.departures(pod, node, named["id"], NEVER)
+                return await region.departures(pod, node, id_, NEVER)
             except SourceError:
-                return await region.departures(pod, node, named["id"], asked)
+                return await region.departures(pod, node, id_, asked)
         except ProviderError as error:
-            raise _told(error, named["region"]) from None
+            raise _told(error, name) from None
+
+
+def _machine(node: NodeFacts) -> tuple[str, str] | None:
+    """The Region and the id of the instance that the node is."""
+    named = _PROVIDER_ID.fullmatch(node.provider_id)
+    return (named["region"], named["id"]) if named and _INSTANCE.fullmatch(named["id"]) else None
 
 
 def _told(error: ProviderError, region: str) -> SourceError:
@@ -110,6 +125,24 @@ class _Region:
         self._tables = Lookup(self._load_tables, _KEPT_SECONDS, monotonic)
         self._main_tables = Lookup(self._load_main_tables, _KEPT_SECONDS, monotonic)
         self._gateways = Lookup(self._load_gateways, _KEPT_SECONDS, monotonic)
+        self._looks: set[asyncio.Task[None]] = set()
+
+    def knows(self, id_: str) -> bool:
+        """Is the instance known, or asked about?"""
+        return self._instances.has(id_)
+
+    def look_at(self, ids: Sequence[str]) -> None:
+        """Ask about instances, as many as one answer has, and what surrounds them, for those who will want to know."""
+        for id_ in list(dict.fromkeys(ids))[:_PER_PAGE]:
+            task = asyncio.create_task(self._look_at(id_))
+            self._looks.add(task)
+            task.add_done_callback(self._looks.discard)
+
+    async def _look_at(self, id_: str) -> None:
+        with suppress(ProviderError):  # is told to whoever wants to know
+            instance = await self._instances.get(id_)
+            if instance is not None:
+                await self._around(instance, NEVER)
 
     async def departures(self, pod: PodFacts, node: NodeFacts, id_: str, since: float) -> Sequence[Departure]:
         instance = await self._instances.get(id_, since)
@@ -119,18 +152,25 @@ class _Region:
                 f"node {node.name} is {id_}, which is not there, or not in the account of Gatepass's own identity",
             )
         check_instance(pod, node, instance)
-        ranges, tables = await asyncio.gather(
-            self._ranges.get(instance.vpc, since),
-            self._tables_of({each.subnet for each in instance.interfaces}, instance.vpc, since),
-        )
-        if ranges is None:
+        around = await self._around(instance, since)
+        if around is None:
             raise SourceError(
                 "VpcNotFound",
                 f"node {node.name} is {id_}; its VPC {instance.vpc or 'is not told and'} cannot be seen",
                 retry=True,
             )
+        return departures(pod, node, instance, around)
+
+    async def _around(self, instance: Instance, since: float) -> Surroundings | None:
+        """None when its VPC cannot be seen."""
+        ranges, tables = await asyncio.gather(
+            self._ranges.get(instance.vpc, since),
+            self._tables_of({each.subnet for each in instance.interfaces}, instance.vpc, since),
+        )
+        if ranges is None:
+            return None
         gateways = await self._gateways.gather(sorted(gateways_named(tables.values())), since)
-        return departures(pod, node, instance, Surroundings(ranges, tables, gateways))
+        return Surroundings(ranges, tables, gateways)
 
     async def _tables_of(self, subnets: Iterable[str], vpc: str, since: float) -> Mapping[str, RouteTable]:
         """The route tables of subnets: their own, else the main one of the VPC."""
@@ -180,7 +220,7 @@ class _Region:
             filters = [{"Name": name, "Values": list(values[first : first + _PER_FILTER])}, *more]
             following: dict[str, Any] = {}
             while True:
-                page = await self._describe(action, {parameter: filters, "MaxResults": 100, **following})
+                page = await self._describe(action, {parameter: filters, "MaxResults": _PER_PAGE, **following})
                 try:
                     found += map(read, page[part])
                 except (KeyError, ValueError) as error:

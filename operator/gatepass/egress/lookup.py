@@ -44,13 +44,21 @@ class Lookup(Generic[K, V]):
 
     async def get(self, key: K, since: float = NEVER) -> V | None:
         """The answer, by a call that began not before `since`; None when there is no such thing. Raises its error."""
-        known = self._known.get(key)
-        if known is None or known.at < max(since, self._monotonic() - self._seconds):
-            known = self._next.get(key) or self._ask(key)
+        known = self._current(key, since) or self._ask(key)
         found = await asyncio.shield(known.answer)
         if isinstance(found, Exception):
             raise found
         return found
+
+    def has(self, key: K) -> bool:
+        """Is the answer known, or on its way?"""
+        return self._current(key, NEVER) is not None
+
+    def _current(self, key: K, since: float) -> _Asked[V] | None:
+        known = self._known.get(key)
+        if known is not None and known.at >= max(since, self._monotonic() - self._seconds):
+            return known
+        return self._next.get(key)
 
     def _ask(self, key: K) -> _Asked[V]:
         asked: _Asked[V] = _Asked(asyncio.get_running_loop().create_future(), float("inf"))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 
 from gatepass.core.egress import CloudTopology, Pods, by_external_ip, check_host, family, placed
 from gatepass.core.errors import SourceError
@@ -42,7 +43,8 @@ class PodFinder:
             raise SourceError("NodeNotFound", f"pod {name} runs on node {node_name}, which is not there", retry=True)
         check_host(pod, node)
         cloud = next((each for each in self._clouds if each.knows(node.provider_id)), None)
-        found = by_external_ip(node) if cloud is None else await cloud.departures(pod, node)
+        neighbours = partial(self._pods.nodes_of, session.metadata.namespace)
+        found = by_external_ip(node) if cloud is None else await cloud.departures(pod, node, neighbours)
         self._remember(session, pod.uid)
         now = self._now()
         return [

@@ -6,7 +6,7 @@ a connection for each; one for all namespaces would bring every pod of the clust
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 _PER_PAGE: Final = 200
 _PAUSE_SECONDS: Final = 1.0
 _NODE_KEPT_SECONDS: Final = 10.0
+_MOST_NODES: Final = 100
+"""Of one namespace, which are read at once."""
 _FORBIDDEN_TIMES: Final = 5
 """So often in a row, a pause apart: an API server that has just started knows no roles yet, and forbids everything."""
 _FORBIDDEN, _NOT_FOUND, _TOO_OLD = 403, 404, 410
@@ -100,6 +102,14 @@ class KubePods:
         if found is None:
             self._forget_node(name, kept[1])
         return found
+
+    async def nodes_of(self, namespace: str) -> Sequence[NodeFacts]:
+        """Nodes on which pods of a watched namespace run, a hundred at most, as far as they can be read."""
+        watched = self._namespaces.get(namespace)
+        running = (pod.node for pod in watched.pods.values() if pod.phase == "Running") if watched else ()
+        names = list(dict.fromkeys(name for name in running if name))[:_MOST_NODES]
+        found = await asyncio.gather(*map(self.node, names), return_exceptions=True)
+        return [each for each in found if isinstance(each, NodeFacts)]
 
     def _forget_node(self, name: str, task: "asyncio.Task[NodeFacts | None]") -> None:
         if name in self._nodes and self._nodes[name][1] is task:
