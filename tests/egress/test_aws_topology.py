@@ -141,8 +141,8 @@ async def test_another_host_or_instance_than_the_node_says(topology: AwsTopology
 )
 async def test_what_is_no_instance(topology: AwsTopology, aws: AwsAccount, id_: str) -> None:
     last = aws.control.last()
+    nowhere = Machine("", "", "10.0.0.1", "", None)
     with pytest.raises(SourceError) as caught:
-        nowhere = Machine("", "", "10.0.0.1", "", None)
         await topology.departures(pod_on(nowhere), NodeFacts("n", id_, ("10.0.0.1",)), alone)
     assert caught.value.reason == "NotAnInstance"
     assert id_ in caught.value.message
