@@ -131,7 +131,7 @@ async def _serve(
 ) -> None:
     stop, listed, end_watching = asyncio.Event(), asyncio.Event(), asyncio.Event()
     name = identity(settings.health_host, settings.health_port)
-    lease = Lease(kube, settings.namespace, settings.release, name, settings.lease_seconds)
+    lease = Lease(kube, settings.namespace, settings.release, name, settings.lease_seconds, clock.now)
     keeping = asyncio.create_task(lease.run())
     events = Events(kube, component="gatepass")
     cluster = KubeCluster(kube, events, clock, requester_policies(settings.release), lease.outlasts)
@@ -155,6 +155,8 @@ async def _serve(
             handover_seconds=settings.lease_seconds + CALL_SECONDS,
             cutoff=cutoff,
             audit_required=settings.audit_required,
+            leader=name,
+            led_before=lease.earlier,
         ),
         Store(),
         {"aws": aws},

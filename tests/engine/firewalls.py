@@ -6,7 +6,7 @@ from datetime import datetime
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.ports import Access, GrantOutcome, NewRule, RevokeOutcome, Unknown
-from gatepass.core.rules import ObservedRule, Rule, Target
+from gatepass.core.rules import ObservedRule, Rule, Stamp, Target
 from gatepass.providers.memory import MemoryFirewalls
 
 
@@ -53,11 +53,11 @@ class SlowFirewalls(MemoryFirewalls):
         return found
 
     async def grant(
-        self, access: Access, target: Target, rules: Sequence[NewRule], owner: str
+        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
     ) -> Mapping[Rule, GrantOutcome]:
         if target.id in self.grant_refused:
             raise ProviderError(Failure.RETRY, "RequestLimitExceeded", "the call was refused")
-        outcomes = await super().grant(access, target, rules, owner)
+        outcomes = await super().grant(access, target, rules, stamp)
         await asyncio.sleep(self.slow_answer)
         return dict.fromkeys(outcomes, Unknown()) if self.lose_answers else outcomes
 

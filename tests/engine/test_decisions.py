@@ -8,7 +8,7 @@ import pytest
 
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.ports import Access, GrantOutcome, NewRule
-from gatepass.core.rules import Rule, Target
+from gatepass.core.rules import Rule, Stamp, Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase, Requester
@@ -32,7 +32,7 @@ class Refusing(SlowFirewalls):
         self.grants = 0
 
     async def grant(
-        self, access: Access, target: Target, rules: Sequence[NewRule], owner: str
+        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
     ) -> Mapping[Rule, GrantOutcome]:
         self.grants += 1
         denied = ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "the call was refused")
@@ -40,7 +40,7 @@ class Refusing(SlowFirewalls):
             raise denied
         good = [new for new in rules if new.rule.port != self.port]
         bad = {new.rule: denied for new in rules if new.rule.port == self.port}
-        return {**await super().grant(access, target, good, owner), **bad}
+        return {**await super().grant(access, target, good, stamp), **bad}
 
 
 @pytest.fixture

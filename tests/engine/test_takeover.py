@@ -36,7 +36,8 @@ async def test_a_new_leader_looks_again_when_nothing_of_its_predecessor_can_be_u
     await asyncio.sleep(HANDOVER - 5)
     assert cloud.calls["observe"] == 1
     # The predecessor was paused within a call, for a session that has ended since.
-    cloud.put(group, Rule("203.0.113.9/32", "tcp", 5432, 5432), "gatepass until=2026-11-22T13:00:00Z for=ci/db", OWNER)
+    theirs = Rule("203.0.113.9/32", "tcp", 5432, 5432)
+    cloud.put(group, theirs, "gatepass until=2026-11-22T13:00:00Z for=ci/db", OWNER, f"gatepass/{world.at(HOUR)}")
     await asyncio.sleep(10)
     assert cloud.calls["observe"] == 2
     assert cloud.rules(group) == {}
@@ -55,9 +56,9 @@ async def test_a_predecessors_lost_grant_is_waited_for_from_the_takeover(world: 
     session = world.session(duration="1m")
     await asyncio.sleep(50)
     cloud.blind = True
-    cloud.put(
-        group, Rule("203.0.113.7/32", "tcp", 5432, 5432), f"gatepass until={world.at(HOUR + 60)} for=ci/db", OWNER
-    )
+    granted = Rule("203.0.113.7/32", "tcp", 5432, 5432)
+    until, maker = world.at(HOUR + 60), f"gatepass/{world.at(HOUR + 49)}"
+    cloud.put(group, granted, f"gatepass until={until} for=ci/db", OWNER, maker)
     task = asyncio.create_task(engine.run())
     await asyncio.sleep(15)
     assert world.status(session).phase is Phase.EXPIRING

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from gatepass.core.ports import ClusterError, GoneError
 from gatepass.kube.api import MERGE_PATCH, KubeApi
-from gatepass.kube.lease import Lease, LeaseLostError, identity, monotonic
+from gatepass.kube.lease import EARLIER, Lease, LeaseLostError, identity, monotonic
 from tests.kube.conftest import Wire
 
 SECONDS = 3.0
@@ -27,7 +28,11 @@ def name() -> str:
 
 
 def candidate(api: KubeApi, name: str, who: str, seconds: Callable[[], float] = monotonic) -> Lease:
-    return Lease(api, "default", name, who, SECONDS, seconds)
+    return Lease(api, "default", name, who, SECONDS, utc_now, seconds)
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 @asynccontextmanager
@@ -103,6 +108,41 @@ async def test_a_release_hands_it_over(api: KubeApi, name: str) -> None:
         assert not first.outlasts(0.0)
         await taken(second)
     assert (await spec_of(api, name))["leaseTransitions"] == 1
+
+
+async def test_who_has_led_before_is_on_record_with_the_time_until_which_it_may_have(api: KubeApi, name: str) -> None:
+    """Also of those who died, and of who led before them; and of one process that has led twice the later end."""
+    first, second, third = (candidate(api, name, who) for who in ("first", "second", "third"))
+    async with running(first):
+        await taken(first)
+    last = datetime.fromisoformat((await spec_of(api, name))["renewTime"])
+    async with running(second):
+        await taken(second)
+        assert second.earlier == {"first": last + timedelta(seconds=SECONDS)}
+    before = utc_now()
+    await second.release()
+    await api.call("PATCH", f"{LEASES}/{name}", {"metadata": {"labels": {"by": "others"}}}, content_type=MERGE_PATCH)
+    async with running(third):
+        await taken(third)
+    assert third.earlier["first"] == second.earlier["first"]
+    assert before <= third.earlier["second"] <= utc_now()
+    again = candidate(api, name, "first")
+    await third.release()
+    async with running(again):
+        await taken(again)
+    await again.release()
+    assert again.earlier["first"] > second.earlier["first"]
+    assert set(again.earlier) == {"first", "second", "third"}
+
+
+async def test_a_record_that_somebody_has_edited_keeps_nobody_from_leading(api: KubeApi, name: str) -> None:
+    record = "nonsense first=yesterday =2026-11-22T12:00:00.000000Z second=2026-11-22T12:00:00.000000Z"
+    body = {"metadata": {"name": name, "annotations": {EARLIER: record}}, "spec": {}}
+    await api.call("POST", LEASES, body)
+    lease = candidate(api, name, "ours")
+    async with running(lease):
+        await taken(lease)
+    assert lease.earlier["second"] == datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
 async def test_a_dead_holder_is_followed_when_its_time_is_up(api: KubeApi, name: str) -> None:
@@ -234,7 +274,7 @@ async def test_whoever_was_paused_writes_nothing_and_says_so(api: KubeApi, name:
 
 
 async def test_a_refusal_is_said_and_tried_again(api: KubeApi, name: str) -> None:
-    nowhere = Lease(api, "no-such-namespace", name, "ours", SECONDS)
+    nowhere = Lease(api, "no-such-namespace", name, "ours", SECONDS, utc_now)
     async with running(nowhere):
         await nowhere.looked.wait()
         assert not nowhere.taken.is_set()
@@ -275,7 +315,7 @@ class Server:
 async def kept_until_it_is_due() -> AsyncIterator[tuple[Server, Lease]]:
     """A lease of 15 s, which is renewed every two, in the moment before a renewal."""
     server: Any = Server()
-    lease = Lease(server, "default", "any", "ours", 15.0, asyncio.get_running_loop().time)
+    lease = Lease(server, "default", "any", "ours", 15.0, utc_now, asyncio.get_running_loop().time)
     async with running(lease):
         await asyncio.sleep(9.9)
         yield server, lease

@@ -9,7 +9,7 @@ from gatepass.core.ports import Access, Credentials, Duplicate, Full, Granted, N
 from gatepass.core.rules import Rule
 from gatepass.providers.aws_security_group import AwsSecurityGroups
 from gatepass.sandbox.ec2.faults import Fault
-from tests.providers.worlds import OWNER, AwsWorld, Vault
+from tests.providers.worlds import STAMP, AwsWorld, Vault
 
 GRANT, REVOKE = "AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"
 RULES = [Rule(f"203.0.113.{host}/32", "tcp", 5432, 5432) for host in range(40)]
@@ -18,7 +18,7 @@ NEW = [NewRule(rule, "gatepass static for=ci/db") for rule in RULES]
 
 async def test_many_rules_are_one_call_with_the_tag_in_it(aws_world: AwsWorld) -> None:
     target = aws_world.firewall()
-    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW, OWNER)
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW, STAMP)
     assert all(isinstance(outcome, Granted) for outcome in outcomes.values())
     await aws_world.provider.revoke(
         aws_world.access, target, [o.id for o in outcomes.values() if isinstance(o, Granted)]
@@ -30,21 +30,21 @@ async def test_a_named_member_costs_one_call_more(aws_world: AwsWorld) -> None:
     target = aws_world.firewall()
     aws_world.put(target, RULES[3])
     before = len(aws_world.calls(GRANT))
-    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW, OWNER)
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW, STAMP)
     assert isinstance(outcomes[RULES[3]], Duplicate)
     assert len(aws_world.calls(GRANT)) - before == 2
 
 
 async def test_a_full_group_is_found_out_in_few_calls(aws_world: AwsWorld) -> None:
     target = aws_world.firewall(limit=5)
-    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW, OWNER)
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW, STAMP)
     assert sum(isinstance(outcome, Full) for outcome in outcomes.values()) == 35
     assert len(aws_world.calls(GRANT)) <= 10
 
 
 async def test_a_rule_that_is_gone_costs_one_call_more(aws_world: AwsWorld) -> None:
     target = aws_world.firewall()
-    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:6], OWNER)
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:6], STAMP)
     ids = [outcome.id for outcome in outcomes.values() if isinstance(outcome, Granted)]
     aws_world.take(target, ids[2])
     before = len(aws_world.calls(REVOKE))
@@ -56,7 +56,7 @@ async def test_a_rule_that_is_gone_costs_one_call_more(aws_world: AwsWorld) -> N
 async def test_all_pages_are_read(aws_world: AwsWorld) -> None:
     target = aws_world.firewall(limit=1100)
     everything = [Rule(f"10.1.{i // 250}.{i % 250}/32", "udp", 53, 53) for i in range(1050)]
-    outcomes = await aws_world.provider.grant(aws_world.access, target, [NewRule(r, "x") for r in everything], OWNER)
+    outcomes = await aws_world.provider.grant(aws_world.access, target, [NewRule(r, "x") for r in everything], STAMP)
     assert all(isinstance(outcome, Granted) for outcome in outcomes.values())
     seen = await aws_world.provider.observe(aws_world.access, target)
     assert {rule.rule for rule in seen} == set(everything)
@@ -86,7 +86,7 @@ async def test_a_lost_answer_leaves_a_grant_open(aws_world: AwsWorld, kind: str,
     target = aws_world.firewall()
     fault = Fault.model_validate({"kind": kind, "action": GRANT, "account": aws_world.aws.account, "when": when})
     aws_world.aws.control.set_faults(fault)
-    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:3], OWNER)
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:3], STAMP)
     assert [type(outcome) for outcome in outcomes.values()] == [Unknown] * 3
     assert len(aws_world.calls(GRANT)) == 1
     assert len(aws_world.held(target)) == (3 if when == "after" else 0)
@@ -95,7 +95,7 @@ async def test_a_lost_answer_leaves_a_grant_open(aws_world: AwsWorld, kind: str,
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_lost_answer_leaves_a_revoke_open(aws_world: AwsWorld, when: str) -> None:
     target = aws_world.firewall()
-    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:3], OWNER)
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:3], STAMP)
     ids = [outcome.id for outcome in outcomes.values() if isinstance(outcome, Granted)]
     fault = Fault.model_validate({"kind": "reset", "action": REVOKE, "account": aws_world.aws.account, "when": when})
     aws_world.aws.control.set_faults(fault)
@@ -149,7 +149,7 @@ async def test_without_the_permission_to_ask_the_quota_is_awss_default(aws_world
 async def test_a_refused_write_is_told_of_each_member(aws_world: AwsWorld) -> None:
     target = aws_world.firewall()
     aws_world.aws.control.set_faults(Fault(kind="deny", action=GRANT, account=aws_world.aws.account))
-    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:3], OWNER)
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:3], STAMP)
     assert [getattr(outcome, "failure", None) for outcome in outcomes.values()] == [Failure.FORBIDDEN] * 3
     assert len(aws_world.calls(GRANT)) == 1
 
@@ -157,7 +157,7 @@ async def test_a_refused_write_is_told_of_each_member(aws_world: AwsWorld) -> No
 async def test_our_own_calls_are_never_throttled(aws_world: AwsWorld) -> None:
     targets = [aws_world.firewall() for _ in range(20)]
     calls = [
-        aws_world.provider.grant(aws_world.access, target, NEW[n : n + 1], OWNER)
+        aws_world.provider.grant(aws_world.access, target, NEW[n : n + 1], STAMP)
         for n in range(3)
         for target in targets
     ]
@@ -174,9 +174,9 @@ async def test_when_others_empty_the_bucket_the_call_may_be_made_again(aws_world
         kind="error", action=GRANT, account=aws_world.aws.account, code="RequestLimitExceeded", status=503, times=1
     )
     aws_world.aws.control.set_faults(throttled)
-    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:1], OWNER)
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:1], STAMP)
     assert [getattr(outcome, "failure", None) for outcome in outcomes.values()] == [Failure.RETRY]
-    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:1], OWNER)
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:1], STAMP)
     assert isinstance(outcomes[RULES[0]], Granted)
 
 
@@ -185,12 +185,12 @@ async def test_when_others_empty_the_bucket_the_targets_share_what_comes(aws_wor
     at_a_stand = AwsSecurityGroups(vault, monotonic=lambda: 1000.0)
     try:
         for target in (one, other):
-            await at_a_stand.grant(aws_world.access, target, NEW[:1], OWNER)
+            await at_a_stand.grant(aws_world.access, target, NEW[:1], STAMP)
         assert at_a_stand.delay(one) == 0
         aws_world.aws.control.set_faults(
             Fault(kind="error", action=GRANT, account=aws_world.aws.account, code="RequestLimitExceeded", status=503)
         )
-        await at_a_stand.grant(aws_world.access, other, NEW[1:2], OWNER)
+        await at_a_stand.grant(aws_world.access, other, NEW[1:2], STAMP)
         assert at_a_stand.delay(one) > 0
     finally:
         at_a_stand.close()
@@ -205,7 +205,7 @@ async def test_where_nobody_listens_nothing_was_sent(monkeypatch: pytest.MonkeyP
     try:
         with pytest.raises(ProviderError, match="NoConnection"):
             await lonely.identify(access)
-        outcomes = await lonely.grant(access, target, NEW[:1], OWNER)
+        outcomes = await lonely.grant(access, target, NEW[:1], STAMP)
     finally:
         lonely.close()
     assert [getattr(outcome, "reason", None) for outcome in outcomes.values()] == ["NoConnection"]

@@ -14,7 +14,7 @@ from gatepass.providers.aws_security_group import AwsSecurityGroups
 from gatepass.sandbox.cloud import ACCOUNT, REGION, Cloud
 from gatepass.sandbox.ec2.faults import Fault
 from tests.conftest import AwsAccount
-from tests.providers.worlds import OWNER, AwsWorld, Vault
+from tests.providers.worlds import STAMP, AwsWorld, Vault
 
 OPERATOR = Access("aws", REGION, Credentials())
 NEW = [NewRule(Rule("203.0.113.7/32", "tcp", 5432, 5432), "gatepass static for=ci/db")]
@@ -116,9 +116,9 @@ async def test_a_rotated_key_is_read_as_soon_as_the_old_one_is_refused(aws_world
     aws.control.set_credential(new_key, account=aws.account)
     vault.data[secret] = {**vault.data[secret], "aws_access_key_id": new_key}
     aws.control.set_credential(aws.access_key, account=aws.account, refused=True)
-    (refused,) = (await aws_world.provider.grant(aws_world.access, target, NEW, OWNER)).values()
+    (refused,) = (await aws_world.provider.grant(aws_world.access, target, NEW, STAMP)).values()
     assert getattr(refused, "failure", None) is Failure.FORBIDDEN
-    (granted,) = (await aws_world.provider.grant(aws_world.access, target, NEW, OWNER)).values()
+    (granted,) = (await aws_world.provider.grant(aws_world.access, target, NEW, STAMP)).values()
     assert isinstance(granted, Granted)
 
 
@@ -137,7 +137,7 @@ async def test_a_refused_key_is_not_told_in_full(aws_world: AwsWorld) -> None:
     target = aws_world.firewall()
     aws_world.aws.control.set_credential(aws_world.aws.access_key, account=aws_world.aws.account, refused=True)
     error = await refusal(aws_world.provider, aws_world.access)
-    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW, OWNER)
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW, STAMP)
     (outcome,) = outcomes.values()
     assert isinstance(outcome, ProviderError)
     for told in (error, outcome):
@@ -240,6 +240,6 @@ async def test_without_any_identity_a_person_has_to_act(
 async def test_no_secret_is_logged(aws_world: AwsWorld, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "gatepass")
     target = aws_world.firewall()
-    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW, OWNER)
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW, STAMP)
     assert all(isinstance(outcome, Granted) for outcome in outcomes.values())
     assert aws_world.aws.secret_key not in caplog.text

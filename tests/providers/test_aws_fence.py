@@ -12,7 +12,7 @@ from gatepass.providers.aws_clients import CALL_SECONDS
 from gatepass.providers.aws_security_group import AwsSecurityGroups
 from gatepass.sandbox.ec2.faults import Fault
 from tests.conftest import AwsAccount
-from tests.providers.worlds import OWNER, AwsWorld, Vault
+from tests.providers.worlds import OWNER, STAMP, AwsWorld, Vault
 
 RULE = Rule("203.0.113.7/32", "tcp", 5432, 5432)
 
@@ -45,7 +45,7 @@ async def world(aws: AwsAccount, gate: Gate, monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_no_write_passes_a_closed_fence_and_every_read_does(world: AwsWorld, gate: Gate) -> None:
     target = world.firewall()
-    outcomes = await world.provider.grant(world.access, target, [NewRule(RULE, "d")], OWNER)
+    outcomes = await world.provider.grant(world.access, target, [NewRule(RULE, "d")], STAMP)
     made = outcomes[RULE]
     assert isinstance(made, Granted)
     assert gate.asked == [CALL_SECONDS]
@@ -54,7 +54,7 @@ async def test_no_write_passes_a_closed_fence_and_every_read_does(world: AwsWorl
     gate.open = False
 
     other = NewRule(Rule("203.0.113.8/32", "tcp", 5432, 5432), "d")
-    refused = (await world.provider.grant(world.access, target, [other], OWNER))[other.rule]
+    refused = (await world.provider.grant(world.access, target, [other], STAMP))[other.rule]
     kept = (await world.provider.revoke(world.access, target, [made.id]))[made.id]
     unlabelled = (await world.provider.relabel(world.access, target, {made.id: "e"}))[made.id]
     for outcome in (refused, kept, unlabelled):
@@ -71,13 +71,13 @@ async def test_no_write_passes_a_closed_fence_and_every_read_does(world: AwsWorl
     assert len(gate.asked) == 5
 
     gate.open = True
-    assert isinstance((await world.provider.grant(world.access, target, [other], OWNER))[other.rule], Granted)
+    assert isinstance((await world.provider.grant(world.access, target, [other], STAMP))[other.rule], Granted)
 
 
 async def test_the_end_comes_after_what_is_under_way_and_nothing_after_it(world: AwsWorld) -> None:
     target, control = world.firewall(), world.aws.control
     control.set_faults(Fault(kind="latency", action="AuthorizeSecurityGroupIngress", group=target.id, seconds=0.5))
-    granting = asyncio.create_task(world.provider.grant(world.access, target, [NewRule(RULE, "d")], OWNER))
+    granting = asyncio.create_task(world.provider.grant(world.access, target, [NewRule(RULE, "d")], STAMP))
     async with asyncio.timeout(10):
         while True:
             if any(fault["struck"] for fault in control.faults()):

@@ -8,7 +8,7 @@ from gatepass.core.ports import NewRule
 from gatepass.core.rules import Rule
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.providers.aws_iam_policy import iam_policy
-from tests.providers.worlds import OWNER, AwsWorld
+from tests.providers.worlds import OWNER, STAMP, AwsWorld
 
 ROLE = "arn:aws:iam::222233334444:role/ci/gatepass"
 
@@ -100,7 +100,9 @@ def test_no_tag_but_ours_can_be_put_and_none_on_what_is_no_rule() -> None:
     tagging = [statement for statement in found.values() if "ec2:CreateTags" in statement["Action"]]
     assert [statement["Sid"] for statement in tagging] == ["TagRulesAsTheyAreMade", "PutBackTagsThatWereTakenOff"]
     for statement in tagging:
-        assert statement["Condition"]["ForAllValues:StringEquals"] == {"aws:TagKeys": ["gatepass.dev/owner"]}
+        assert statement["Condition"]["ForAllValues:StringEquals"] == {
+            "aws:TagKeys": ["gatepass.dev/made-by", "gatepass.dev/owner"]
+        }
         assert statement["Condition"]["Null"]["aws:TagKeys"] == "false"
         assert all(arn.endswith(":security-group-rule/*") for arn in statement["Resource"])
     created, repaired = (statement["Condition"] for statement in tagging)
@@ -162,7 +164,7 @@ async def test_it_allows_what_the_provider_calls_and_no_more(aws_world: AwsWorld
     before = len(aws_world.calls())
     await provider.identify(access)
     await provider.inspect(access, [target.id])
-    await provider.grant(access, target, [NewRule(Rule("203.0.113.7/32", "tcp", 22, 22), "gatepass")], OWNER)
+    await provider.grant(access, target, [NewRule(Rule("203.0.113.7/32", "tcp", 22, 22), "gatepass")], STAMP)
     (id_,) = [seen.id for seen in await provider.observe(access, target) if seen.rule is not None]
     await provider.relabel(access, target, {id_: "gatepass again"})
     await provider.tag(access, target, [id_], OWNER)

@@ -59,11 +59,17 @@ def test_what_we_never_make_still_takes_room(fields: dict[str, Any], weight: tup
     assert found.weight == weight
 
 
-def test_the_owner_is_the_value_of_our_tag_alone() -> None:
+def test_owner_and_maker_are_the_values_of_our_tags_alone() -> None:
     tags = [{"Key": "Name", "Value": "x"}, {"Key": "gatepass.dev/owner", "Value": "me"}]
+    tags.append({"Key": "gatepass.dev/made-by", "Value": "this/then"})
     fields = {"CidrIpv4": IP, "IpProtocol": "tcp", "FromPort": 1, "ToPort": 1}
-    assert observed(shown(**fields, Tags=tags), {}).owner == "me"
-    assert observed(shown(**fields, Tags=tags[:1]), {}).owner is None
+    shows = [observed(shown(**fields, Tags=tags[:number]), {}) for number in (3, 2, 1, 0)]
+    assert [(each.owner, each.maker) for each in shows] == [
+        ("me", "this/then"),
+        ("me", None),
+        (None, None),
+        (None, None),
+    ]
     assert observed(shown(**fields), {}).owner is None
 
 

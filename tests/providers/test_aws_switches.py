@@ -17,7 +17,7 @@ from gatepass.sandbox.ec2.faults import Fault
 from tests.conftest import AwsAccount
 from tests.providers.schedules import Schedules
 from tests.providers.test_aws_iam_policy import resource
-from tests.providers.worlds import OWNER, AwsWorld, Vault, aws_provider
+from tests.providers.worlds import STAMP, AwsWorld, Vault, aws_provider
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -46,7 +46,7 @@ async def test_a_rule_closes_although_nobody_is_left(
 ) -> None:
     target = aws_world.firewall()
     others = aws_world.put(target, Rule("198.51.100.1/32", "tcp", 22, 22))
-    outcome = (await aws_world.provider.grant(aws_world.access, target, [NewRule(RULE, "gatepass")], OWNER))[RULE]
+    outcome = (await aws_world.provider.grant(aws_world.access, target, [NewRule(RULE, "gatepass")], STAMP))[RULE]
     assert isinstance(outcome, Granted)
     await switches.arm(aws_world.access, target, outcome.id, NOON, again=False)
     assert schedules.run_due(NOON + GRACE - timedelta(seconds=1)) == []

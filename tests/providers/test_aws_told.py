@@ -10,7 +10,7 @@ from gatepass.core.rules import Rule
 from gatepass.providers.aws_clients import OUTCOMES
 from gatepass.providers.aws_security_group import AwsSecurityGroups
 from gatepass.sandbox.ec2.faults import Fault
-from tests.providers.worlds import OWNER, AwsWorld, Vault
+from tests.providers.worlds import STAMP, AwsWorld, Vault
 
 GRANT = "AuthorizeSecurityGroupIngress"
 NEW = [NewRule(Rule("203.0.113.7/32", "tcp", 5432, 5432), "gatepass static for=ci/db")]
@@ -36,7 +36,7 @@ async def test_the_outcome_of_a_call(aws_world: AwsWorld, vault: Vault, fault: d
     aws_world.aws.control.set_faults(Fault(action=GRANT, account=aws_world.aws.account, **fault))
     with structlog.testing.capture_logs() as lines:
         try:
-            await provider.grant(aws_world.access, target, NEW, OWNER)
+            await provider.grant(aws_world.access, target, NEW, STAMP)
         finally:
             provider.close()
     ((action, found, seconds),) = told
@@ -72,7 +72,7 @@ async def test_keys_that_aws_quotes_are_in_no_line(aws_world: AwsWorld, vault: V
     )
     with structlog.testing.capture_logs() as lines:
         try:
-            await provider.grant(aws_world.access, target, NEW, OWNER)
+            await provider.grant(aws_world.access, target, NEW, STAMP)
         finally:
             provider.close()
     assert [line["outcome"] for line in lines] == ["forbidden"]

@@ -7,8 +7,8 @@ import pytest
 
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.ports import Duplicate, Full, Gone, Granted, NewRule, Revoked, TargetFacts
-from gatepass.core.rules import Mark, Rule
-from tests.providers.worlds import OWNER, World
+from gatepass.core.rules import Mark, Rule, Stamp
+from tests.providers.worlds import OWNER, STAMP, World
 
 V4 = Rule("203.0.113.7/32", "tcp", 5432, 5432)
 V6 = Rule("2001:db8::7/128", "tcp", 5432, 5432)
@@ -62,7 +62,7 @@ async def test_a_missing_object_does_not_hide_the_others(world: World) -> None:
 async def test_nothing_asked_nothing_done(world: World) -> None:
     target = world.firewall()
     assert await world.provider.inspect(world.access, []) == {}
-    assert await world.provider.grant(world.access, target, [], OWNER) == {}
+    assert await world.provider.grant(world.access, target, [], STAMP) == {}
     assert await world.provider.revoke(world.access, target, []) == {}
     assert await world.provider.relabel(world.access, target, {}) == {}
     await world.provider.tag(world.access, target, [], OWNER)
@@ -71,27 +71,27 @@ async def test_nothing_asked_nothing_done(world: World) -> None:
 
 async def test_every_kind_of_rule_comes_back_as_it_was_put(world: World) -> None:
     target = world.firewall()
-    outcomes = await world.provider.grant(world.access, target, new(*EVERY_KIND), OWNER)
+    outcomes = await world.provider.grant(world.access, target, new(*EVERY_KIND), STAMP)
     seen = {rule.id: rule for rule in await world.provider.observe(world.access, target)}
     assert outcomes == {rule: Granted(id_) for id_, found in seen.items() if (rule := found.rule) is not None}
     assert set(outcomes) == set(EVERY_KIND)
     for found in seen.values():
         assert found.rule is not None
         assert found.weight == ((1, 0) if found.rule.family == 4 else (0, 1))
-        assert (found.owner, found.description) == (OWNER, "gatepass static for=ci/db office")
+        assert (found.owner, found.maker, found.description) == (*STAMP, "gatepass static for=ci/db office")
 
 
 async def test_what_somebody_else_put_is_seen_without_an_owner(world: World) -> None:
     target = world.firewall()
     id_ = world.put(target, V4, "bastion")
     (seen,) = await world.provider.observe(world.access, target)
-    assert (seen.id, seen.rule, seen.description, seen.owner) == (id_, V4, "bastion", None)
+    assert (seen.id, seen.rule, seen.description, seen.owner, seen.maker) == (id_, V4, "bastion", None, None)
 
 
 async def test_duplicates_hold_up_none_of_the_others(world: World) -> None:
     target = world.firewall()
     held = {world.put(target, rule, "theirs") for rule in (V4, EVERY_KIND[5], EVERY_KIND[7])}
-    outcomes = await world.provider.grant(world.access, target, new(*EVERY_KIND), OWNER)
+    outcomes = await world.provider.grant(world.access, target, new(*EVERY_KIND), STAMP)
     doubles = {rule for rule, outcome in outcomes.items() if isinstance(outcome, Duplicate)}
     assert doubles == {V4, EVERY_KIND[5], EVERY_KIND[7]}
     assert all(isinstance(outcome, Granted) for rule, outcome in outcomes.items() if rule not in doubles)
@@ -106,7 +106,7 @@ async def test_what_fits_is_put_and_the_rest_is_full(world: World, room: int) ->
     for rule in hosts(3, port=22):
         world.put(target, rule)
     rules = hosts(30)
-    outcomes = await world.provider.grant(world.access, target, new(*rules), OWNER)
+    outcomes = await world.provider.grant(world.access, target, new(*rules), STAMP)
     assert set(outcomes) == set(rules)
     assert sum(isinstance(outcome, Granted) for outcome in outcomes.values()) == room
     assert sum(isinstance(outcome, Full) for outcome in outcomes.values()) == 30 - room
@@ -117,20 +117,20 @@ async def test_each_family_has_room_of_its_own(world: World) -> None:
     target = world.firewall(limit=2)
     for rule in hosts(2, port=22):
         world.put(target, rule)
-    outcomes = await world.provider.grant(world.access, target, new(V4, V6), OWNER)
+    outcomes = await world.provider.grant(world.access, target, new(V4, V6), STAMP)
     assert isinstance(outcomes[V4], Full)
     assert isinstance(outcomes[V6], Granted)
 
 
 async def test_nothing_is_put_into_an_object_that_is_gone(world: World) -> None:
     target = world.gone()
-    outcomes = await outcomes_or_error(world.provider.grant(world.access, target, new(V4, V6), OWNER), (V4, V6))
+    outcomes = await outcomes_or_error(world.provider.grant(world.access, target, new(V4, V6), STAMP), (V4, V6))
     assert [outcome.failure for outcome in outcomes.values()] == [Failure.NOT_FOUND] * 2
 
 
 async def test_rules_go_by_id_and_what_is_gone_counts_as_removed(world: World) -> None:
     target = world.firewall()
-    outcomes = await world.provider.grant(world.access, target, new(*EVERY_KIND), OWNER)
+    outcomes = await world.provider.grant(world.access, target, new(*EVERY_KIND), STAMP)
     ids = [outcome.id for outcome in outcomes.values() if isinstance(outcome, Granted)]
     foreign = world.put(target, Rule("192.0.2.1/32", "tcp", 22, 22), "theirs")
     world.take(target, ids[1])
@@ -144,7 +144,7 @@ async def test_rules_go_by_id_and_what_is_gone_counts_as_removed(world: World) -
 
 async def test_descriptions_change_for_all_that_are_there(world: World) -> None:
     target = world.firewall()
-    outcomes = await world.provider.grant(world.access, target, new(*EVERY_KIND[:4]), OWNER)
+    outcomes = await world.provider.grant(world.access, target, new(*EVERY_KIND[:4]), STAMP)
     ids = [outcome.id for outcome in outcomes.values() if isinstance(outcome, Granted)]
     world.take(target, ids[2])
     text = str(Mark("ci/db", None, "moved"))
@@ -174,10 +174,10 @@ async def test_finds_by_tag_in_every_firewall_of_the_region(world: World) -> Non
     ours = {}
     for rule in (V4, V6):
         target = world.firewall()
-        await world.provider.grant(world.access, target, new(rule), OWNER)
+        await world.provider.grant(world.access, target, new(rule), STAMP)
         world.put(target, Rule("198.51.100.1/32", "tcp", 22, 22), "gatepass static for=ci/db office")
         ours[target] = rule
-    await world.provider.grant(world.access, world.firewall(), new(V4), "another/gatepass")
+    await world.provider.grant(world.access, world.firewall(), new(V4), Stamp("another/gatepass", STAMP.maker))
     found = await world.provider.find(world.access, OWNER)
     assert {target: seen.rule for target, seen in found} == ours
     assert {seen.owner for _, seen in found} == {OWNER}

@@ -10,13 +10,14 @@ import pytest
 
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.ports import Access, Credentials, Provider
-from gatepass.core.rules import Rule, Target, canonical_cidr
+from gatepass.core.rules import Rule, Stamp, Target, canonical_cidr
 from gatepass.providers.aws_security_group import AwsSecurityGroups
 from gatepass.providers.memory import MemoryFirewalls
 from gatepass.sandbox.cloud import MISLEADING, Cloud
 from tests.conftest import AwsAccount
 
 OWNER = "7d1f/gatepass/gatepass"
+STAMP = Stamp(OWNER, "gatepass-7c9d_ab12/2026-11-22T12:00:00Z")
 EC2_NUMBERS = {"all": "-1"}
 
 
@@ -28,6 +29,7 @@ class Held:
     rule: Rule
     description: str
     owner: str | None
+    maker: str | None
 
 
 class World(Protocol):
@@ -98,7 +100,7 @@ class MemoryWorld:
 
     def held(self, target: Target) -> dict[str, Held]:
         return {
-            id_: Held(id_, seen.rule, seen.description, seen.owner)
+            id_: Held(id_, seen.rule, seen.description, seen.owner, seen.maker)
             for id_, seen in self.provider.rules(target).items()
             if seen.rule is not None
         }
@@ -171,6 +173,7 @@ def _held(rule: Mapping[str, Any]) -> Held:
         Rule(cidr, protocol, *ports),
         rule.get("description") or "",
         tags.get("gatepass.dev/owner"),
+        tags.get("gatepass.dev/made-by"),
     )
 
 

@@ -17,7 +17,7 @@ from gatepass.core.ports import (
     TargetFacts,
     Unknown,
 )
-from gatepass.core.rules import ObservedRule, Rule, Target
+from gatepass.core.rules import ObservedRule, Rule, Stamp, Target
 from gatepass.providers.memory import MemoryFirewalls
 from tests.simulation.weather import LAG_SECONDS, TIMEOUT_SECONDS, Fate, Weather, exchange
 
@@ -142,12 +142,12 @@ class Cloud:
         return await self._read("find", access, look)
 
     async def grant(
-        self, access: Access, target: Target, rules: Sequence[NewRule], owner: str
+        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
     ) -> Mapping[Rule, GrantOutcome]:
         """Put the rules."""
         generation = self.generation()
         outcomes: Mapping[Rule, GrantOutcome] = await self._write(
-            "grant", access, target, [new.rule for new in rules], lambda: self.truth.grant(access, target, rules, owner)
+            "grant", access, target, [new.rule for new in rules], lambda: self.truth.grant(access, target, rules, stamp)
         )
         for outcome in outcomes.values():
             if isinstance(outcome, Granted) and generation == self.generation():

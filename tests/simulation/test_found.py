@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gatepass.core.ports import Access, ClusterError, GrantOutcome, NewRule, RevokeOutcome
-from gatepass.core.rules import Rule, Target
+from gatepass.core.rules import Rule, Stamp, Target
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phase, ResourceState
 from gatepass.engine.engine import Engine
@@ -31,10 +31,10 @@ class Latent(SlowFirewalls):
         return await super().identify(access)
 
     async def grant(
-        self, access: Access, target: Target, rules: Sequence[NewRule], owner: str
+        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
     ) -> Mapping[Rule, GrantOutcome]:
         await asyncio.sleep(self.takes.get("grant", 0.0))
-        return await super().grant(access, target, rules, owner)
+        return await super().grant(access, target, rules, stamp)
 
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
         await asyncio.sleep(self.takes.get("revoke", 0.0))

@@ -8,7 +8,7 @@ from typing import Protocol
 from gatepass.core.audit import AuditEntry, RecordedPage
 from gatepass.core.binding_status import KeySecret
 from gatepass.core.errors import ProviderError
-from gatepass.core.rules import ObservedRule, Rule, Target
+from gatepass.core.rules import ObservedRule, Rule, Stamp, Target
 from gatepass.core.types.binding import ApiKeyBinding, ApiKeyBindingStatus
 from gatepass.core.types.common import Custom, Key
 from gatepass.core.types.resource import ProtectedResource, ProtectedResourceStatus
@@ -130,9 +130,9 @@ class Provider(Protocol):
         ...
 
     async def grant(
-        self, access: Access, target: Target, rules: Sequence[NewRule], owner: str
+        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
     ) -> Mapping[Rule, GrantOutcome]:
-        """Put the rules, marked with the owner's tag."""
+        """Put the rules, with the tags of the stamp."""
         ...
 
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:

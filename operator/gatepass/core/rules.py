@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from gatepass.core.types.common import format_time
 from gatepass.core.types.resource import PortRange, Protocol
@@ -120,10 +120,32 @@ def parse_mark(description: str) -> Mark | None:
     return Mark(match["resource"], until or None, match["note"] or "")
 
 
+class Stamp(NamedTuple):
+    """The tags of a rule of ours: whose it is, by install id, and who made it when (`maker`)."""
+
+    owner: str
+    maker: str
+
+
+def maker(leader: str, at: datetime) -> str:
+    """Who made a rule when, as its tag tells."""
+    return f"{leader}/{format_time(at)}"
+
+
+def parse_maker(text: str) -> tuple[str, datetime] | None:
+    """Read such a tag back; None when it is not ours."""
+    leader, _, at = text.rpartition("/")
+    try:
+        return leader, datetime.strptime(at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class ObservedRule:
     """A rule as the firewall shows it. `rule` is None for a kind that we never make, such as a prefix list.
 
+    `owner` and `maker` are its tags (`Stamp`).
     `weight` is what it takes of the quota, (IPv4, IPv6): a reference to a group or a prefix list counts in both.
     """
 
@@ -132,3 +154,4 @@ class ObservedRule:
     description: str = ""
     owner: str | None = None
     weight: tuple[int, int] = (0, 0)
+    maker: str | None = None

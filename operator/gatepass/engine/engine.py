@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -41,7 +41,8 @@ class EngineSettings:
     """`owner` is the install id that marks our rules; `audit_required` holds an open until its entry is durable.
 
     `handover_seconds` is how long after the start calls of an earlier process may still have their effect; `cutoff`
-    ends every session that was created before it.
+    ends every session that was created before it. `leader` is the name of this process alone, and `led_before`, which
+    is read once `run` has begun, says who has led before it, and until when at the latest.
     """
 
     owner: str
@@ -52,6 +53,8 @@ class EngineSettings:
     handover_seconds: float = 0.0
     cutoff: datetime | None = None
     audit_required: bool = False
+    leader: str = "gatepass"
+    led_before: Mapping[str, datetime] = field(default_factory=dict)
 
 
 class Engine:
@@ -75,7 +78,13 @@ class Engine:
         self._clock = clock
         self.store = store
         self._state = state = State(
-            store, settings.owner, started=clock.monotonic(), started_at=clock.now(), cutoff=settings.cutoff
+            store,
+            settings.owner,
+            started=clock.monotonic(),
+            started_at=clock.now(),
+            cutoff=settings.cutoff,
+            leader=settings.leader,
+            led_before=settings.led_before,
         )
         self._grants = grants = Grants(state)
         views = Views(state, grants)

@@ -16,10 +16,10 @@ from gatepass.engine.targets import TargetState
 log = structlog.get_logger(__name__)
 
 
-def put(rule: Rule, id_: str, description: str, owner: str) -> ObservedRule:
+def put(rule: Rule, id_: str, description: str, owner: str, maker: str | None = None) -> ObservedRule:
     """A rule of ours as a read shows it."""
     weight = (1, 0) if rule.family == FAMILIES[0] else (0, 1)
-    return ObservedRule(id_, rule, description, owner, weight)
+    return ObservedRule(id_, rule, description, owner, weight, maker)
 
 
 def proofs(known: TargetState, desired: Wishes) -> dict[str, str]:

@@ -25,7 +25,7 @@ from gatepass.core.ports import (
     Revoked,
     Unknown,
 )
-from gatepass.core.rules import Rule, Target, parse_mark
+from gatepass.core.rules import Rule, Stamp, Target, parse_mark
 from gatepass.core.sweep import MARGIN
 from gatepass.core.types.common import Key
 from gatepass.engine.demand import Demand, Demands, Wishes
@@ -125,7 +125,6 @@ class Reconciler:
         again = await self._apply(known, plan, demand, accesses)
         if before is not None:
             self._state.repaired += repairs(before, plan, known.rules)
-        self._vouching.put(known)
         self._switchboard.after(known, accesses)
         self._mind_strangers(known, plan, accesses)
         if again or known.any_unsettled:
@@ -177,7 +176,7 @@ class Reconciler:
                 known.refusals[access] = error
             else:
                 known.refusals.pop(access, None)
-                self._vouching.read(known, observed, started)
+                self._vouching.see(known.target, ((known.target, rule) for rule in observed))
                 known.read(observed, started)
                 if started < self._state.reads_settle_at:
                     self._records.correct(known)
@@ -217,7 +216,7 @@ class Reconciler:
             plan = replace(plan, relabels={**proofs(known, desired), **plan.relabels})
         now = self._clock.now()
         doomed = (known.rules[id_] for id_ in plan.revokes if id_ in known.rules)
-        strangers = [rule for rule in doomed if self._vouching.stranger(known.target, rule, now)]
+        strangers = [rule for rule in doomed if self._vouching.stranger(rule, now)]
         if not strangers:
             return plan
         log.warning("rules with our id that we did not make", target=str(known.target), ids=[s.id for s in strangers])
@@ -281,8 +280,9 @@ class Reconciler:
         again = False
         for access, rules in batches.items():
             known.granting.update(new.rule for new in rules)
+            stamp = self._state.stamp(self._clock.now())
             try:
-                outcomes = await provider.grant(access, known.target, rules, self._state.owner)
+                outcomes = await provider.grant(access, known.target, rules, stamp)
             except ProviderError as error:
                 outcomes = {new.rule: error for new in rules}
             except UnknownOutcomeError:
@@ -291,7 +291,7 @@ class Reconciler:
                 known.granting.difference_update(new.rule for new in rules)
             for new in rules:
                 outcome = outcomes[new.rule]
-                again = self._granted(known, access, new, outcome) or again
+                again = self._granted(known, access, new, outcome, stamp) or again
                 if isinstance(outcome, ProviderError) and outcome.failure is not Failure.RETRY:
                     self._park(demand.newcomers.get(new.rule, ()), outcome)
         return again
@@ -305,11 +305,11 @@ class Reconciler:
             for target in places:
                 self.queue.add(target)
 
-    def _granted(self, known: TargetState, access: Access, new: NewRule, outcome: GrantOutcome) -> bool:
+    def _granted(self, known: TargetState, access: Access, new: NewRule, outcome: GrantOutcome, stamp: Stamp) -> bool:
         at = asyncio.get_running_loop().time()
         match outcome:
             case Granted(id=id_):
-                known.granted(put(new.rule, id_, new.description, self._state.owner), at)
+                known.granted(put(new.rule, id_, new.description, *stamp), at)
                 known.refusals.pop(access, None)
                 self._journal.firewall(EventType.FIREWALL_RULE_WRITTEN, known.target, id_, new.rule, new.description)
                 return False

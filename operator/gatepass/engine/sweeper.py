@@ -1,6 +1,5 @@
 """Finds rules of ours in firewall objects that nobody names any more, by their tag, and has them looked at."""
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final
 
@@ -80,13 +79,12 @@ class Sweeper:
         """Reads that fail are made again at the next resync, and not before: none of this is urgent."""
         now = self._clock.now()
         for access in self._accesses(place):
-            started = asyncio.get_running_loop().time()
             try:
                 found = await self._providers[place.provider].find(access, self._state.owner)
             except (ProviderError, UnknownOutcomeError) as error:
                 log.warning("cannot look for rules by their tag", place="/".join(place), error=str(error))
                 continue
-            self._vouching.found(place, found, started)
+            self._vouching.see(place, found)
             unnamed = [
                 (target, rule)
                 for target, rule in found
@@ -94,7 +92,7 @@ class Sweeper:
                 and target.account == place.account
                 and not self._state.tenants.get(target)
             ]
-            strange = {target for target, rule in unnamed if self._vouching.stranger(target, rule, now)}
+            strange = {target for target, rule in unnamed if self._vouching.stranger(rule, now)}
             for target in sorted(strange):
                 log.warning("another installation uses our install id there", target=str(target))
             self._unnamed[place] = {target for target, _ in unnamed} - strange

@@ -1,7 +1,7 @@
 """What is known of one firewall object: the last read, corrected by the answers to our own writes."""
 
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
@@ -48,7 +48,6 @@ class TargetState:
     _granted: dict[str, tuple[float, ObservedRule]] = field(default_factory=dict)
     _first_seen: dict[str, float] = field(default_factory=dict)
     _lost: dict[Rule, float] = field(default_factory=dict)
-    _unanswered: dict[Rule, float] = field(default_factory=dict)
     _full_at: dict[int, int] = field(default_factory=dict)
     _holding: dict[Rule, ObservedRule] | None = None
 
@@ -119,7 +118,6 @@ class TargetState:
         self._lost = {
             rule: at for rule, at in self._lost.items() if rule not in held and started < at + READS_LAG_SECONDS
         }
-        self._unanswered = {rule: at for rule, at in self._unanswered.items() if started < at + READS_LAG_SECONDS}
         self._full_at.clear()
         self.read_at = started
         self.stale = False
@@ -191,17 +189,17 @@ class TargetState:
         """A new description was acknowledged."""
         before = self.rules.get(id_)
         if before is not None:
-            self._keep(ObservedRule(id_, before.rule, description, before.owner, before.weight), at)
+            self._keep(replace(before, description=description), at)
 
     def retagged(self, id_: str, owner: str, at: float) -> None:
         """A new owner tag was acknowledged."""
         before = self.rules.get(id_)
         if before is not None:
-            self._keep(ObservedRule(id_, before.rule, before.description, owner, before.weight), at)
+            self._keep(replace(before, owner=owner), at)
 
     def lost(self, rule: Rule, at: float) -> None:
         """The answer to a grant was lost: the rule may be there until a read settles it."""
-        self._lost[rule] = self._unanswered[rule] = at
+        self._lost[rule] = at
 
     def full(self, family: int) -> None:
         """The firewall said that it is full, whatever the quota says."""
@@ -210,13 +208,6 @@ class TargetState:
     def unsettled(self, rule: Rule) -> bool:
         """May the rule be there, or come, although no read shows it?"""
         return rule in self._lost or rule in self.granting
-
-    def may_have_put(self, rule: Rule) -> bool:
-        """May a rule that a read shows be one of ours, of a grant under way or without an answer?
-
-        Also when an earlier read seemed to settle it: that may have shown an older rule of the same identity.
-        """
-        return rule in self._unanswered or rule in self.granting
 
     @property
     def any_unsettled(self) -> bool:

@@ -2,7 +2,7 @@
 
 Only this process's own clock counts. Ours ends one duration after the last renewal that succeeded was *sent*; another's
 one duration after it was last *seen* to change. So nobody begins before the other has had to stop, however far their
-clocks are apart; the times in the object are for people.
+clocks are apart. The times in the object are for people, and tell later until when a leader can have written something.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import secrets
 import socket
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -27,6 +27,10 @@ log = structlog.get_logger(__name__)
 _RENEW_DEADLINE: Final = 2 / 3
 _RETRY: Final = 2 / 15
 """Of the duration, as in client-go, whose defaults are 15 s, 10 s and 2 s."""
+EARLIER: Final = "gatepass.dev/earlier-leaders"
+"""Annotation: who has led before, each with the time until which it may have, the latest last."""
+_MOST_EARLIER: Final = 64
+_MICRO_TIME: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 _LOOKS: Final = 4
 """How much oftener than it is renewed a lease is looked at, as what is seen late is taken over late, or tried again."""
 
@@ -56,11 +60,11 @@ def identity(host: str, port: int) -> str:
 
 
 class Lease:
-    """One Lease, wanted by one process.
+    """One Lease, wanted by one process. `now` is UTC, as the API server tells it.
 
     `looked` is set when it is known for the first time whether the lease is free, `taken` when it is ours.
     `duration` is in seconds; a renewal is sent every 2/15 of it, four times as often while that fails, and the lease
-    given up after 2/3 of it without one.
+    given up after 2/3 of it without one. `earlier` says who has led before, as far as is known, and until when at most.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Lease:
         name: str,
         identity: str,
         duration: float,
+        now: Callable[[], datetime],
         seconds: Callable[[], float] = monotonic,
     ) -> None:
         self._api = api
@@ -78,7 +83,9 @@ class Lease:
         self._path = f"{self._collection}/{quote(name, safe='')}"
         self._identity = identity
         self._duration = duration
+        self._now = now
         self._seconds = seconds
+        self.earlier: dict[str, datetime] = {}
         self._lease: dict[str, Any] = {}
         self._seen_at = -math.inf
         self._ends_at = -math.inf
@@ -107,6 +114,7 @@ class Lease:
         if not self.outlasts(0.0):
             return
         self._ends_at = -math.inf
+        self.earlier[self._identity] = self._now()
         gone = {**self._spec(), "holderIdentity": "", "leaseDurationSeconds": 1}
         try:
             try:
@@ -144,6 +152,23 @@ class Lease:
         if lease["metadata"]["resourceVersion"] != self._lease.get("metadata", {}).get("resourceVersion"):
             self._seen_at = self._seconds()
         self._lease = lease
+        self._remember(lease)
+
+    def _remember(self, lease: dict[str, Any]) -> None:
+        recorded = lease["metadata"].get("annotations", {}).get(EARLIER, "")
+        for each in recorded.split():
+            leader, _, until = each.rpartition("=")
+            self._led(leader, until, 0.0)
+        if self._holder not in ("", self._identity):
+            spec = lease["spec"]
+            self._led(self._holder, spec.get("renewTime", ""), spec.get("leaseDurationSeconds") or self._duration)
+
+    def _led(self, leader: str, at: str, seconds: float) -> None:
+        try:
+            until = datetime.strptime(at, _MICRO_TIME).replace(tzinfo=UTC) + timedelta(seconds=seconds)
+        except ValueError:
+            return  # somebody has edited it
+        self.earlier[leader] = max(until, self.earlier.get(leader, until))
 
     @property
     def _holder(self) -> str:
@@ -200,17 +225,23 @@ class Lease:
 
     async def _create(self) -> None:
         sent = self._seconds()
-        body = {"metadata": {"name": self._name}, "spec": self._spec()}
+        body = {"metadata": {"name": self._name, **self._annotations()}, "spec": self._spec()}
         self._lease = await self._api.call("POST", self._collection, body, timeout=self._patience)
         self._ends_at = sent + self._duration
 
     async def _write(self, spec: dict[str, Any]) -> None:
         """Change it, if nobody else has since it was last seen; raises ConflictError otherwise."""
-        body = {"metadata": {"resourceVersion": self._lease["metadata"]["resourceVersion"]}, "spec": spec}
+        version = self._lease["metadata"]["resourceVersion"]
+        body = {"metadata": {"resourceVersion": version, **self._annotations()}, "spec": spec}
         self._lease = await self._api.call("PATCH", self._path, body, content_type=MERGE_PATCH, timeout=self._patience)
 
+    def _annotations(self) -> dict[str, Any]:
+        latest = sorted(self.earlier.items(), key=lambda each: (each[1], each[0]))[-_MOST_EARLIER:]
+        text = " ".join(f"{leader}={until.strftime(_MICRO_TIME)}" for leader, until in latest)
+        return {"annotations": {EARLIER: text}}
+
     def _spec(self) -> dict[str, Any]:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = self._now().strftime(_MICRO_TIME)
         spec = {
             "holderIdentity": self._identity,
             "leaseDurationSeconds": math.ceil(self._duration),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from gatepass.core.types.resource import ProtectedResource
-from gatepass.providers.aws_rules import OWNER_TAG
+from gatepass.providers.aws_rules import MAKER_TAG, OWNER_TAG
 from gatepass.providers.aws_switches import PREFIX
 
 _PARTITIONS: Final = {
@@ -32,7 +32,10 @@ _WRITES: Final = [
 _TOPOLOGY: Final = ["ec2:DescribeInstances", "ec2:DescribeNatGateways", "ec2:DescribeRouteTables", "ec2:DescribeVpcs"]
 _SCHEDULES: Final = ["scheduler:CreateSchedule", "scheduler:DeleteSchedule", "scheduler:UpdateSchedule"]
 # True of a request without any tag too, so that the second condition has to ask for one.
-_ONLY_OUR_TAG: Final = {"ForAllValues:StringEquals": {"aws:TagKeys": [OWNER_TAG]}, "Null": {"aws:TagKeys": "false"}}
+_ONLY_OUR_TAGS: Final = {
+    "ForAllValues:StringEquals": {"aws:TagKeys": [MAKER_TAG, OWNER_TAG]},
+    "Null": {"aws:TagKeys": "false"},
+}
 
 
 def iam_policy(
@@ -86,18 +89,18 @@ def _on_groups(groups: set[str], rules: set[str], regions: set[str]) -> list[dic
     here = {"StringEquals": {"aws:RequestedRegion": sorted(regions)}}
     return [
         _allow("OpenAndCloseTheGroups", _WRITES, groups),
-        _allow("PutOnlyRulesWithOurTag", _WRITES[:1], rules, _ONLY_OUR_TAG),
+        _allow("PutOnlyRulesWithOurTag", _WRITES[:1], rules, _ONLY_OUR_TAGS),
         _allow(
             "TagRulesAsTheyAreMade",
             ["ec2:CreateTags"],
             rules,
-            {"StringEquals": {"ec2:CreateAction": "AuthorizeSecurityGroupIngress"}, **_ONLY_OUR_TAG},
+            {"StringEquals": {"ec2:CreateAction": "AuthorizeSecurityGroupIngress"}, **_ONLY_OUR_TAGS},
         ),
         _allow(
             "PutBackTagsThatWereTakenOff",
             ["ec2:CreateTags"],
             rules,
-            {**_ONLY_OUR_TAG, "Null": {"aws:TagKeys": "false", "ec2:CreateAction": "true"}},
+            {**_ONLY_OUR_TAGS, "Null": {"aws:TagKeys": "false", "ec2:CreateAction": "true"}},
         ),
         _allow("SeeRulesAndWhatTheyWeigh", _READS, {"*"}, here),
         _allow("AskHowManyRulesAGroupTakes", ["servicequotas:GetServiceQuota"], {"*"}, here),

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from gatepass.core.ports import NewRule
-from gatepass.core.rules import ObservedRule, Rule, canonical_cidr
+from gatepass.core.rules import ObservedRule, Rule, Stamp, canonical_cidr
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import IpPermissionTypeDef, SecurityGroupRuleTypeDef
+    from mypy_boto3_ec2.type_defs import IpPermissionTypeDef, SecurityGroupRuleTypeDef, TagTypeDef
 
 OWNER_TAG: Final = "gatepass.dev/owner"
+MAKER_TAG: Final = "gatepass.dev/made-by"
 ANY_PORT: Final = (0, 65535)
 _NUMBERS: Final = {"1": "icmp", "6": "tcp", "17": "udp", "58": "icmpv6", "-1": "all"}
 _NAMED_DUPLICATE: Final = re.compile(
@@ -50,10 +51,14 @@ def observed(rule: "SecurityGroupRuleTypeDef", entries: Mapping[str, int]) -> Ob
     else:
         most = entries.get(rule.get("PrefixListId", ""), 1)
         weight = (most, most)
-    tags = {tag.get("Key"): tag.get("Value") for tag in rule.get("Tags", [])}
-    return ObservedRule(
-        rule["SecurityGroupRuleId"], identity(rule), rule.get("Description", ""), tags.get(OWNER_TAG), weight
-    )
+    tagged = {tag.get("Key"): tag.get("Value") for tag in rule.get("Tags", [])}
+    owner, maker = tagged.get(OWNER_TAG), tagged.get(MAKER_TAG)
+    return ObservedRule(rule["SecurityGroupRuleId"], identity(rule), rule.get("Description", ""), owner, weight, maker)
+
+
+def tags(stamp: Stamp) -> "list[TagTypeDef]":
+    """The tags of a rule of ours."""
+    return [{"Key": OWNER_TAG, "Value": stamp.owner}, {"Key": MAKER_TAG, "Value": stamp.maker}]
 
 
 def permissions(batch: Sequence[NewRule]) -> "list[IpPermissionTypeDef]":

@@ -25,13 +25,13 @@ from gatepass.core.ports import (
     TargetFacts,
     Unknown,
 )
-from gatepass.core.rules import ObservedRule, Rule, Target
+from gatepass.core.rules import ObservedRule, Rule, Stamp, Target
 from gatepass.providers.aws_batches import each
 from gatepass.providers.aws_clients import AwsClients, Clients, Told
 from gatepass.providers.aws_errors import THROTTLED
 from gatepass.providers.aws_joint import Joint
 from gatepass.providers.aws_pacing import Line, Pacing
-from gatepass.providers.aws_rules import OWNER_TAG, identity, named_duplicate, observed, permissions
+from gatepass.providers.aws_rules import OWNER_TAG, identity, named_duplicate, observed, permissions, tags
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import DescribeSecurityGroupRulesResultTypeDef, SecurityGroupRuleTypeDef
@@ -245,7 +245,7 @@ class AwsSecurityGroups:
     # writing
 
     async def grant(
-        self, access: Access, target: Target, rules: Sequence[NewRule], owner: str
+        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
     ) -> Mapping[Rule, GrantOutcome]:
         """Put the rules in one call; while one is refused, the others are put without it."""
         full: set[int] = set()
@@ -253,7 +253,7 @@ class AwsSecurityGroups:
         async def put(batch: list[NewRule]) -> dict[NewRule, GrantOutcome]:
             fitting = [new for new in batch if new.rule.family not in full]
             outcomes: dict[NewRule, GrantOutcome] = dict.fromkeys(batch, Full())
-            return outcomes | (await self._authorize(access, target, fitting, owner) if fitting else {})
+            return outcomes | (await self._authorize(access, target, fitting, stamp) if fitting else {})
 
         def refused(error: ProviderError, new: NewRule) -> GrantOutcome:
             match error.reason:
@@ -272,7 +272,7 @@ class AwsSecurityGroups:
         return {new.rule: outcome for new, outcome in outcomes.items()}
 
     async def _authorize(
-        self, access: Access, target: Target, batch: list[NewRule], owner: str
+        self, access: Access, target: Target, batch: list[NewRule], stamp: Stamp
     ) -> dict[NewRule, GrantOutcome]:
         answer = await self._write(
             access,
@@ -281,9 +281,7 @@ class AwsSecurityGroups:
             lambda aws: aws.ec2.authorize_security_group_ingress(
                 GroupId=target.id,
                 IpPermissions=permissions(batch),
-                TagSpecifications=[
-                    {"ResourceType": "security-group-rule", "Tags": [{"Key": OWNER_TAG, "Value": owner}]}
-                ],
+                TagSpecifications=[{"ResourceType": "security-group-rule", "Tags": tags(stamp)}],
             ),
         )
         ids = {identity(made): made["SecurityGroupRuleId"] for made in answer["SecurityGroupRules"]}

@@ -20,7 +20,7 @@ from gatepass.core.ports import (
     RevokeOutcome,
     TargetFacts,
 )
-from gatepass.core.rules import ObservedRule, Rule, Target
+from gatepass.core.rules import ObservedRule, Rule, Stamp, Target
 
 
 @dataclass(slots=True)
@@ -56,11 +56,18 @@ class MemoryFirewalls:
         """What the object really holds."""
         return self._firewall(target).rules
 
-    def put(self, target: Target, rule: Rule, description: str = "", owner: str | None = None) -> str:
+    def put(
+        self,
+        target: Target,
+        rule: Rule,
+        description: str = "",
+        owner: str | None = None,
+        maker: str | None = None,
+    ) -> str:
         """Somebody puts a rule by hand; answers its id."""
         id_ = f"sgr-{next(self._ids):017x}"
         weight = (1, 0) if rule.family == FAMILIES[0] else (0, 1)
-        self._firewall(target).rules[id_] = ObservedRule(id_, rule, description, owner, weight)
+        self._firewall(target).rules[id_] = ObservedRule(id_, rule, description, owner, weight, maker)
         return id_
 
     def _firewall(self, target: Target) -> _Firewall:
@@ -111,7 +118,7 @@ class MemoryFirewalls:
         ]
 
     async def grant(
-        self, access: Access, target: Target, rules: Sequence[NewRule], owner: str
+        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
     ) -> Mapping[Rule, GrantOutcome]:
         """Put the rules."""
         self.calls["grant"] += 1
@@ -123,7 +130,7 @@ class MemoryFirewalls:
             elif firewall.used(new.rule.family) >= firewall.limit:
                 outcomes[new.rule] = Full()
             else:
-                outcomes[new.rule] = Granted(self.put(target, new.rule, new.description, owner))
+                outcomes[new.rule] = Granted(self.put(target, new.rule, new.description, *stamp))
         return outcomes
 
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
