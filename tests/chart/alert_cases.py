@@ -99,6 +99,14 @@ CASES = [
     ),
     Case("GatepassOwnerConflict", {f"gatepass_target_conflicts{{{_TARGET}}}": "1x3 0x10"}, "6m", None),
     Case(
+        "GatepassSharedInstallId",
+        {f"gatepass_target_strangers{{{_TARGET}}}": "2x10"},
+        "2m",
+        "2 rules of sg-0aaa carry this installation's id and were not made by it.",
+        _PLACE,
+    ),
+    Case("GatepassSharedInstallId", {f"gatepass_target_strangers{{{_TARGET}}}": "2 0x10"}, "2m", None),
+    Case(
         "GatepassThrottled",
         {f'{_CALLS},outcome="throttled"}}': "0+6x40", f'{_CALLS},outcome="ok"}}': "0+54x40"},
         "30m",

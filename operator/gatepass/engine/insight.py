@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gatepass.core import lifecycle
 from gatepass.core.placement import FAMILIES
-from gatepass.core.plan import is_ours
+from gatepass.core.plan import is_half_marked, is_ours
 from gatepass.core.ports import Clock
 from gatepass.core.rules import ObservedRule, Target, parse_mark
 from gatepass.core.types.common import Key
@@ -28,12 +28,14 @@ _ON_TIME: Final = timedelta(seconds=1)
 class TargetInsight:
     """One firewall object. Rules are counted by IP family; `limit` is empty while nobody can use the target.
 
-    `overdue` are rules of ours that nobody wants, and whose own description says that their time is up.
+    `overdue` are rules of ours that nobody wants, and whose own description says that their time is up. `conflicts`
+    have one of our marks, `strangers` both, and were not made by us.
     """
 
     target: Target
     failing: bool
     conflicts: int
+    strangers: int
     used: Mapping[int, int]
     ours: Mapping[int, int]
     limit: Mapping[int, int]
@@ -139,12 +141,14 @@ class Insight:
                 ours[family] += mine and weight > 0
             if mine and rule.rule not in placed and (seconds := _late(rule, now)) > _ON_TIME.total_seconds():
                 late.append(seconds)
+        halves = sum(is_half_marked(rule, self._state.owner) for rule in known.conflicts)
         standings = [self._state.standings[key] for key in self._state.tenants[target]]
         quotas = [standing.quota(target) for standing in standings if target in standing.usable()]
         insight = TargetInsight(
             target=target,
             failing=bool(known.trouble or known.refusals) or any(not each.proves(target) for each in standings),
-            conflicts=len(known.conflicts),
+            conflicts=halves,
+            strangers=len(known.conflicts) - halves,
             used=dict(zip(FAMILIES, used, strict=True)),
             ours=dict(zip(FAMILIES, ours, strict=True)),
             limit={family: known.limit(family, min(quotas)) for family in FAMILIES} if quotas else {},

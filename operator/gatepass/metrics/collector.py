@@ -157,6 +157,12 @@ def _targets(targets: Iterable[TargetInsight]) -> Iterator[Metric]:
         {labels: each.conflicts for labels, each in seen.items()},
     )
     yield _gauge(
+        "gatepass_target_strangers",
+        "Rules that carry both of our marks and were not made by us, so that nothing is revoked (OwnerConflict).",
+        place,
+        {labels: each.strangers for labels, each in seen.items()},
+    )
+    yield _gauge(
         "gatepass_target_failing",
         "1 while a target cannot be verified, read or written with the credentials of somebody who names it.",
         place,
