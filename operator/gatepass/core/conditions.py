@@ -31,13 +31,17 @@ def assert_conditions(
 
 
 def _condition(before: Condition | None, fact: Fact, now: datetime, generation: int) -> Condition:
-    status = _WORDS[fact.status]
-    since = before.last_transition_time if before is not None and before.status == status else now
+    status, message = _WORDS[fact.status], fact.message[:_LONGEST_MESSAGE]
+    since = now
+    if before is not None and before.status == status:
+        if (before.reason, before.message, before.observed_generation) == (fact.reason, message, generation):
+            return before  # as nearly always: making one that is equal takes more time than all else here
+        since = before.last_transition_time
     return Condition(
         type=fact.type,
         status=status,
         reason=fact.reason,
-        message=fact.message[:_LONGEST_MESSAGE],
+        message=message,
         last_transition_time=since,
         observed_generation=generation,
     )

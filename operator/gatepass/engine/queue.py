@@ -105,11 +105,10 @@ class Queue(Generic[K]):
                 if pause == 0.0:
                     await asyncio.sleep(0)
                     continue
-                try:
-                    async with asyncio.timeout(pause):
-                        await self._wake.wait()
-                except TimeoutError:
-                    pass
+                alarm = None if pause is None else asyncio.get_running_loop().call_later(pause, self._wake.set)
+                await self._wake.wait()
+                if alarm is not None:
+                    alarm.cancel()
                 self._wake.clear()
         finally:
             tasks = list(self._active.values())

@@ -200,7 +200,10 @@ class State:
 
     def target(self, target: Target) -> TargetState:
         """What is known of a target, from the first time it is named."""
-        return self.targets.setdefault(target, TargetState(target))
+        known = self.targets.get(target)
+        if known is None:
+            known = self.targets[target] = TargetState(target)
+        return known
 
     def set_standing(self, key: Key, standing: Standing | None) -> None:
         """Take the result of a verification, or forget the resource."""
