@@ -1,1 +1,1 @@
-"""Deterministic simulation: a day of churn and faults in a few seconds, from a seed that replays to the same step."""
+"""Deterministic simulation: hours of churn and faults in a second, from a seed that replays to the same step."""

@@ -95,6 +95,7 @@ class Process:
         note: Note,
         listed: Callable[[], None],
         finder: SourceFinder,
+        look_seconds: float,
     ) -> None:
         self._server, self._weather, self._told, self._note, self._listed = server, weather, told, note, listed
         self._provider = provider
@@ -107,6 +108,7 @@ class Process:
             resync_seconds=RESYNC_SECONDS,
             default_ttl=timedelta(seconds=TTL_SECONDS),
             admission_unverified=False,
+            look_seconds=look_seconds,
         )
         finders = {SourceKind.POD: finder}
         self.engine = Engine(settings, Store(), {"aws": provider}, cluster, clock, finders=finders)

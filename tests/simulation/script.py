@@ -38,24 +38,30 @@ class Step:
 
 @dataclass(frozen=True)
 class Script:
-    """A run: `seed` draws latencies, fates and order; `seconds` is how long users are at work."""
+    """A run: `seed` draws latencies, fates and order; `seconds` is how long users are at work.
+
+    Secrets are looked at every `look_seconds`: nobody edits one here, and as often as Gatepass looks by itself, that
+    would be most of what happens.
+    """
 
     seed: int
     seconds: float
     steps: tuple[Step, ...]
+    look_seconds: float = 2.0
 
     def save(self, path: Path, **more: Any) -> None:
         """Keep it."""
         steps = [[step.at, step.verb, step.args] for step in self.steps]
         lines = ",\n    ".join(json.dumps(step) for step in steps)
-        head = json.dumps({**more, "seed": self.seed, "seconds": self.seconds})[:-1]
+        head = json.dumps({**more, "seed": self.seed, "seconds": self.seconds, "lookSeconds": self.look_seconds})[:-1]
         path.write_text(f'{head}, "steps": [\n    {lines}\n]}}\n')
 
     @classmethod
     def load(cls, path: Path) -> "Script":
         """Take it back."""
         kept = json.loads(path.read_text())
-        return cls(kept["seed"], kept["seconds"], tuple(Step(*step) for step in kept["steps"]))
+        steps = tuple(Step(*step) for step in kept["steps"])
+        return cls(kept["seed"], kept["seconds"], steps, kept.get("lookSeconds", cls.look_seconds))
 
 
 def write_script(seed: int, hours: float) -> Script:
@@ -64,7 +70,8 @@ def write_script(seed: int, hours: float) -> Script:
     seconds = hours * 3600
     made = (*_beginning(chance), *_users(chance, seconds), *_storms(chance, seconds))
     steps = [step for step in made if step.at < seconds]
-    return Script(seed, seconds, tuple(sorted(steps, key=lambda step: step.at)))
+    look_seconds = Random(f"looks {seed}").choice((2.0, *[60.0] * 9))
+    return Script(seed, seconds, tuple(sorted(steps, key=lambda step: step.at)), look_seconds)
 
 
 def _beginning(chance: Random) -> Iterator[Step]:

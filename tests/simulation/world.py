@@ -220,6 +220,7 @@ class World:
             self._note,
             self._listed,
             SimulatedFinder(self.pods, self.weather),
+            self._script.look_seconds,
         )
         if self._sabotage is not None:
             SABOTAGE[self._sabotage][0](self._process.engine, self.cloud)

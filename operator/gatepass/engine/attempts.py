@@ -10,15 +10,13 @@ from gatepass.engine.queue import LAST_RETRY, K, Queue
 
 log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS: Final = (2.0, 30.0)
-"""How soon it is noticed that somebody has edited or deleted a Secret, which no watch tells: the first where there are
-few of them, the second where there are many. All of them together are read once a second."""
+_LONGEST_LOOK_SECONDS: Final = 30.0
+"""How soon it is noticed at the latest that somebody has edited or deleted a Secret, which no watch tells."""
 
 
-def next_look(secrets: int) -> float:
-    """Seconds until one of so many Secrets is looked at again."""
-    at_least, at_most = _LOOK_SECONDS
-    return min(max(at_least, float(secrets)), at_most)
+def next_look(secrets: int, shortest: float) -> float:
+    """Seconds until one of so many Secrets is looked at again: of many, one is read a second."""
+    return max(shortest, min(float(secrets), _LONGEST_LOOK_SECONDS))
 
 
 async def attempt(

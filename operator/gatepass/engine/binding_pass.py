@@ -26,11 +26,12 @@ class _Untold:
 class BindingPass:
     """A key works before anybody can read it: its hash is written first, and then the Secret."""
 
-    def __init__(self, state: State, cluster: Cluster, clock: Clock, journal: Journal) -> None:
+    def __init__(self, state: State, cluster: Cluster, clock: Clock, journal: Journal, look_seconds: float) -> None:
         self._state = state
         self._cluster = cluster
         self._clock = clock
         self._journal = journal
+        self._look_seconds = look_seconds
         self._untold: dict[Key, _Untold] = {}
         self.queue: Queue[Key] = Queue("binding", self.run, workers=4)
 
@@ -71,7 +72,8 @@ class BindingPass:
         return False
 
     def _look_again(self) -> float:
-        return next_look(sum(each.spec.secret_name is not None for each in self._state.store.bindings.values()))
+        secrets = sum(each.spec.secret_name is not None for each in self._state.store.bindings.values())
+        return next_look(secrets, self._look_seconds)
 
     async def _write(self, binding: ApiKeyBinding, untold: _Untold) -> None:
         """Hand the key out. Another one at each failure would change the status, which makes the next pass due."""

@@ -41,8 +41,9 @@ class EngineSettings:
     """`owner` is the install id that marks our rules; `audit_required` holds an open until its entry is durable.
 
     `handover_seconds` is how long after the start calls of an earlier process may still have their effect; `cutoff`
-    ends every session that was created before it. `leader` is the name of this process alone, and `led_before`, which
-    is read once `run` has begun, says who has led before it, and until when at the latest.
+    ends every session that was created before it. A Secret, which no watch tells of, is looked at every `look_seconds`
+    where there are few of them. `leader` is the name of this process alone, and `led_before`, which is read once `run`
+    has begun, says who has led before it, and until when at the latest.
     """
 
     owner: str
@@ -51,6 +52,7 @@ class EngineSettings:
     default_ttl: timedelta
     admission_unverified: bool
     handover_seconds: float = 0.0
+    look_seconds: float = 2.0
     cutoff: datetime | None = None
     audit_required: bool = False
     leader: str = "gatepass"
@@ -123,8 +125,8 @@ class Engine:
             touch_resource=self._resources.queue.add,
             promised=self._switchboard.promised,
         )
-        self._safekeeping = Safekeeping(state, views, cluster, self._verifier.queue.add)
-        self._bindings = BindingPass(state, cluster, clock, journal)
+        self._safekeeping = Safekeeping(state, views, cluster, self._verifier.queue.add, settings.look_seconds)
+        self._bindings = BindingPass(state, cluster, clock, journal, settings.look_seconds)
         self._queues = (
             self._verifier.queue,
             self._reconciler.queue,

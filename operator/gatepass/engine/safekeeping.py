@@ -22,11 +22,14 @@ GRACE_SECONDS: Final = 5.0
 class Safekeeping:
     """Looks at each Secret every few seconds, as no watch tells of it; `verify` is called when it has changed."""
 
-    def __init__(self, state: State, views: Views, cluster: Cluster, verify: Callable[[Key], None]) -> None:
+    def __init__(
+        self, state: State, views: Views, cluster: Cluster, verify: Callable[[Key], None], look_seconds: float
+    ) -> None:
         self._state = state
         self._views = views
         self._cluster = cluster
         self._verify = verify
+        self._look_seconds = look_seconds
         self._leaving: dict[Key, float] = {}
         self.queue: Queue[Key] = Queue("secret", self.run, workers=4)
 
@@ -95,4 +98,5 @@ class Safekeeping:
         return mark is not None and not mark.static and mark.resource == str(resource.key)
 
     def _look_again(self) -> float:
-        return next_look(len({each.access.credentials.secret for each in self._state.standings.values()} - {None}))
+        secrets = {each.access.credentials.secret for each in self._state.standings.values()} - {None}
+        return next_look(len(secrets), self._look_seconds)
