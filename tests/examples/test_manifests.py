@@ -1,9 +1,18 @@
-"""The Kustomize folders, as the API server takes them."""
+"""The Kustomize folders and the manifests that stand alone, as the API server takes them."""
 
 import json
+from pathlib import Path
+from typing import Any
 
-from tests.examples.files import EXAMPLES
+import pytest
+
+from tests.examples.files import EXAMPLES, documents
 from tests.examples.site import Site
+
+
+def _is_for_the_api_server(item: dict[str, Any]) -> bool:
+    """Is it of a group that the API server has, and not for a CI?"""
+    return item.get("apiVersion", "").partition("/")[0] in ("gatepass.dev", "rbac.authorization.k8s.io")
 
 
 def test_the_overlay_is_taken_by_the_api_server(site: Site) -> None:
@@ -25,7 +34,14 @@ def test_the_base_says_nothing_that_the_api_server_would_drop(site: Site) -> Non
     site.kubectl("apply", "--dry-run=server", "--validate=strict", "-k", str(EXAMPLES / "gitops" / "base"))
 
 
-def test_the_job_and_its_session_are_taken_as_they_are(site: Site) -> None:
-    site.kubectl(
-        "create", "--dry-run=server", "--validate=strict", "-f", str(EXAMPLES / "job" / "integration-tests.yaml")
-    )
+_OURS = sorted(
+    path
+    for path in EXAMPLES.rglob("*.yaml")
+    if path.parent.name not in ("base", "staging")
+    and any(_is_for_the_api_server(each) for each in documents(str(path)))
+)
+
+
+@pytest.mark.parametrize("path", _OURS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_what_stands_alone_is_taken_as_it_is(site: Site, path: Path) -> None:
+    site.kubectl("create", "-n", "ci", "--dry-run=server", "--validate=strict", "-f", str(path))

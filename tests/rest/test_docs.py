@@ -13,6 +13,7 @@ from tests.e2e.product import Product
 
 _DOC: Final = Path(__file__).parents[2] / "docs" / "api.md"
 _BLOCK: Final = re.compile(r"<!-- run -->\n```sh\n(.*?)```", re.DOTALL)
+_YAML: Final = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 _CLEAN_UP: Final = """
 kubectl delete --namespace ci apikeybindings,accesssessions,protectedresources --all --timeout=30s
 kubectl delete namespace ci --wait=false
@@ -34,6 +35,15 @@ def _run(sandbox: Sandbox, block: str) -> list[str]:
     done = subprocess.run(command, env=sandbox.env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.splitlines()
+
+
+def test_the_bindings_are_taken_as_they_are(sandbox: Sandbox) -> None:
+    blocks = [block for block in _YAML.findall(_DOC.read_text()) if "kind: ApiKeyBinding" in block]
+    issuers = ("token.actions.githubusercontent.com", "oidc.circleci.com", "agent.buildkite.com")
+    assert all(any(f"issuer: https://{issuer}" in block for block in blocks) for issuer in issuers)
+    take = "kubectl create --dry-run=server --validate=strict --namespace default -f - <<'EOF'"
+    for block in blocks:
+        _run(sandbox, f"{take}\n{block.replace('namespace: ci', 'namespace: default')}EOF")
 
 
 def test_the_first_session(printed: list[str]) -> None:
