@@ -1,4 +1,4 @@
-"""The operator's clock is wrong, and nobody but its log notices: what counts is the API server's."""
+"""The operator's clock is wrong, and nobody but its log and its metrics notices: what counts is the API server's."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,7 @@ import pytest
 from gatepass.sandbox.environment import Sandbox
 from tests.e2e.firewall import Group
 from tests.e2e.product import Product
+from tests.e2e.scrape import Scrape
 from tests.e2e.tenant import Tenant, in_seconds, wait_for
 
 LIBRARY = Path(libfaketime.__file__).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"
@@ -32,7 +33,9 @@ def test_sessions_open_and_close_by_the_api_servers_clock(
         assert tenant.until_phase("brief", "Expired")["status"]["endedAt"] == end
         wait_for(lambda: group.open_to() == {("203.0.113.8/32", 5432)}, "only the other one is open")
         tenant.until_stopped("longer")
+        (ahead,) = Scrape(sandbox.metrics_url).values("gatepass_clock_offset_seconds")
         said = [json.loads(line) for line in sandbox.operator_log.read_bytes()[told:].splitlines()]
+    assert round(ahead, -1) == (90 if wrong.startswith("+") else -90)
     corrected = [entry["seconds"] for entry in said if "clock differs from the API server's" in entry["event"]]
     # The header has whole seconds: later answers tell the rest.
     assert [round(seconds, -1) for seconds in corrected if abs(seconds) > 5] == [-90 if wrong.startswith("+") else 90]

@@ -33,7 +33,8 @@ async def test_what_is_open_and_how_full_it_is(world: World, cloud: SlowFirewall
     assert (target.used, target.ours, target.limit) == ({4: 2, 6: 1}, {4: 1, 6: 1}, {4: 3, 6: 3})
     assert (target.failing, target.conflicts, target.overdue) == (False, 0, 0)
     assert seen.capacities[resource.key].ipv4.used == 2
-    assert set(seen.queues) == {"verify", "target", "source", "session", "resource", "binding", "secret"}
+    queues = {"verify", "target", "source", "session", "resource", "binding", "secret", "sweep", "switch"}
+    assert set(seen.queues) == queues
     assert all((load.due, load.active, load.failing) == (0, 0, 0) for load in seen.queues.values())
 
 

@@ -12,7 +12,7 @@ from gatepass.sandbox.ec2.faults import Fault
 from tests.providers.worlds import STAMP, AwsWorld, Vault
 
 GRANT, REVOKE = "AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"
-RULES = [Rule(f"203.0.113.{host}/32", "tcp", 5432, 5432) for host in range(40)]
+RULES = [Rule(f"203.0.113.{host}/32", "tcp", 5432, 5432) for host in range(50)]
 NEW = [NewRule(rule, "gatepass static for=ci/db") for rule in RULES]
 
 
@@ -31,25 +31,29 @@ async def test_a_named_member_costs_one_call_more(aws_world: AwsWorld) -> None:
     aws_world.put(target, RULES[3])
     before = len(aws_world.calls(GRANT))
     outcomes = await aws_world.provider.grant(aws_world.access, target, NEW, STAMP)
-    assert isinstance(outcomes[RULES[3]], Duplicate)
+    assert isinstance(outcomes.pop(RULES[3]), Duplicate)
+    assert [type(outcome) for outcome in outcomes.values()] == [Granted] * 49
+    assert len(aws_world.held(target)) == 50
     assert len(aws_world.calls(GRANT)) - before == 2
 
 
 async def test_a_full_group_is_found_out_in_few_calls(aws_world: AwsWorld) -> None:
     target = aws_world.firewall(limit=5)
     outcomes = await aws_world.provider.grant(aws_world.access, target, NEW, STAMP)
-    assert sum(isinstance(outcome, Full) for outcome in outcomes.values()) == 35
+    assert sum(isinstance(outcome, Full) for outcome in outcomes.values()) == 45
     assert len(aws_world.calls(GRANT)) <= 10
 
 
 async def test_a_rule_that_is_gone_costs_one_call_more(aws_world: AwsWorld) -> None:
     target = aws_world.firewall()
-    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:6], STAMP)
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW, STAMP)
     ids = [outcome.id for outcome in outcomes.values() if isinstance(outcome, Granted)]
+    assert len(ids) == 50
     aws_world.take(target, ids[2])
     before = len(aws_world.calls(REVOKE))
     removed = await aws_world.provider.revoke(aws_world.access, target, ids)
-    assert all(isinstance(outcome, Revoked) for outcome in removed.values())
+    assert [type(outcome) for outcome in removed.values()] == [Revoked] * 50
+    assert aws_world.held(target) == {}
     assert len(aws_world.calls(REVOKE)) - before == 2
 
 

@@ -135,6 +135,8 @@ class Engine:
             self._resources.queue,
             self._bindings.queue,
             self._safekeeping.queue,
+            self._sweeper.queue,
+            self._switchboard.queue,
         )
         self.insight = Insight(state, grants, views, clock, self._queues)
 
@@ -145,8 +147,6 @@ class Engine:
             tasks.create_task(self._resync())  # first: what is under way already would be looked at twice
             for queue in self._queues:
                 tasks.create_task(queue.run())
-            tasks.create_task(self._sweeper.queue.run())
-            tasks.create_task(self._switchboard.queue.run())
             tasks.create_task(self._journal.run(self.store))
 
     async def _resync(self) -> None:
