@@ -106,6 +106,25 @@ async def test_a_thousand_sessions_and_room_for_sixty(world: World, cloud: SlowF
         assert len(world.cluster.writes) - writes <= 940, "places are told once in half a minute at most"
 
 
+async def test_a_place_is_told_within_half_a_minute_whoever_ends_meanwhile(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa", limit=10)
+    async with world.running():
+        world.resource()
+        sessions = [world.session(f"s{number:02}", cidrs=(f"203.0.113.{number}/32",)) for number in range(40)]
+        await asyncio.sleep(1)
+        for ended in range(5):
+            world.edit(AccessSession, sessions[ended].key, stop=True)
+            await asyncio.sleep(5)
+        writes = len(world.cluster.writes)
+        await asyncio.sleep(5.5)
+        told = [world.status(session).resources[0].message for session in sessions[15:]]
+        assert told == [f"place {place}: needs 1 rule, 0 free (IPv4)" for place in range(1, 26)]
+        assert len(world.cluster.writes) - writes <= len(told) + 2, "one for each, and the resource's counts"
+        writes = len(world.cluster.writes)
+        await asyncio.sleep(100)
+        assert len(world.cluster.writes) == writes, "nothing where no place has changed"
+
+
 async def test_a_ceiling_of_concurrent_sessions(world: World, cloud: SlowFirewalls) -> None:
     cloud.create("sg-0aaa")
     async with world.running():

@@ -72,7 +72,7 @@ class SessionPass:
         self._touch_resource = touch_resource
         self._promised = promised
         self._shape: dict[str, object] = {}
-        self._told_place: dict[str, datetime] = {}
+        self._told_place: dict[str, float] = {}
         self.queue: Queue[Key] = Queue("session", self.run, workers=48)
 
     async def run(self, key: Key) -> None:
@@ -231,21 +231,25 @@ class SessionPass:
             return session
         deadline, _ = self._grants.deadline(session)
         deadline = self._promised(session, deadline, now)
-        told = self._told_place.get(session.uid)
-        refresh = told is None or (now - told).total_seconds() >= PLACE_EVERY_SECONDS
+        second = self._clock.monotonic()
+        place_due = self._told_place.get(session.uid, second - PLACE_EVERY_SECONDS) + PLACE_EVERY_SECONDS
+        refresh = second >= place_due
         runner = self._ends.view(session)
         who = requester_of(session)
         status = session_status(
             session, views, end, deadline, who, now, refresh_places=refresh, source=source, runner=runner
         )
         self._schedule(session, status, now)
+        waits = any(entry.state is ResourceState.WAITING for entry in status.resources)
+        if waits:  # counted from when it was told: each end wakes all who wait, and would put them off for ever
+            self.queue.add(session.key, PLACE_EVERY_SECONDS if refresh else place_due - second)
         unchanged = status.says_the_same_as(session.status)
         if unchanged or too_early:
             if move is not None and unchanged:
                 self._settle(move, session, now)
             return session
-        if any(entry.state is ResourceState.WAITING for entry in status.resources) and refresh:
-            self._told_place[session.uid] = now
+        if waits and refresh:
+            self._told_place[session.uid] = second
         self._tell(session, status)
         updated = await self._cluster.write_session_status(session, status)
         self._state.telling.pop(session.uid, None)
@@ -307,13 +311,9 @@ class SessionPass:
 
     def _schedule(self, session: AccessSession, status: AccessSessionStatus, now: datetime) -> None:
         """Come back when time alone changes what is told."""
-        moments = []
-        if status.ended_at is None:
-            if any(entry.state is ResourceState.WAITING for entry in status.resources):
-                moments.append(now + timedelta(seconds=PLACE_EVERY_SECONDS))
-        elif status.phase in FINAL and (ttl := self._ttl(session)) is not None:
-            moments.append(status.ended_at + ttl)
-        self._come_back(session, moments, now)
+        ttl = self._ttl(session)
+        if status.ended_at is not None and status.phase in FINAL and ttl is not None:
+            self._come_back(session, [status.ended_at + ttl], now)
 
     def _come_back(self, session: AccessSession, moments: list[datetime], now: datetime) -> None:
         ahead = [moment for moment in moments if moment > now]
