@@ -10,7 +10,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.core.errors import SourceError
+from gatepass.core.errors import PartlyFoundError, SourceError
 from gatepass.core.types.session import SourceAddress
 from gatepass.egress import operator
 from gatepass.egress.operator import OperatorFinder, read_answer
@@ -38,14 +38,14 @@ class Echo:
     """A service that answers as it was told, and counts who asked."""
 
     def __init__(self, answer: str | bytes | Handler) -> None:
-        self._answer = answer
+        self.answer = answer
         self.asked = 0
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         self.asked += 1
-        if callable(self._answer):
-            return await self._answer(request)
-        body = self._answer if isinstance(self._answer, bytes) else self._answer.encode()
+        if callable(self.answer):
+            return await self.answer(request)
+        body = self.answer if isinstance(self.answer, bytes) else self.answer.encode()
         return web.Response(body=body)
 
 
@@ -94,6 +94,38 @@ async def test_both_families() -> None:
     async with serving(Echo(HERE), Echo(HERE)) as four, serving(Echo(SIX), Echo(SIX), host="::1") as six:
         addresses = await OperatorFinder([*four, *six], HandClock()).find(SESSION)
     assert [(each.ip, each.version) for each in addresses] == [(HERE, 4), (SIX, 6)]
+
+
+@pytest.mark.parametrize("lost", [4, 6])
+async def test_a_family_without_two_that_agree_is_not_known(lost: int) -> None:
+    echoes, clock = {4: (Echo(HERE), Echo(HERE)), 6: (Echo(SIX), Echo(SIX))}, HandClock()
+    async with serving(*echoes[4]) as four, serving(*echoes[6], host="::1") as six:
+        finder = OperatorFinder([*four, *six], clock)
+        await finder.find(SESSION)
+        unsure, clock.seconds = echoes[lost][1], operator.KEPT_SECONDS
+        unsure.answer = "<html>busy</html>"
+        for _ in range(2):
+            with pytest.raises(PartlyFoundError) as caught:
+                await finder.find(SESSION)
+            assert [each.ip for each in caught.value.addresses] == [SIX if lost == 4 else HERE]
+        told = caught.value
+        assert (told.reason, told.retry) == ("EchoDisagrees", True)
+        assert f"no two echo services agree over IPv{lost}: " in told.message
+        assert all(
+            (url.split("/")[2] in told.message) is (url in (four if lost == 4 else six)) for url in (*four, *six)
+        )
+        assert unsure.asked == 2, "what is known of the other family is as good as ever"
+        unsure.answer, clock.seconds = (HERE if lost == 4 else SIX), 2 * operator.KEPT_SECONDS
+        assert [each.ip for each in await finder.find(SESSION)] == [HERE, SIX]
+
+
+async def test_a_family_over_which_nobody_can_be_asked_is_not_known() -> None:
+    async with serving(Echo(SIX), Echo(SIX), host="::1") as six:
+        pass
+    async with serving(Echo(HERE), Echo(HERE)) as four:
+        with pytest.raises(PartlyFoundError) as caught:
+            await OperatorFinder([*four, *six], HandClock()).find(SESSION)
+    assert ([each.ip for each in caught.value.addresses], caught.value.reason) == ([HERE], "EchoUnreachable")
 
 
 async def test_one_that_lies_is_outvoted() -> None:
@@ -222,7 +254,7 @@ async def test_a_failure_is_kept_for_a_moment_only() -> None:
             if failures:
                 with pytest.raises(SourceError):
                     await finder.find(SESSION)
-                liar._answer = HERE
+                liar.answer = HERE
             else:
                 assert [each.ip for each in await finder.find(SESSION)] == [HERE]
 

@@ -28,15 +28,13 @@ class ScriptedFinder:
         answer = self.answers[session.metadata.name]
         if isinstance(answer, SourceError):
             raise answer
-        return tuple(
-            SourceAddress(
-                ip=ip,
-                version=6 if ":" in ip else 4,
-                evidence=f"gateway of {ip}",
-                observed_at=LoopClock().now(),
-            )
-            for ip in answer
-        )
+        return tuple(map(seen, answer))
+
+
+def seen(ip: str) -> SourceAddress:
+    """The address, as it is found now."""
+    version = 6 if ":" in ip else 4
+    return SourceAddress(ip=ip, version=version, evidence=f"gateway of {ip}", observed_at=LoopClock().now())
 
 
 def open_to(cloud: SlowFirewalls, group: Target) -> list[str]:

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 from gatepass.core.types.common import format_time
-from gatepass.core.types.session import ClaimStatus
+from gatepass.core.types.session import ClaimStatus, SourceAddress
 
 SECRET_DELETED: Final = "SecretDeleted"  # noqa: S105  the name of a reason
 """The reason of a ProviderError for credentials in a Secret that is kept only to close what is open."""
@@ -56,6 +56,13 @@ class SourceError(Exception):
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"
+
+
+@dataclass(unsafe_hash=True)
+class PartlyFoundError(SourceError):
+    """Nobody can tell now of the IP families that none of `addresses` is of: what is on record of those stands."""
+
+    addresses: tuple[SourceAddress, ...] = ()
 
 
 class ClaimAwaitedError(SourceError):

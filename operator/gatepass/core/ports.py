@@ -196,6 +196,7 @@ class SourceFinder(Protocol):
     async def find(self, session: AccessSession) -> Sequence[SourceAddress]:
         """All addresses that the traffic may leave from, each with its evidence; raises SourceError.
 
+        Addresses without some family say that the traffic has none of it; PartlyFoundError says that nobody can tell.
         An `ip` is in canonical form. An address that is found again may be told with another `observed_at`.
         """
         ...

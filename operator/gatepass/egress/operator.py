@@ -6,13 +6,13 @@ import json
 import socket
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
 
-from gatepass.core.errors import SourceError
+from gatepass.core.errors import PartlyFoundError, SourceError
 from gatepass.core.policy import is_public
 from gatepass.core.ports import Clock
 from gatepass.core.types.session import AccessSession, SourceAddress
@@ -44,7 +44,7 @@ class OperatorFinder:
     """Asks all services over both IP families at once, and keeps the answer for a minute.
 
     One service alone may lie, or be asked by way of somebody who does: an address counts when services of two different
-    hosts have seen it.
+    hosts have seen it. No service can say that there is no address of a family, so that without two it is not known.
     """
 
     def __init__(self, urls: Sequence[str], clock: Clock) -> None:
@@ -55,19 +55,20 @@ class OperatorFinder:
         self._good_until = float("-inf")
 
     async def find(self, _session: AccessSession) -> Sequence[SourceAddress]:
-        """The addresses on which services agree; raises SourceError."""
+        """The addresses on which services agree; raises SourceError, and PartlyFoundError where one family has none."""
         async with self._asking:
             if self._clock.monotonic() >= self._good_until:
                 self._answer = await self._look()
-                failed = isinstance(self._answer, SourceError)
-                self._good_until = self._clock.monotonic() + (FAILURE_KEPT_SECONDS if failed else KEPT_SECONDS)
+                found = not isinstance(self._answer, SourceError) or isinstance(self._answer, PartlyFoundError)
+                self._good_until = self._clock.monotonic() + (KEPT_SECONDS if found else FAILURE_KEPT_SECONDS)
         if isinstance(self._answer, SourceError):
-            raise SourceError(self._answer.reason, self._answer.message, retry=True)
+            raise replace(self._answer)  # one of its own for each caller: raising writes into it
         return self._answer
 
     async def _look(self) -> tuple[SourceAddress, ...] | SourceError:
         if not self._urls:
-            return SourceError("NoEchoService", "spec.source.operator: there is nobody to ask (GATEPASS_ECHO_URLS)")
+            told = "spec.source.operator: there is nobody to ask (GATEPASS_ECHO_URLS)"
+            return SourceError("NoEchoService", told, retry=True)
         found = await asyncio.gather(*(self._family(version) for version in _FAMILIES))
         said = [each for family in found for each in family]
         witnesses: defaultdict[tuple[int, str], set[str]] = defaultdict(set)
@@ -75,12 +76,8 @@ class OperatorFinder:
             if each.address is not None:
                 witnesses[each.version, each.address].add(each.host)
         agreed = {seen: hosts for seen, hosts in witnesses.items() if len(hosts) >= _AGREEING}
-        if not agreed:
-            reason = "EchoDisagrees" if witnesses else "EchoUnreachable"
-            told = "; ".join(map(str, said))
-            return SourceError(reason, f"spec.source.operator: no two echo services agree: {told}")
         now = self._clock.now()
-        return tuple(
+        addresses = tuple(
             SourceAddress(
                 ip=address,
                 version=version,
@@ -89,6 +86,17 @@ class OperatorFinder:
             )
             for (version, address), hosts in sorted(agreed.items())
         )
+        unsure = {each.version for each in said} - {each.version for each in addresses}
+        if not unsure:
+            return addresses
+        reason = "EchoDisagrees" if any(version in unsure for version, _ in witnesses) else "EchoUnreachable"
+        told = "; ".join(str(each) for each in said if each.version in unsure)
+        if not addresses:
+            message = f"spec.source.operator: no two echo services agree: {told}"
+            return SourceError(reason, message, retry=True)
+        (family,) = unsure
+        message = f"spec.source.operator: no two echo services agree over IPv{family}: {told}"
+        return PartlyFoundError(reason, message, retry=True, addresses=addresses)
 
     async def _family(self, version: int) -> list[_Said]:
         connector = aiohttp.TCPConnector(family=_FAMILIES[version], force_close=True)

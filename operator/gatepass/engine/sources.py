@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from gatepass.core.errors import SourceError
+from gatepass.core.errors import PartlyFoundError, SourceError
 from gatepass.core.policy import Refusal, cidr_refusal
 from gatepass.core.ports import Clock, SourceFinder
 from gatepass.core.status import ResourceView, seen_from
@@ -39,8 +39,8 @@ class Move:
 class Sources:
     """Asks the finders, one session at a time each, and decides what their answers change.
 
-    What a granted session rests on is never taken from it because a finder is slow, down or says no: only another
-    answer moves it, and only where every resource lets it.
+    What a granted session rests on is never taken from it because a finder is slow, down, unsure or says no: only
+    another answer moves it, and only where every resource lets it.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Sources:
         for session in self._state.store.sessions_of(resource):
             found = self._state.whereabouts.get(session.uid)
             if found is not None and found.elsewhere:
-                self._take(session, found.elsewhere)
+                self._take(session, found.elsewhere, found.trouble)
 
     def forget(self, session: AccessSession) -> None:
         """The session is no more."""
@@ -105,7 +105,9 @@ class Sources:
         now = self._state.store.sessions.get(key)
         if now is None or now.uid != session.uid or now.uid not in self._state.whereabouts or self._over(now):
             return
-        if isinstance(found, SourceError):
+        if isinstance(found, PartlyFoundError):
+            self._take_part(now, found)
+        elif isinstance(found, SourceError):
             log.info("source not found", session=str(key), reason=found.reason, error=found.message)
             self._put(now, replace(self._state.whereabouts[now.uid], trouble=found))
             (self.queue.retry if found.retry else self.queue.succeeded)(key)
@@ -117,20 +119,19 @@ class Sources:
         return self._grants.end(session, self._clock.now()) is not None
 
     async def _ask(self, session: AccessSession) -> Addresses:
-        kind = session.spec.source.kind
-        finder = self._finders.get(kind)
+        finder, where = self._finders.get(session.spec.source.kind), f"spec.source.{session.spec.source.kind}"
         if finder is None:
-            raise SourceError(
-                "SourceNotAvailable",
-                f"spec.source.{kind}: this installation of Gatepass does not find addresses in that way",
-            )
+            told = f"{where}: this installation of Gatepass does not find addresses in that way"
+            raise SourceError("SourceNotAvailable", told)
         try:
             async with asyncio.timeout(LONGEST_LOOK_SECONDS):
                 found = tuple(await finder.find(session))
+        except PartlyFoundError as error:
+            raise replace(error, addresses=_checked(error.addresses, where)) from None
         except TimeoutError:
-            told = f"spec.source.{kind}: no answer within {LONGEST_LOOK_SECONDS:g} s"
+            told = f"{where}: no answer within {LONGEST_LOOK_SECONDS:g} s"
             raise SourceError("SourceTimeout", told, retry=True) from None
-        return _checked(found, f"spec.source.{kind}")
+        return _checked(found, where)
 
     # what an answer changes
 
@@ -147,8 +148,7 @@ class Sources:
         if not used or self._over(session):
             return
         before = self._state.whereabouts.setdefault(session.uid, Whereabouts(used))
-        versions = {each.version for each in seen}
-        others = [each for each in before.moving_to or used if each.version not in versions]
+        others = _of_other_families(before.moving_to or used, seen)
         self._follow(session, before, used, (*others, *map(_as_stored, seen)))
 
     def arrived(self, session: AccessSession, views: Sequence[ResourceView]) -> Move | None:
@@ -178,30 +178,48 @@ class Sources:
         if self._state.whereabouts.get(move.uid) is move.before:
             self._state.whereabouts[move.uid] = move.after
 
-    def _take(self, session: AccessSession, found: Addresses) -> None:
+    def _take_part(self, session: AccessSession, partly: PartlyFoundError) -> None:
+        """What is known of the other families stands. One of which nothing ever was holds nobody up."""
+        known = self._state.whereabouts[session.uid].moving_to or self._grants.addresses(session)
+        kept = _of_other_families(known, partly.addresses)
+        if kept:
+            log.info("source partly found", session=str(session.key), reason=partly.reason, error=partly.message)
+        (self.queue.retry if kept else self.queue.succeeded)(session.key)
+        whole = sorted((*partly.addresses, *kept), key=lambda address: address.version)
+        self._take(session, tuple(whole), partly if kept else None)
+
+    def _take(self, session: AccessSession, found: Addresses, trouble: SourceError | None = None) -> None:
         before = self._state.whereabouts[session.uid]
         used = self._grants.addresses(session)
         if session.spec.source.kind is SourceKind.CLAIM:
             self._put(session, replace(before, addresses=used, trouble=None))  # which are those on record
         elif not used or not has_been_granted(session):
-            self._put(session, Whereabouts(found))
+            self._put(session, Whereabouts(found, trouble))
         else:
-            self._follow(session, before, used, found)
+            self._follow(session, before, used, found, trouble)
 
-    def _follow(self, session: AccessSession, before: Whereabouts, used: Addresses, found: Addresses) -> None:
+    def _follow(
+        self,
+        session: AccessSession,
+        before: Whereabouts,
+        used: Addresses,
+        found: Addresses,
+        trouble: SourceError | None = None,
+    ) -> None:
         if _ips(found) == _ips(before.moving_to or used):
             told = _as_told_before(used, found)
             moving = {"moving_to": told} if before.moving_to else {"addresses": told}
-            self._put(session, replace(before, **moving, trouble=None, elsewhere=(), unfollowed=None))
+            self._put(session, replace(before, **moving, trouble=trouble, elsewhere=(), unfollowed=None))
             return
         both = (*used, *(each for each in found if each.ip not in _ips(used)))
         if (why := self._stays(session, found, both)) is not None:
             where = ", ".join(f"{each.ip} ({each.evidence})" for each in found)
             unfollowed = f"traffic leaves from {where} now, and the rules stay where they are: {why.message}"
-            self._put(session, replace(before, addresses=used, trouble=None, elsewhere=found, unfollowed=unfollowed))
+            unmoved = replace(before, addresses=used, trouble=trouble, elsewhere=found, unfollowed=unfollowed)
+            self._put(session, unmoved)
             return
         log.info("follows", session=str(session.key), before=sorted(_ips(used)), now=sorted(_ips(found)))
-        self._put(session, Whereabouts(both, moving_to=_as_told_before(used, found)))
+        self._put(session, Whereabouts(both, trouble, moving_to=_as_told_before(used, found)))
 
     def _stays(self, session: AccessSession, found: Addresses, both: Addresses) -> Refusal | None:
         """Why the rules may not move there; while they move, the old and the new ones are there."""
@@ -229,6 +247,12 @@ class Sources:
 
 def _ips(addresses: Addresses) -> set[str]:
     return {address.ip for address in addresses}
+
+
+def _of_other_families(known: Addresses, found: Addresses) -> Addresses:
+    """What an answer that speaks of its own IP families alone says nothing about."""
+    versions = {each.version for each in found}
+    return tuple(each for each in known if each.version not in versions)
 
 
 def _as_told_before(before: Addresses, found: Addresses) -> Addresses:
