@@ -16,6 +16,7 @@ from gatepass.core.types.session import AccessSession, EndedReason
 from gatepass.engine.ends import Ends
 from gatepass.engine.state import State
 from gatepass.engine.store import Store
+from gatepass.kube import runners
 from gatepass.kube.api import KubeApi
 from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.runners import MOST_KINDS, Runners
@@ -193,6 +194,34 @@ async def test_what_gatepass_may_not_watch_is_said(sandbox: Sandbox, followed: F
         assert not followed.over(session)
 
 
+async def test_what_is_refused_takes_nobodys_place(
+    sandbox: Sandbox, followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runners, "MOST_KINDS", 1)
+    uid = followed.make(PODS, spec=PODSPEC)
+    missing = [
+        *(followed.bound("Build", api_version=f"none{number}.example.com/v1") for number in range(3)),
+        *(followed.bound(f"Job{number}") for number in range(3)),
+        followed.bound("Job", api_version="v2"),
+    ]
+    forbidden = [followed.bound(kind, api_version="v1") for kind in ("Secret", "ServiceAccount")]
+    token = sandbox.control_plane.account_token("gatepass-system", "gatepass")
+    async with (
+        client_of(sandbox, sandbox.control_plane.server, token) as client,
+        following(KubeApi(client, CorrectedClock()), followed),
+    ):
+        await eventually(
+            lambda: all(followed.refused(each) == "OwnerKindNotFound" for each in missing), "none is there"
+        )
+        await eventually(lambda: all(followed.refused(each) == "OwnerForbidden" for each in forbidden), "nor allowed")
+        session = followed.bound("Pod", api_version="v1")
+        await eventually(lambda: followed.sees(session) == uid, "the pod is seen")
+        another = followed.bound("Job")
+        await eventually(lambda: followed.refused(another) == "TooManyKinds", "the one place is taken")
+        followed.delete(PODS)
+        await eventually(lambda: followed.over(session), "the end")
+
+
 async def test_a_silent_watch_is_begun_anew_and_nothing_is_lost(sandbox: Sandbox, followed: Followed) -> None:
     wire = Wire(int(sandbox.control_plane.server.rpartition(":")[2]))
     followed.make(PODS, "stays", spec=PODSPEC)
@@ -244,19 +273,26 @@ async def test_a_kind_of_a_defect_ends_the_operator(followed: Followed, api: Kub
 
 
 class Away:
-    """An API server that answers nobody, until it is there again and knows no objects."""
+    """An API server that answers nobody, until it is there again: it has Jobs in each group, and no objects."""
 
-    def __init__(self) -> None:
+    def __init__(self, *versions: str) -> None:
         self.there = False
         self.asked: list[str] = []
+        self.listed: list[str] = []
+        self._versions = versions
 
     async def answer(self, _method: str, path: str) -> dict[str, Any]:
         self.asked.append(path)
         if not self.there:
             raise ClusterError("it cannot be reached")
+        if path == "/api":
+            return {"versions": ["v1"]}
+        if path == "/apis":
+            return {"groups": [{"versions": [{"groupVersion": version}]} for version in self._versions]}
         return {"resources": [{"kind": "Job", "name": "jobs", "namespaced": True}]}
 
-    async def pages(self, _path: str, _query: Any, **_how: str) -> AsyncIterator[dict[str, Any]]:
+    async def pages(self, path: str, _query: Any, **_how: str) -> AsyncIterator[dict[str, Any]]:
+        self.listed.append(path)
         yield {"metadata": {"resourceVersion": "1"}, "items": []}
 
     async def watch(self, *_what: Any, **_how: Any) -> AsyncIterator[dict[str, Any]]:
@@ -270,7 +306,7 @@ async def test_a_long_outage_holds_nobody_up_after_its_end() -> None:
     ends = Ends(state, LoopClock(), lambda _key: None)
     session = a_session("s-away", status={"boundTo": {"uid": "uid-1"}}, boundTo=JOB_IT)
     ends.look(session)
-    api = Away()
+    api = Away("batch/v1")
     task = asyncio.create_task(Runners(cast("KubeApi", api), ends, []).run())
     await asyncio.sleep(60.2)
     api.there = True
@@ -284,19 +320,47 @@ async def test_a_long_outage_holds_nobody_up_after_its_end() -> None:
 @pytest.mark.looptime
 async def test_a_kind_that_was_one_too_many_is_followed_once_another_is_unused() -> None:
     ends = Ends(State(Store(), OWNER, 0.0, BIG_BANG), LoopClock(), lambda _key: None)
-    bound = [
-        a_session(f"s-{number:02}", boundTo={"apiVersion": f"g{number:02}/v1", "kind": "Job", "name": "it"})
-        for number in range(MOST_KINDS + 1)
-    ]
-    api = Away()
+    versions = [f"g{number:02}/v1" for number in range(MOST_KINDS + 1)]
+    bound = [a_session(f"s-{each[:3]}", boundTo={**JOB_IT, "apiVersion": each}) for each in versions]
+    api = Away(*versions)
     api.there = True
     for session in bound:
         ends.look(session)
     task = asyncio.create_task(Runners(cast("KubeApi", api), ends, [], linger_seconds=0).run())
     await asyncio.sleep(1)
-    assert f"/apis/g{MOST_KINDS}/v1" not in api.asked
+    assert f"/apis/{versions[-1]}/jobs" not in api.listed
+    assert [ends.view(each).unfollowed is None for each in bound] == [True] * MOST_KINDS + [False]
     ends.forget(bound[0])
     await asyncio.sleep(1)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert f"/apis/g{MOST_KINDS}/v1" in api.asked
+    assert f"/apis/{versions[-1]}/jobs" in api.listed
+    assert ends.view(bound[-1]).unfollowed is None
+
+
+@pytest.mark.looptime
+async def test_a_thousand_invented_kinds_are_no_burden() -> None:
+    ends = Ends(State(Store(), OWNER, 0.0, BIG_BANG), LoopClock(), lambda _key: None)
+    invented = [
+        *({**JOB_IT, "apiVersion": f"g{number:03}/v1"} for number in range(400)),
+        *({**JOB_IT, "apiVersion": f"v{number + 2}"} for number in range(200)),
+        *({**JOB_IT, "kind": f"Job{number:03}"} for number in range(400)),
+    ]
+    bound = [a_session(f"s-{number:03}", boundTo=to) for number, to in enumerate((*invented, JOB_IT))]
+    for session in bound:
+        ends.look(session)
+    api = Away("batch/v1")
+    task = asyncio.create_task(Runners(cast("KubeApi", api), ends, []).run())
+    await asyncio.sleep(10)
+    assert len(api.asked) <= 2 * 100, "who is away is asked by one for all"
+    api.there, before = True, len(api.asked)
+    await asyncio.sleep(1)
+    assert api.listed == ["/apis/batch/v1/jobs"]
+    assert [found.reason if (found := ends.view(each).unfollowed) else "" for each in bound] == [
+        *("OwnerKindNotFound" for _ in invented),
+        "",
+    ]
+    await asyncio.sleep(59)
+    assert len(api.asked) - before <= 3 * 60
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -6,6 +6,7 @@ has finished is told by `core.owners`; of each object no more is kept than that 
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -33,9 +34,12 @@ FIRST_RETRY_SECONDS: Final = 0.5
 """Also how soon an API server that is back is noticed: what has finished meanwhile has to close."""
 LAST_RETRY_SECONDS: Final = 10.0
 """How soon a kind is found whose definition is installed later, or that Gatepass is allowed to follow later."""
+_SERVED_SECONDS: Final = 1.0
+"""How long it is taken as known what the API server serves: many kinds that are not there may be looked for."""
+_UNSERVED_SECONDS: Final = 0.1
 LINGER_SECONDS: Final = 60.0
 MOST_KINDS: Final = 32
-"""Each takes a connection for each served namespace."""
+"""Each takes a connection for each served namespace. Those that are not there, or may not be watched, do not count."""
 
 Body = Mapping[str, Any]
 
@@ -103,6 +107,53 @@ async def _wait(again: asyncio.Event) -> NoReturn:
     raise _AgainError
 
 
+class _Discovery:
+    """What the API server serves: one question for all groups, and one for each that there is and somebody wants.
+
+    Answers are kept for a second, so that kinds that nobody has ever heard of cost nothing, however many they are.
+    """
+
+    def __init__(self, api: KubeApi) -> None:
+        self._api = api
+        self._asking: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._answers: dict[str, tuple[float, Body | RefusedError | ClusterError]] = {}
+
+    async def path(self, kind: Kind) -> tuple[str, str]:
+        """The path of the group and version of a kind, and its plural there.
+
+        Raises ClusterError, and RefusedError: 404 when no such kind lives in a namespace.
+        """
+        base = f"/apis/{quote(kind.api_version)}" if kind.group else f"/api/{quote(kind.api_version)}"
+        if await self._serves(kind):
+            for each in (await self._ask(base)).get("resources", ()):
+                if each["kind"] == kind.kind and "/" not in each["name"] and each["namespaced"]:
+                    return base, each["name"]
+        raise RefusedError(404, f"there is no {kind} that lives in a namespace")
+
+    async def _serves(self, kind: Kind) -> bool:
+        if not kind.group:
+            return kind.api_version in (await self._ask("/api")).get("versions", ())
+        groups = (await self._ask("/apis")).get("groups", ())
+        return any(version["groupVersion"] == kind.api_version for group in groups for version in group["versions"])
+
+    async def _ask(self, path: str) -> Body:
+        async with self._asking[path]:
+            now = asyncio.get_running_loop().time()
+            until, answer = self._answers.get(path, (now, {}))
+            if now >= until:
+                kept = _SERVED_SECONDS
+                try:
+                    answer = await self._api.answer("GET", path)
+                except RefusedError as error:
+                    answer = error
+                except ClusterError as error:
+                    answer, kept = error, _UNSERVED_SECONDS
+                self._answers[path] = now + kept, answer
+        if isinstance(answer, Exception):
+            raise answer.with_traceback(None)
+        return answer
+
+
 class Runners:
     """Follows what `ends` asks for, in some namespaces or in all when none is named."""
 
@@ -117,9 +168,12 @@ class Runners:
     ) -> None:
         self._api = api
         self._ends = ends
-        self._namespaces = namespaces
+        self._served = namespaces or [""]
         self._silent_seconds = silent_seconds
         self._linger_seconds = linger_seconds
+        self._discovery = _Discovery(api)
+        self._places = asyncio.Semaphore(MOST_KINDS)
+        self._placed: set[Kind] = set()
         self._tasks: dict[Kind, asyncio.Task[NoReturn]] = {}
         self._feeds: dict[Kind, Feed] = {}
         self._unused: dict[Kind, float] = {}
@@ -152,6 +206,7 @@ class Runners:
             if now >= self._unused.setdefault(kind, now) + self._linger_seconds:
                 self._tasks.pop(kind).cancel()
                 self._feeds.pop(kind, None)
+                self._leave(kind)
                 del self._unused[kind]
                 if kind == LEASES:
                     self._ends.leases_dropped()
@@ -161,9 +216,6 @@ class Runners:
             self._unused.pop(kind, None)
             if kind in self._tasks:
                 continue
-            if len(self._tasks) >= MOST_KINDS and kind != LEASES:
-                self._ends.unfollowed(kind, Refusal("TooManyKinds", f"{MOST_KINDS} kinds are followed already"))
-                continue
             follow = self._follow_leases() if kind == LEASES else self._follow_kind(kind)
             self._tasks[kind] = asyncio.create_task(follow, name=f"follow {kind}")
         for kind in self._ends.doubted():
@@ -171,6 +223,20 @@ class Runners:
                 self._feeds[kind].again.set()
         ends_at = [since + self._linger_seconds for since in self._unused.values()]
         return max(min(ends_at) - now, 0.0) if ends_at else None
+
+    async def _place(self, kind: Kind) -> None:
+        """Wait until there is a place for the kind, which it then has until it is refused or no longer in use."""
+        if kind in self._placed:
+            return
+        if self._places.locked():
+            self._ends.unfollowed(kind, Refusal("TooManyKinds", f"{MOST_KINDS} kinds are followed already"))
+        await self._places.acquire()
+        self._placed.add(kind)
+
+    def _leave(self, kind: Kind) -> None:
+        if kind in self._placed:
+            self._placed.remove(kind)
+            self._places.release()
 
     async def _follow_kind(self, kind: Kind) -> NoReturn:
         def listed(objects: Sequence[tuple[Key, Sighting]], began: float) -> None:
@@ -183,11 +249,15 @@ class Runners:
                 self._ends.seen(kind, *_sighting(kind, body))
 
         async def feed() -> Feed:
-            paths = await self._paths(kind)
+            base, plural = await self._discovery.path(kind)
+            await self._place(kind)
+            homes = [f"namespaces/{quote(namespace, safe='')}/" if namespace else "" for namespace in self._served]
+            paths = [f"{base}/{home}{plural}" for home in homes]
             return Feed(paths, listed, happened, kept=partial(_sighting, kind), metadata_only=not signs_of(kind))
 
         def refused(error: RefusedError) -> None:
             if error.status in _REFUSALS:
+                self._leave(kind)
                 self._ends.unfollowed(kind, _REFUSALS[error.status](kind))
 
         await self._keep(kind, feed, refused)
@@ -203,19 +273,25 @@ class Runners:
                 self._ends.beat(*_beat(body))
 
         async def feed() -> Feed:
-            paths = [leases_path(namespace) for namespace in self._namespaces or [""]]
+            paths = [leases_path(namespace) for namespace in self._served]
             return Feed(paths, listed, happened, kept=_beat, selector={"labelSelector": SESSION_LABEL})
 
         await self._keep(LEASES, feed, lambda _error: None)
 
     async def _keep(self, kind: Kind, feed: Callable[[], Any], refused: Callable[[RefusedError], None]) -> NoReturn:
         """Follow for ever: from a fresh listing after whatever happens, with pauses while nothing is listed."""
-        pause = FIRST_RETRY_SECONDS
+        pause, told = FIRST_RETRY_SECONDS, ""
 
         def listed() -> None:
-            nonlocal pause
-            pause = FIRST_RETRY_SECONDS
+            nonlocal pause, told
+            pause, told = FIRST_RETRY_SECONDS, ""
             log.info("follow", kind=str(kind))
+
+        def cannot(why: str) -> None:
+            nonlocal told
+            if why != told:  # a kind that is not there is looked for every few seconds
+                told = why
+                log.info("cannot follow", kind=str(kind), error=why)
 
         while True:
             longest = FIRST_RETRY_SECONDS
@@ -227,23 +303,11 @@ class Runners:
             except RefusedError as error:
                 refused(error)
                 longest = LAST_RETRY_SECONDS if error.status in _REFUSALS else longest
-                log.info("cannot follow", kind=str(kind), status=error.status, error=error.message)
+                cannot(f"{error.status}: {error.message}")
             except ClusterError as error:
-                log.info("cannot follow", kind=str(kind), error=str(error))
+                cannot(str(error))
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
-
-    async def _paths(self, kind: Kind) -> list[str]:
-        """Where the objects of a kind are; raises RefusedError (404) when there is no such kind in a namespace."""
-        base = f"/apis/{quote(kind.api_version)}" if kind.group else f"/api/{quote(kind.api_version)}"
-        found = (await self._api.answer("GET", base)).get("resources", ())
-        for each in found:
-            if each["kind"] == kind.kind and "/" not in each["name"] and each["namespaced"]:
-                return [
-                    "/".join([base, *(["namespaces", quote(namespace, safe="")] if namespace else []), each["name"]])
-                    for namespace in self._namespaces or [""]
-                ]
-        raise RefusedError(404, f"there is no {kind} that lives in a namespace")
 
 
 LEASES: Final = Kind("coordination.k8s.io/v1", "Lease of a heartbeat")
