@@ -16,7 +16,7 @@ from gatepass.core.types.session import AccessSession
 from gatepass.engine.store import Store
 from gatepass.rest.application import application
 from gatepass.rest.context import Context, RestSettings
-from tests.core.builders import NOON, a_session
+from tests.core.builders import NOON, a_resource, a_session
 
 TOKEN = "gp_claim_" + "1" * 49
 HERE, ELSEWHERE = "198.51.100.21", "198.51.100.22"
@@ -83,8 +83,14 @@ class Scene:
             "expiresAt": format_time(NOON + timedelta(minutes=5)),
             "tokenHash": key_hash(TOKEN),
         }
+        status = {
+            "phase": "Pending",
+            "claim": offer,
+            "expiresAt": offer["expiresAt"],
+            "observedGeneration": 1,
+        }
         uid = {"uid": "00000000-0000-4000-8000-000000000001", "resourceVersion": "1"}
-        session = a_session(metadata=uid, source={"claim": {}}, status={"phase": "Pending", "claim": offer})
+        session = a_session(metadata=uid, source={"claim": {}}, status=status)
         self.store, self.clock = Store(), HandClock()
         self.server = SlowApiServer(self.store, session, together)
         gateway: Gateway = self.server  # type: ignore[assignment] # a claim needs nothing else of it
@@ -95,10 +101,15 @@ class Scene:
         self.store.put_session(changed)
 
     async def claim(self, address: str) -> int:
+        """Call from there; answers the HTTP status."""
+        return (await self.answer(address)).status_code
+
+    async def answer(self, address: str) -> httpx.Response:
+        """Call from there."""
         transport = httpx.ASGITransport(application(self._context), client=(address, 1234))
         async with httpx.AsyncClient(transport=transport, base_url="http://gatepass") as caller:
             path = f"/api/v1/sessions/{self.server.stored.uid}/claim"
-            return (await caller.post(path, headers={"Authorization": f"Bearer {TOKEN}"})).status_code
+            return await caller.post(path, headers={"Authorization": f"Bearer {TOKEN}"})
 
     @property
     def claimed(self) -> list[str]:
@@ -146,3 +157,15 @@ async def test_the_time_to_claim_is_that_of_the_claim() -> None:
     scene.clock.at = NOON + timedelta(minutes=6)
     assert await scene.claim(HERE) == 200, "who has claimed it may ask for ever"
     assert await scene.claim("2001:db8::21") == 409
+
+
+@pytest.mark.parametrize(("longest", "minutes"), [("24h", 60), ("30m", 30)])
+async def test_the_answer_tells_the_end_of_the_clock_that_has_begun(longest: str, minutes: int) -> None:
+    """The operator has not written since: its status still says until when the session could be claimed."""
+    scene = Scene(together=1)
+    scene.store.put_resource(a_resource(policy={"maxDuration": longest}))
+    scene.clock.at = NOON + timedelta(minutes=2)
+    told = (await scene.answer(HERE)).json()
+    assert told["startedAt"] == format_time(scene.clock.at)
+    assert told["expiresAt"] == format_time(scene.clock.at + timedelta(minutes=minutes))
+    assert (await scene.answer("2001:db8::21")).json()["expiresAt"] == told["expiresAt"]

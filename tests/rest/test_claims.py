@@ -65,10 +65,13 @@ def test_the_right_caller_opens_the_door_and_starts_the_clock(org: Organisation,
     assert (owner["kind"], owner["uid"]) == ("AccessSession", uid)
     assert condition(item, "SourceResolved")["reason"] == "Unclaimed"
     assert ("startedAt" in item["status"], org.open_to(group)) == (False, set())
+    assert org.person.get(f"/sessions/{uid}").json()["expiresAt"] == claim.offer["expiresAt"]
 
     told = claim.by(HERE)
     assert (told.status_code, told.json()["ipv4Address"]) == (200, HERE)
     status = claim.until_active()
+    assert (told.json()["startedAt"], told.json()["expiresAt"]) == (status["startedAt"], status["expiresAt"])
+    assert status["expiresAt"] > claim.offer["expiresAt"]
     assert org.open_to(group) == {f"{HERE}/32"}
     assert status["startedAt"] >= item["metadata"]["creationTimestamp"]
     (address,) = status["source"]["addresses"]
@@ -80,6 +83,8 @@ def test_the_right_caller_opens_the_door_and_starts_the_clock(org: Organisation,
     (entry,) = wait_for(lambda: events(org, "SESSION_CLAIMED", uid), "it is told")
     assert (entry["requestId"], entry["ipAddress"]) == (told.headers["X-Request-Id"], HERE)
     claim.end()
+    wait_for(lambda: events(org, "SESSION_STOPPED", uid), "its end is told")
+    assert events(org, "SESSION_EXTENDED", uid) == [], "a clock that begins is not extended"
 
 
 def test_a_second_caller_is_refused_and_told_of(org: Organisation, group: str) -> None:

@@ -86,15 +86,15 @@ class Grants:
 
     def _until(self, session: AccessSession, now: datetime) -> datetime:
         """When time alone may change what holds."""
-        resources = (self._state.store.resources.get(key) for key in session.resource_keys())
-        outlasted = (session.started_at + r.spec.policy.max_duration for r in resources if r is not None)
+        resources = self._state.store.resources_of(session)
+        outlasted = (session.started_at + resource.spec.policy.max_duration for resource in resources)
         news_until = session.metadata.creation_timestamp + _NEWS_LAG
         return min(each for each in (self.deadline(session)[0], *outlasted, news_until, _NEVER) if each > now)
 
     def deadline(self, session: AccessSession) -> tuple[datetime, EndedReason]:
         """When the session's time is up."""
-        resources = (self._state.store.resources.get(key) for key in session.resource_keys())
-        at, reason = lifecycle.deadline(session, [r.spec.policy.max_duration for r in resources if r is not None])
+        resources = self._state.store.resources_of(session)
+        at, reason = lifecycle.deadline(session, [resource.spec.policy.max_duration for resource in resources])
         cutoff = self._state.cutoff
         if cutoff is not None and session.metadata.creation_timestamp < cutoff < at:
             return cutoff, EndedReason.NOT_AFTER
@@ -264,8 +264,8 @@ class Grants:
 
     def too_many(self, session: AccessSession, ranges: tuple[str, ...]) -> Refusal | None:
         """Why a session may not have so many addresses."""
-        found = (self._state.store.resources.get(key) for key in session.resource_keys())
-        needs = len(ranges) * sum(len(resource.spec.ports) for resource in found if resource)
+        resources = self._state.store.resources_of(session)
+        needs = len(ranges) * sum(len(resource.spec.ports) for resource in resources)
         if needs <= MAX_RULES_PER_SESSION:
             return None
         return Refusal("TooManyRules", f"the session needs {needs} rules, and {MAX_RULES_PER_SESSION} are the most")

@@ -152,6 +152,11 @@ class Store:
         """The sessions that name the resource."""
         return (self.sessions[key] for key in tuple(self._users.get(resource, ())))
 
+    def resources_of(self, session: AccessSession) -> Iterator[ProtectedResource]:
+        """The resources that the session names, as far as they are there."""
+        found = (self.resources.get(key) for key in session.resource_keys())
+        return (resource for resource in found if resource is not None)
+
     def records_of(self, resource: Key, id_: str) -> Iterator[tuple[AccessSession, RuleStatus]]:
         """The rules that sessions record as made by us for the resource in the firewall object of this id."""
         for session in self.sessions_of(resource):

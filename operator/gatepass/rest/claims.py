@@ -93,7 +93,7 @@ async def _write(here: Context, session: AccessSession, address: str) -> AccessS
     entry = SourceAddress(ip=address, version=version, evidence=_EVIDENCE, observed_at=now)
     told: dict[str, Any] = {"source": {"addresses": [each.to_json() for each in (*_recorded(session), entry)]}}
     if session.status.started_at is None:
-        told["startedAt"] = format_time(now)
+        told |= {"startedAt": format_time(now), "expiresAt": None}  # that was the end of the time to claim
     with here.store.changes_of(session.uid) as changed:
         changed.clear()
         try:

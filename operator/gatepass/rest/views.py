@@ -27,7 +27,9 @@ def session(found: AccessSession, requester: Requester | None, store: Store) -> 
     """A session as the contract's `Session` shows it, and as JSON takes it: a list has a thousand of them."""
     status = found.status
     ranges = found.ranges
-    told = status.expires_at if status.observed_generation == found.metadata.generation else None
+    expires_at = status.expires_at if status.observed_generation == found.metadata.generation else None
+    if expires_at is None:
+        expires_at, _ = deadline(found, [each.spec.policy.max_duration for each in store.resources_of(found)])
     username = requester.username if requester is not None else ""
     return {
         "id": found.uid,
@@ -38,7 +40,7 @@ def session(found: AccessSession, requester: Requester | None, store: Store) -> 
         "ipv6Address": next((_bare(cidr) for cidr in ranges if ":" in cidr), None),
         "status": (status.phase or Phase.PENDING).upper(),
         "startedAt": format_time(found.started_at),
-        "expiresAt": format_time(told or deadline(found)[0]),
+        "expiresAt": format_time(expires_at),
         "endedAt": _time(status.ended_at),
         "endedReason": _shouted(status.ended_reason) if status.ended_reason is not None else None,
         "createdAt": format_time(found.metadata.creation_timestamp),
