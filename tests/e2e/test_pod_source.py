@@ -60,6 +60,22 @@ def test_a_public_node(tenant: Tenant, group: Group, vpc: Vpc, pods: Pods) -> No
     assert found["status"] == "True"
 
 
+def test_an_elastic_ip_of_the_pods_own_on_a_secondary_interface(
+    tenant: Tenant, group: Group, vpc: Vpc, pods: Pods
+) -> None:
+    tenant.resource(group.id)
+    machine = vpc.machine(vpc.subnet(v4=vpc.internet), public=True)
+    interface, ip = vpc.pod_interface(machine, vpc.subnet(v4=vpc.internet))
+    elastic = vpc.address()
+    vpc.ec2.associate_address(AllocationId=elastic["AllocationId"], NetworkInterfaceId=interface, PrivateIpAddress=ip)
+    pods.run_on(machine, ip)
+    session(tenant)
+    # A CNI plugin may masquerade behind the primary interface: EC2 cannot tell, so both may be it.
+    assert machine.public is not None
+    found = until_open(tenant, group, machine.public, elastic["PublicIp"])
+    assert interface in found[elastic["PublicIp"]]
+
+
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_private_node_behind_a_nat_gateway(tenant: Tenant, group: Group, vpc: Vpc, pods: Pods, number: int) -> None:
     tenant.resource(group.id)
@@ -197,18 +213,31 @@ def test_another_pod_of_the_same_name_is_not_it(tenant: Tenant, group: Group, vp
     assert {cidr for cidr, _ in group.open_to()} == {f"{first.public}/32"}
 
 
-def test_an_address_that_changes_is_followed(tenant: Tenant, group: Group, vpc: Vpc, pods: Pods) -> None:
+def test_an_address_that_changes_is_followed_where_that_is_allowed(
+    tenant: Tenant, firewall: Firewall, vpc: Vpc, pods: Pods
+) -> None:
     """A gateway that gets one more address: found at the next resync, when what is known is too old."""
-    tenant.resource(group.id, policy={"followAddressChanges": True})
+    follows, stays = firewall.group(), firewall.group()
+    tenant.resource(follows.id, name="follows", policy={"followAddressChanges": True})
+    tenant.resource(stays.id, name="stays")
     gateway, expected = vpc.nat()
-    machine = vpc.machine(vpc.subnet(v4=gateway))
-    pods.run_on(machine)
-    session(tenant)
-    until_open(tenant, group, *expected)
+    pods.run_on(vpc.machine(vpc.subnet(v4=gateway)))
+    for name, group in (("follows", follows), ("stays", stays)):
+        body = tenant.session_body(name, name=name)
+        body["spec"]["source"] = {"pod": {"name": "runner"}}
+        tenant.create(body)
+        until_open(tenant, group, *expected, name=name)
     added = vpc.address()
     vpc.ec2.associate_nat_gateway_address(NatGatewayId=gateway, AllocationIds=[added["AllocationId"]])
     both = {f"{each}/32" for each in (*expected, added["PublicIp"])}
-    wait_for(lambda: {cidr for cidr, _ in group.open_to()} == both, "both addresses", 60.0)
+    wait_for(lambda: {cidr for cidr, _ in follows.open_to()} == both, "both addresses", 60.0)
+    wait_for(lambda: condition(tenant.get(SESSION, "stays"), "SourceChanged"), "it is told of", 60.0)
+    told = condition(tenant.get(SESSION, "stays"), "SourceChanged")
+    assert (told["status"], told["reason"]) == ("True", "NotFollowed")
+    assert added["PublicIp"] in told["message"]
+    assert {cidr for cidr, _ in stays.open_to()} == {f"{each}/32" for each in expected}
+    assert condition(tenant.get(SESSION, "stays"), "Ready")["status"] == "True"
+    assert condition(tenant.get(SESSION, "follows"), "SourceChanged") == {}
 
 
 def test_after_a_restart_it_is_still_that_pod(

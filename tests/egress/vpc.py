@@ -115,10 +115,19 @@ class Vpc:
 
     def pod_address(self, machine: Machine) -> str:
         """One more IPv4 address for a pod, as the CNI plugin puts it on the machine's interface."""
-        before = {machine.private, *self._private(machine)}
+        before = {machine.private, *self._private(machine.interface)}
         self.ec2.assign_private_ip_addresses(NetworkInterfaceId=machine.interface, SecondaryPrivateIpAddressCount=1)
-        (new,) = set(self._private(machine)) - before
+        (new,) = set(self._private(machine.interface)) - before
         return new
+
+    def pod_interface(self, machine: Machine, subnet: str) -> tuple[str, str]:
+        """One more interface, and an IPv4 address for a pod on it."""
+        made = self.ec2.create_network_interface(SubnetId=subnet)["NetworkInterface"]
+        id_ = str(made["NetworkInterfaceId"])
+        self.ec2.attach_network_interface(NetworkInterfaceId=id_, InstanceId=machine.id, DeviceIndex=1)
+        self.ec2.assign_private_ip_addresses(NetworkInterfaceId=id_, SecondaryPrivateIpAddressCount=1)
+        (new,) = set(self._private(id_)) - {made["PrivateIpAddress"]}
+        return id_, new
 
     def pod_prefix(self, machine: Machine) -> str:
         """An address in an IPv6 prefix that is delegated to the machine."""
@@ -127,8 +136,8 @@ class Vpc:
         self.ec2.assign_ipv6_addresses(NetworkInterfaceId=machine.interface, Ipv6Prefixes=[str(prefix)])
         return str(prefix[7])
 
-    def _private(self, machine: Machine) -> list[str]:
-        (found,) = self.ec2.describe_network_interfaces(NetworkInterfaceIds=[machine.interface])["NetworkInterfaces"]
+    def _private(self, interface: str) -> list[str]:
+        (found,) = self.ec2.describe_network_interfaces(NetworkInterfaceIds=[interface])["NetworkInterfaces"]
         return [each["PrivateIpAddress"] for each in found["PrivateIpAddresses"]]
 
 

@@ -16,7 +16,6 @@ from gatepass.core.types.session import AccessSession, EndedReason
 from gatepass.engine.ends import Ends
 from gatepass.engine.state import State
 from gatepass.engine.store import Store
-from gatepass.kube import runners
 from gatepass.kube.api import KubeApi
 from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.runners import MOST_KINDS, Runners
@@ -129,6 +128,20 @@ async def test_an_object_without_a_status_comes_later_and_goes(followed: Followe
         await eventually(lambda: followed.over(session), "the end")
 
 
+async def test_what_never_comes_is_missed_by_a_fresh_listing(
+    sandbox: Sandbox, followed: Followed, api: KubeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gatepass.engine.ends.MISSING_SECONDS", 1.0)
+    before = requests(sandbox, "list", "jobs")
+    session, there = followed.bound("Job", "never"), followed.bound("Job")
+    uid = followed.make(JOBS, spec={"template": {"spec": PODSPEC}})
+    async with following(api, followed):
+        await eventually(lambda: followed.over(session), "the end")
+        assert followed.sees(there) == uid
+        assert not followed.over(there)
+        await eventually(lambda: requests(sandbox, "list", "jobs") == before + 2, "it was listed once more")
+
+
 async def test_one_watch_for_each_kind_that_is_in_use(sandbox: Sandbox, followed: Followed, api: KubeApi) -> None:
     before = requests(sandbox, "watch", "replicationcontrollers"), requests(sandbox, "list", "replicationcontrollers")
     path = "/api/v1/namespaces/{}/replicationcontrollers"
@@ -197,7 +210,7 @@ async def test_what_gatepass_may_not_watch_is_said(sandbox: Sandbox, followed: F
 async def test_what_is_refused_takes_nobodys_place(
     sandbox: Sandbox, followed: Followed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runners, "MOST_KINDS", 1)
+    monkeypatch.setattr("gatepass.kube.runners.MOST_KINDS", 1)
     uid = followed.make(PODS, spec=PODSPEC)
     missing = [
         *(followed.bound("Build", api_version=f"none{number}.example.com/v1") for number in range(3)),

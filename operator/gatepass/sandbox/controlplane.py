@@ -5,14 +5,18 @@ records who asked for what. The API server needs about 2.5 s to be ready and 300
 """
 
 import json
+import os
 import secrets
+import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from gatepass.sandbox import certificates
+from gatepass.sandbox.errors import SandboxError
 from gatepass.sandbox.kubeapi import KubeApi, KubeApiError, kubeconfig
 from gatepass.sandbox.processes import Process, free_ports
 
@@ -109,6 +113,18 @@ class ControlPlane:
     def stop_api(self, *, kill: bool = False) -> None:
         """End the API server alone, as an outage; `restart_api` brings it back."""
         _end(self._api, kill=kill)
+
+    @contextmanager
+    def frozen_api(self) -> Iterator[None]:
+        """The API server hangs: it takes connections, and answers nobody. Raises SandboxError if it does not run."""
+        pid = self._api.pid
+        if pid is None:
+            raise SandboxError(f"{self._api.name} does not run")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def account_token(self, namespace: str, name: str, seconds: int = TOKEN_SECONDS) -> str:
         """A token of a service account from the TokenRequest API. Raises KubeApiError if there is no such account."""
