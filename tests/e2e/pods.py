@@ -22,11 +22,15 @@ class Pods:
         self._tenant.api.request(
             "POST", "/api/v1/nodes", {"metadata": {"name": name}, "spec": {"providerID": provider_id}}
         )
+        self.locate(name, internal, *external)
+        return name
+
+    def locate(self, node: str, internal: str, *external: str) -> None:
+        """Where a node says that it is, from now on."""
         addresses = [{"type": "InternalIP", "address": internal}]
         addresses += [{"type": "ExternalIP", "address": each} for each in external]
-        path = f"/api/v1/nodes/{name}/status"
+        path = f"/api/v1/nodes/{node}/status"
         self._tenant.api.request("PATCH", path, {"status": {"addresses": addresses}}, MERGE)
-        return name
 
     def node_of(self, machine: Machine) -> str:
         """The node that an instance of EC2 is."""

@@ -7,10 +7,14 @@ from typing import Any
 
 from gatepass.cli import main
 from gatepass.core import lifecycle, plan
+from gatepass.egress.pod import PodFinder
 from gatepass.engine.reconciler import Reconciler
+from gatepass.engine.sources import Sources
+from gatepass.kube import runners
 from gatepass.kube.cluster import KubeCluster
 
 EARLY = timedelta(seconds=60)
+ASTRAY = "203.0.113.66"
 
 
 def revokes_foreign_rules() -> None:
@@ -58,9 +62,49 @@ def ignores_stop() -> None:
     lifecycle.end = deaf
 
 
+def ignores_runners() -> None:
+    """A session ends when its time is up, whatever becomes of its runner."""
+    right = lifecycle.end
+
+    def deaf(*given: Any, **more: Any) -> Any:
+        return right(*given, **{**more, "runner": None})
+
+    lifecycle.end = deaf
+
+
+def takes_all_for_finished() -> None:
+    """Whatever a session is bound to is over as soon as it is seen."""
+    runners.finished = lambda kind, status: True
+
+
+def keeps_old_addresses() -> None:
+    """Who has moved is let in from where he was, too."""
+    Sources.arrived = lambda *_: None  # type: ignore[method-assign]
+
+
+def mistakes_pods() -> None:
+    """Every pod leaves from an address that is another's."""
+    right = PodFinder.find
+
+    async def astray(*given: Any) -> Any:
+        return [each.model_copy(update={"ip": ASTRAY}) for each in await right(*given)]
+
+    PodFinder.find = astray  # type: ignore[method-assign]
+
+
 WAYS: dict[str, Callable[[], None]] = {
     each.__name__: each
-    for each in (revokes_foreign_rules, never_revokes, revokes_early, opens_without_use, ignores_stop)
+    for each in (
+        revokes_foreign_rules,
+        never_revokes,
+        revokes_early,
+        opens_without_use,
+        ignores_stop,
+        ignores_runners,
+        takes_all_for_finished,
+        keeps_old_addresses,
+        mistakes_pods,
+    )
 }
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The product is broken in five ways on purpose, and the observer reports each; unbroken, it reports nothing."""
+"""The product is broken on purpose in several ways, and the observer reports each; unbroken, it reports nothing."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -13,15 +13,18 @@ from gatepass.sandbox.environment import Sandbox
 from gatepass.sandbox.kubeapi import KubeApiError
 from gatepass.sandbox.processes import Process
 from tests.conftest import AwsAccount
+from tests.e2e.pods import Pods, addresses, session
 from tests.e2e.product import READY_SECONDS, RESYNC_SECONDS
 from tests.e2e.tenant import MERGE, RESOURCE, SESSION, Tenant, in_seconds, wait_for
-from tests.observer.broken import WAYS
+from tests.e2e.test_runners import JOBS, TO_JOB, Work
+from tests.observer.broken import ASTRAY, WAYS
 from tests.observer.judge import Breach
 from tests.observer.observer import Observer
 from tests.sandbox.aws import new_group, tcp
 
 ROOT = Path(__file__).parents[2]
 FOREIGN = "198.51.100.99/32"
+NODE, FIRST, SECOND = "10.9.0.4", "203.0.113.4", "203.0.113.5"
 RBAC = "/apis/rbac.authorization.k8s.io/v1/namespaces"
 
 
@@ -32,6 +35,7 @@ class Stage:
     sandbox: Sandbox
     account: AwsAccount
     tenant: Tenant
+    pods: Pods
     group: str
     owner: str
 
@@ -76,6 +80,10 @@ class Stage:
         except KubeApiError:
             return False
 
+    def open_to(self) -> set[str]:
+        """The ranges that are let in."""
+        return {rule["cidrIpv4"] for rule in self.rules()}
+
     def rules(self) -> list[dict[str, Any]]:
         """What is truly there."""
         return self.sandbox.ec2.rules(self.group)[self.group] or []
@@ -96,7 +104,7 @@ def stage(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[Stage]:
         spec = {"aws": aws, "ports": [{"port": 5432}]}
         body = {"apiVersion": "gatepass.dev/v1alpha1", "kind": "ProtectedResource", "metadata": {"name": "db"}}
         tenant.create({**body, "spec": spec})
-        stage = Stage(sandbox, account, tenant, group, f"{uid}/gatepass-system/gatepass")
+        stage = Stage(sandbox, account, tenant, Pods(tenant), group, f"{uid}/gatepass-system/gatepass")
         yield stage
         token = sandbox.control_plane.account_token("gatepass-system", "gatepass")
         with sandbox.control_plane.api(token) as gatepass:
@@ -104,38 +112,83 @@ def stage(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[Stage]:
                 for item in tenant.listed(plural):
                     path = tenant.path(plural, item["metadata"]["name"])
                     gatepass.request("PATCH", path, {"metadata": {"finalizers": None}}, MERGE)
+        stage.pods.leave()
         tenant.leave()
         ec2.delete_security_group(GroupId=group)
         account.close()
 
 
-def lives(stage: Stage) -> None:
+def lives(stage: Stage, _: Observer) -> None:
     """A session opens, and lives."""
     stage.tenant.until_phase(stage.tenant.session(duration="1h"), "Active")
 
 
-def is_stopped(stage: Stage) -> None:
+def is_stopped(stage: Stage, observer: Observer) -> None:
     """A session opens, and is stopped."""
-    lives(stage)
+    lives(stage, observer)
     stage.tenant.edit("it-1", stop=True)
 
 
-def has_a_minute(stage: Stage) -> None:
+def has_a_minute(stage: Stage, _: Observer) -> None:
     """A session is short."""
     stage.tenant.session(duration="1m10s")
 
 
-@pytest.mark.parametrize(
-    ("way", "play", "kind", "told", "on_the_way"),
-    [
-        ("revokes_foreign_rules", lives, "touched a foreign rule", FOREIGN, set()),
-        ("never_revokes", is_stopped, "left open", "203.0.113.7/32", set()),
-        ("revokes_early", has_a_minute, "ended without cause", "it-1: Expired", {"closed too early"}),
-        ("ignores_stop", is_stopped, "left open", "203.0.113.7/32", set()),
-    ],
-)
+def has_a_job(stage: Stage, observer: Observer) -> None:
+    """A session is bound to a Job that goes on."""
+    Work(stage.tenant, observer).job()
+    stage.tenant.session(boundTo=TO_JOB)
+
+
+def loses_its_job(stage: Stage, observer: Observer) -> None:
+    """A session is open, and its Job goes."""
+    work = Work(stage.tenant, observer)
+    work.job()
+    work.ends(work.open(boundTo=TO_JOB))
+    work.delete("jobs", "it", JOBS)
+
+
+def runs_in_a_pod(stage: Stage, _: Observer) -> str:
+    """A session is for a pod, which leaves from the address of its node."""
+    stage.tenant.patch(RESOURCE, "db", spec={"policy": {"followAddressChanges": True}})
+    node = stage.pods.node("kind://docker/kind/worker", NODE, FIRST)
+    stage.pods.pending()
+    stage.pods.schedule(node)
+    stage.pods.start(NODE, "10.244.0.7")
+    session(stage.tenant)
+    return node
+
+
+def runs_in_a_known_pod(stage: Stage, observer: Observer) -> None:
+    """And the observer is told which address that is."""
+    observer.comes_from({f"{stage.tenant.namespace}/it-1": [FIRST]})
+    runs_in_a_pod(stage, observer)
+
+
+def moves(stage: Stage, observer: Observer) -> None:
+    """A session is for a pod, which leaves from another address later; the observer is told once that is let in."""
+    node = runs_in_a_pod(stage, observer)
+    stage.tenant.until_phase("it-1", "Active")
+    stage.pods.locate(node, NODE, SECOND)
+    wait_for(lambda: SECOND in addresses(stage.tenant), "the move is told", 60.0)
+    observer.comes_from({f"{stage.tenant.namespace}/it-1": [SECOND]})
+
+
+PLAYS: list[tuple[str, Callable[[Stage, Observer], object], str, str, set[str]]] = [
+    ("revokes_foreign_rules", lives, "touched a foreign rule", FOREIGN, set()),
+    ("never_revokes", is_stopped, "left open", "203.0.113.7/32", set()),
+    ("revokes_early", has_a_minute, "ended without cause", "it-1: Expired", {"closed too early"}),
+    ("ignores_stop", is_stopped, "left open", "203.0.113.7/32", set()),
+    ("ignores_runners", loses_its_job, "left open", "203.0.113.7/32", set()),
+    ("takes_all_for_finished", has_a_job, "ended without cause", "it-1: OwnerFinished", set()),
+    ("keeps_old_addresses", moves, "left open", f"{FIRST}/32", set()),
+    ("mistakes_pods", runs_in_a_known_pod, "opened for nobody", f"{ASTRAY}/32", {"closed too early"}),
+]
+
+
+@pytest.mark.parametrize(("way", "play", "kind", "told", "on_the_way"), PLAYS)
 def test_each_way_is_reported(
-    stage: Stage, way: str, play: Callable[[Stage], None], kind: str, told: str, on_the_way: set[str]
+    stage: Stage, way: str, play: Callable[[Stage, Observer], object], kind: str, told: str, on_the_way: set[str]
 ) -> None:
     breaches: list[Breach] = []
 
@@ -144,7 +197,7 @@ def test_each_way_is_reported(
         return any(breach.kind == kind and told in breach.what for breach in breaches)
 
     with stage.played_by("tests.observer.broken", way) as observer:
-        play(stage)
+        play(stage, observer)
         wait_for(reported, f"{kind}: {told}")
     assert {breach.kind for breach in breaches} <= {kind, *on_the_way}
 
@@ -171,5 +224,23 @@ def test_unbroken_it_does_none_of_this(stage: Stage) -> None:
     assert len(stage.rules()) == 1, "the foreign rule is there"
 
 
+@pytest.mark.parametrize(
+    ("play", "phase", "left"),
+    [
+        (has_a_job, "Active", {"203.0.113.7/32"}),
+        (loses_its_job, "Cancelled", set()),
+        (moves, "Active", {f"{SECOND}/32"}),
+    ],
+)
+def test_unbroken_it_keeps_to_runners_and_pods(
+    stage: Stage, play: Callable[[Stage, Observer], None], phase: str, left: set[str]
+) -> None:
+    with stage.played_by("gatepass") as observer:
+        play(stage, observer)
+        stage.tenant.until_phase("it-1", phase)
+        wait_for(lambda: stage.open_to() == {FOREIGN, *left}, "it is open to nobody else")
+        assert observer.take_breaches() == []
+
+
 def test_every_way_is_played() -> None:
-    assert set(WAYS) == {"revokes_foreign_rules", "never_revokes", "revokes_early", "opens_without_use", "ignores_stop"}
+    assert set(WAYS) == {*(way for way, *_ in PLAYS), "opens_without_use"}
