@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 FIRST_RETRY_SECONDS: Final = 0.5
 """Also how soon an API server that is back is noticed: what has finished meanwhile has to close."""
 LAST_RETRY_SECONDS: Final = 10.0
-"""How soon a kind is found whose definition is installed later, or that Gatepass is allowed to follow later."""
+"""How soon a kind is looked for again whose definition is installed later, or that it is allowed to follow later."""
 _SERVED_SECONDS: Final = 1.0
 """How long it is taken as known what the API server serves: many kinds that are not there may be looked for."""
 _UNSERVED_SECONDS: Final = 0.1
