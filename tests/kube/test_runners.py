@@ -139,7 +139,7 @@ async def test_what_never_comes_is_missed_by_a_fresh_listing(
         await eventually(lambda: followed.over(session), "the end")
         assert followed.sees(there) == uid
         assert not followed.over(there)
-        await eventually(lambda: requests(sandbox, "list", "jobs") == before + 2, "it was listed once more")
+        await eventually(lambda: requests(sandbox, "list", "jobs") >= before + 2, "it was listed once more")
 
 
 async def test_one_watch_for_each_kind_that_is_in_use(sandbox: Sandbox, followed: Followed, api: KubeApi) -> None:
