@@ -232,7 +232,8 @@ class SessionPass:
         deadline, _ = self._grants.deadline(session)
         deadline = self._promised(session, deadline, now)
         second = self._clock.monotonic()
-        place_due = self._told_place.get(session.uid, second - PLACE_EVERY_SECONDS) + PLACE_EVERY_SECONDS
+        told = self._told_place.get(session.uid)
+        place_due = second if told is None else told + PLACE_EVERY_SECONDS
         refresh = second >= place_due
         runner = self._ends.view(session)
         who = requester_of(session)
