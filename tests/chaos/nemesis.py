@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tests.chaos.stage import Stage
 
-WAYS = ("kill", "api-server", "etcd", "no-api-server", "no-ec2")
+WAYS = ("kill", "api-server", "etcd", "no-api-server", "no-lease", "no-ec2")
 _KILL_PAUSE_SECONDS = 1.5
 
 
@@ -44,6 +44,7 @@ class Nemesis:
             "api-server": self._restart_api_server,
             "etcd": self._restart_etcd,
             "no-api-server": self._partition_from_the_api_server,
+            "no-lease": self._partition_until_the_lease_is_lost,
             "no-ec2": self._partition_from_ec2,
         }
         for blow in self._blows:
@@ -79,6 +80,13 @@ class Nemesis:
             self._stage.kube.cut("silent" if lot.random() < 0.5 else "reset")
             time.sleep(lot.uniform(1.0, 6.0))
             self._stage.kube.mend()
+
+    def _partition_until_the_lease_is_lost(self, lot: random.Random) -> None:
+        with self._stage.unreachable():
+            self._stage.kube.cut("silent" if lot.random() < 0.5 else "reset")
+            time.sleep(lot.uniform(12.0, 20.0))
+            self._stage.kube.mend()
+            self._stage.start_again()
 
     def _partition_from_ec2(self, lot: random.Random) -> None:
         with self._stage.unreachable():

@@ -26,6 +26,7 @@ from tests.sandbox.aws import new_group, tcp
 
 RESYNC_SECONDS = 5.0
 READY_SECONDS = 120.0
+GRACE_SECONDS = 30.0
 FOREIGN = "198.51.100.99/32"
 _ROOT = Path(__file__).parents[2]
 
@@ -79,6 +80,14 @@ class Stage:
         """Start the operator; returns when it is ready."""
         self.operator.start()
         self.operator.wait_ready(self.sandbox.operator_ready, READY_SECONDS)
+
+    def start_again(self) -> None:
+        """Start the operator, which has lost its lease and so ends by itself, as the kubelet does."""
+        deadline = time.monotonic() + GRACE_SECONDS
+        while self.operator.pid is not None:
+            assert time.monotonic() < deadline, "the operator has lost its lease and goes on"
+            time.sleep(0.1)
+        self.start()
 
     def restore(self) -> None:
         """Make everything whole after a round that was broken off."""

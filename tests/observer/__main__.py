@@ -10,8 +10,10 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +21,25 @@ from gatepass.sandbox.ec2.client import Ec2Control
 from gatepass.sandbox.kubeapi import KubeApi, KubeApiError
 from tests.observer.book import NEVER, Holder, Item
 from tests.observer.finals import summary
-from tests.observer.judge import Judge
-from tests.observer.streams import PATHS, Asker, Heard, Listings, Permitted, Readiness, Ready, Seen, Watch
+from tests.observer.judge import HEARING_SECONDS, Judge
+from tests.observer.ledger import effect_of
+from tests.observer.streams import PATHS, Asker, Gone, Heard, Listings, Permitted, Readiness, Ready, Seen, Watch
 
 _PAUSE_SECONDS = 0.04
 _AGAIN_SECONDS = 2.0
 _KEPT_SECONDS = 32.0
 _LISTING_SECONDS = 0.5
+_LOOK_SECONDS = 0.5
 _PATIENCE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Where everything is. `health_url` is None for an operator that always counts as able."""
+    """Where everything is. `health_url` is None for an operator that always counts as able.
+
+    `afterwards`: only write down what is heard, and judge it all when asked, so that what is measured meanwhile is
+    not disturbed.
+    """
 
     server: str
     ca: str
@@ -42,12 +50,14 @@ class Scene:
     owner: str
     health_url: str | None
     resync_seconds: float
+    afterwards: bool
 
 
 class Observation:
     """One observer at work."""
 
     def __init__(self, scene: Scene) -> None:
+        self._afterwards = scene.afterwards
         self._api = KubeApi(scene.server, Path(scene.ca), scene.token)
         self._listings = Listings(self._api)
         self._ec2 = Ec2Control(scene.endpoint_url, scene.region, scene.account)
@@ -78,11 +88,8 @@ class Observation:
     def step(self) -> None:
         """Hear what there is, and judge."""
         now = time.time()
-        while True:
-            try:
-                self._hear(self._heard.get_nowait(), now)
-            except queue.Empty:
-                break
+        for heard in self._all_heard():
+            self._hear(heard)
         self._read_log()
         self.judge.look(time.time(), self._listed)
         if self.judge.needs_listing and time.time() - self._listed > _LISTING_SECONDS:
@@ -100,7 +107,7 @@ class Observation:
                 self.catch_up()
                 self.judge.touching(set(given["ids"]))
             case "runner_lost":
-                self.judge.loses(given["uid"], given["seconds"], now)
+                self.judge.loses(given["uid"], given["seconds"], given["at"] or now)
             case "comes_from":
                 self.judge.book.origins.update(given["origins"])
             case "blind":
@@ -130,6 +137,8 @@ class Observation:
 
     def catch_up(self) -> None:
         """Look at everything that is true now. Raises TimeoutError when an outage lasts too long for that."""
+        if self._afterwards:
+            self._replay()
         deadline = time.monotonic() + _PATIENCE_SECONDS
         for _ in range(2):  # what the first look suspects the second one confirms
             while not self._catch_up_once():
@@ -143,6 +152,25 @@ class Observation:
         self._read_log()
         self.judge.look(time.time(), self._listed)
         return True
+
+    def _replay(self) -> None:
+        """Take what was written down in the order in which it happened, and judge as one would have then."""
+        entries, self._seq, _ = self._ec2.follow(self._seq)
+        tape: list[tuple[float, Callable[[], None]]] = [
+            *((each.at, partial(self._hear, each)) for each in self._all_heard()),
+            *((at, partial(self.judge.happened, each, at)) for each in entries for at in [effect_of(each)]),
+        ]
+        looked = NEVER
+        for at, take in sorted(tape, key=itemgetter(0)):
+            if at > looked + _LOOK_SECONDS:
+                self.judge.look(at, at - HEARING_SECONDS)
+                looked = at
+            take()
+
+    def _all_heard(self) -> Iterator[Seen | Ready | Gone | Permitted]:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                yield self._heard.get_nowait()
 
     def _list(self) -> bool:
         began = time.time()
@@ -165,9 +193,9 @@ class Observation:
         self._listed = began
         return True
 
-    def _hear(self, heard: object, now: float) -> None:
+    def _hear(self, heard: Seen | Ready | Gone | Permitted) -> None:
         match heard:
-            case Seen(kind, item, gone):
+            case Seen(kind, item, gone, now):
                 if _version(item) <= self._listed_versions[kind]:  # the listing was newer
                     if not gone:
                         self.judge.missed(kind, item, now)
@@ -176,17 +204,17 @@ class Observation:
                     self.judge.book.lose(kind, item, now)
                 else:
                     self._see(kind, item, now)
-            case Ready(ready, at):
+            case Ready(ready, now):
                 self._ready = ready
-                self.judge.able(at, able=ready and self._reachable)
-            case Permitted(holder, permitted):
+                self.judge.able(now, able=ready and self._reachable)
+            case Permitted(holder, permitted, now):
                 # What was allowed until half a minute ago may be done: so long is an answer kept, as documented.
                 if permitted:
                     self._permitted[holder] = now
                 until = self._permitted.get(holder, NEVER) + _KEPT_SECONDS
                 if permitted or now > until:
                     self.judge.book.permit(holder, now, permitted=permitted, until=until)
-            case _:
+            case Gone():
                 self.gone += 1
                 self.judge.needs_listing = True
 
@@ -207,8 +235,7 @@ class Observation:
         now = time.time()
         for entry in entries:
             self.judge.happened(entry, now)
-        for call in under_way:
-            self.judge.ledger.hindered(call.get("group") or "*", now)
+        self.judge.ledger.under_way(under_way, now)
 
 
 def _version(item: Item) -> int:
@@ -228,7 +255,8 @@ def _say(line: dict[str, Any]) -> None:
 def main() -> None:
     """Observe until the standard input ends."""
     lines = _lines()
-    observation = Observation(Scene(**next(lines)))
+    scene = Scene(**next(lines))
+    observation = Observation(scene)
     _say({"answer": "observing"})
     commands: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
 
@@ -239,9 +267,10 @@ def main() -> None:
 
     threading.Thread(target=read, daemon=True).start()
     while True:
-        observation.step()
+        if not scene.afterwards:
+            observation.step()
         with contextlib.suppress(queue.Empty):
-            if (command := commands.get(timeout=_PAUSE_SECONDS)) is None:
+            if (command := commands.get(timeout=None if scene.afterwards else _PAUSE_SECONDS)) is None:
                 return
             try:
                 answer = {"answer": observation.command(**command)}

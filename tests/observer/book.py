@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from tests.observer.promise import Claim, Place, name_of, names_of, session_claim, static_claim
+from tests.observer.promise import Claim, Place, is_declared, name_of, names_of, session_claim, static_claim
 
 NEVER = float("-inf")
 Item = dict[str, Any]
@@ -23,9 +23,11 @@ class Book:
 
     `lost` says from when on sessions, by uid, are without a runner: only who ends it can tell. `origins` are the
     addresses that sessions, by namespace and name, come from, where somebody knows better than their statuses.
+    `finding` are the sessions that have not ended and whose addresses have to be found.
     """
 
     sessions: dict[str, Item] = field(default_factory=dict)
+    finding: dict[str, Item] = field(default_factory=dict)
     resources: dict[str, Item] = field(default_factory=dict)
     namespaces: dict[str, Item] = field(default_factory=dict)
     claims: dict[Holder, Claim] = field(default_factory=dict)
@@ -46,6 +48,9 @@ class Book:
         match kind:
             case "sessions":
                 self.sessions[uid] = item
+                self.finding.pop(uid, None)
+                if not is_declared(item) and "endedAt" not in item.get("status", {}):
+                    self.finding[uid] = item
                 for name in names_of(item):
                     self._users.setdefault(name, set()).add(uid)
                 self._recompute(uid, now)
@@ -66,6 +71,7 @@ class Book:
         match kind:
             case "sessions":
                 self.sessions.pop(uid, None)
+                self.finding.pop(uid, None)
                 for name in names_of(item):
                     self._users.get(name, set()).discard(uid)
                 self._put(uid, {}, now)

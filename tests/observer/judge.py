@@ -129,14 +129,19 @@ class Judge:
 
     def saw(self, kind: str, item: Item, now: float) -> None:
         """An object is there, or has changed."""
-        before = set(self.book.told_at)
+        before = self._told(kind, item)
         self.book.see(kind, item, now)
         if kind == "sessions":
             self._look_at_end(item, now)
             for entry in item.get("status", {}).get("resources", ()):
                 self._recorded.update(rule["id"] for rule in entry.get("rules", ()))
-        for holder in self.book.told_at.keys() - before:
+        for holder in self._told(kind, item) - before:
             self._look_at_ceiling(holder, now)
+
+    def _told(self, kind: str, item: Item) -> set[Holder]:
+        """Who of those that an object may be about has been told that it is open."""
+        about = self.book.holders(item) if kind == "sessions" else self.book.claims
+        return {holder for holder in about if holder in self.book.told_at}
 
     def missed(self, kind: str, item: Item, now: float) -> None:
         """An object was there, and had gone before the last listing: until now at most it has entitled anybody.
@@ -218,9 +223,7 @@ class Judge:
         return rule.id in self._perhaps_found or self._may_find()
 
     def _may_find(self) -> bool:
-        live = (each for each in self.book.sessions.values() if "endedAt" not in each.get("status", {}))
-        found = (each for each in live if not each["spec"]["source"].keys() & {"cidrs", "request"})
-        return any(name_of(each) not in self.book.origins for each in found)
+        return any(name_of(each) not in self.book.origins for each in self.book.finding.values())
 
     def _nobody(self, rule: Rule) -> bool:
         """Was the rule made for nobody: was the last who was entitled known to be long gone when it was asked for?"""

@@ -1,6 +1,6 @@
 """Which rules there are, who made them and when, from EC2's call log alone. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -12,6 +12,8 @@ OTHERS = frozenset({"AKIAANOTHERTOOL00001"})
 
 
 ANY = "*"
+SLOW_SECONDS = 0.5
+"""A call that takes longer holds up what waits for it."""
 _TROUBLE = ("latency", "error", "reset", "deny", "expired")
 _SERVER_ERROR = 500
 
@@ -51,6 +53,7 @@ class Ledger:
     rules: dict[str, Rule] = field(default_factory=dict)
     holding: dict[Place, set[str]] = field(default_factory=dict)
     _hindered: dict[str, float] = field(default_factory=dict)
+    _under_way: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def begin(self, group: str, views: list[dict[str, Any]], now: float) -> None:
         """Take the rules of a group as they truly are."""
@@ -59,12 +62,13 @@ class Ledger:
 
     def take(self, entry: Mapping[str, Any]) -> Iterator[Happening]:
         """Take one call of the log."""
-        asked = moment(entry["time"]).timestamp()
-        at = asked + timedelta(milliseconds=entry["ms"]).total_seconds()
+        asked, at = moment(entry["time"]).timestamp(), effect_of(entry)
+        answered = at + entry.get("late_ms", 0.0) / 1000
         group, by = entry.get("group", ""), entry.get("access_key", "")
-        if _hindered(entry):
+        self._under_way.pop(_of(entry), None)
+        if _struck(entry) or answered - asked > SLOW_SECONDS:
             for each in [group] if group else entry.get("groups") or [ANY]:
-                self.hindered(each, at + entry.get("late_ms", 0.0) / 1000)
+                self._hinder(each, answered)
         if entry.get("effect") != "ok":
             return
         action = entry["action"]
@@ -82,13 +86,19 @@ class Ledger:
                 if id_ in self.rules:
                     yield Happening("changed", self.rules[id_], at, by)
 
-    def hindered(self, group: str, at: float) -> None:
-        """A call that names the group, or none at all for ANY, could not do its work until then."""
-        self._hindered[group] = max(at, self._hindered.get(group, 0.0))
+    def under_way(self, calls: Iterable[Mapping[str, Any]], now: float) -> None:
+        """These have no answer yet. One hinders when no call of its name about its group has had one for too long."""
+        self._under_way = {of: self._under_way.get(of, now) for of in map(_of, calls)}
+        for (group, _), since in self._under_way.items():
+            if now - since > SLOW_SECONDS:
+                self._hinder(group, now)
 
     def answers_since(self, group: str) -> float:
-        """When the last call about the group that EC2 failed, refused or held up came to its end."""
+        """When the last call about the group that a fault struck, or that took too long, came to its end."""
         return max(self._hindered.get(group, 0.0), self._hindered.get(ANY, 0.0))
+
+    def _hinder(self, group: str, at: float) -> None:
+        self._hindered[group] = max(at, self._hindered.get(group, 0.0))
 
     def _made(self, entry: Mapping[str, Any], group: str, asked: float, at: float) -> Iterator[Rule]:
         tags = [
@@ -118,7 +128,17 @@ class Ledger:
         return rule
 
 
-def _hindered(entry: Mapping[str, Any]) -> bool:
+def effect_of(entry: Mapping[str, Any]) -> float:
+    """When a call of the log had its effect, in seconds since 1970."""
+    return (moment(entry["time"]) + timedelta(milliseconds=entry["ms"])).timestamp()
+
+
+def _of(call: Mapping[str, Any]) -> tuple[str, str]:
+    """The group that a call is about, ANY for one that names none, and its name."""
+    return call.get("group") or ANY, call.get("action") or ""
+
+
+def _struck(entry: Mapping[str, Any]) -> bool:
     """Was the call kept from its effect or its answer? A refusal that the caller has earned is an answer."""
     struck = any(fault.startswith(_TROUBLE) for fault in entry.get("faults", ()))
     return struck or entry.get("status", _SERVER_ERROR) >= _SERVER_ERROR

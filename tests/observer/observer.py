@@ -17,6 +17,8 @@ from tests.observer.__main__ import Scene
 from tests.observer.judge import Breach
 
 _PATIENCE_SECONDS = 60.0
+_AFTERWARDS_SECONDS = 600.0
+"""To judge minutes of ten thousand sessions takes half a minute, on a machine that has nothing else to do."""
 _ROOT = Path(__file__).parents[2]
 
 
@@ -24,10 +26,13 @@ class Observer:
     """Follows EC2's call log and the API server's watches in a process of its own; use it in a `with`.
 
     `owner` is the install id. `resync_seconds` is how long a door may stay closed after somebody else has removed its
-    rule. Lateness counts while the operator says that it is ready, and all the time if `trusting` is False.
+    rule. Lateness counts from when the operator has said that it is ready until it ends, and all the time if `trusting`
+    is False. With `afterwards` it only writes down what happens, and judges it when it is asked: for measurements.
     """
 
-    def __init__(self, sandbox: Sandbox, owner: str, resync_seconds: float, *, trusting: bool = True) -> None:
+    def __init__(
+        self, sandbox: Sandbox, owner: str, resync_seconds: float, *, trusting: bool = True, afterwards: bool = False
+    ) -> None:
         plane = sandbox.control_plane
         self._scene = Scene(
             server=plane.server,
@@ -39,7 +44,9 @@ class Observer:
             owner=owner,
             health_url=sandbox.health_url if trusting else None,
             resync_seconds=resync_seconds,
+            afterwards=afterwards,
         )
+        self._patience = _AFTERWARDS_SECONDS if afterwards else _PATIENCE_SECONDS
         self._lock = threading.Lock()
 
     def __enter__(self) -> "Observer":
@@ -69,12 +76,13 @@ class Observer:
         """The test is about to change or remove these rules itself."""
         self._command("touching", ids=ids)
 
-    def runner_lost(self, uid: str, seconds: float = 0.0) -> None:
+    def runner_lost(self, uid: str, seconds: float = 0.0, *, at: float | None = None) -> None:
         """The test takes the runner of this session away now, and it is gone in so many seconds at the latest.
 
-        With infinity it may be gone from now on, and another call says when it is.
+        With infinity it may be gone from now on, and another call says when it is. `at` is in seconds since 1970: who
+        judges afterwards may be told afterwards.
         """
-        self._command("runner_lost", uid=uid, seconds=seconds)
+        self._command("runner_lost", uid=uid, seconds=seconds, at=at)
 
     def comes_from(self, origins: Mapping[str, Collection[str]]) -> None:
         """The addresses of sessions that are yet to be made, by namespace and name: as their statuses should tell."""
@@ -123,7 +131,7 @@ class Observer:
             assert self._process.poll() is None, "the observer has died"
             self._process.stdin.write(json.dumps(line) + "\n")
             self._process.stdin.flush()
-            heard, _, _ = select.select([self._process.stdout], [], [], _PATIENCE_SECONDS)
+            heard, _, _ = select.select([self._process.stdout], [], [], self._patience)
             assert heard, "the observer does not answer"
             answer = json.loads(self._process.stdout.readline() or '{"error": "it has died"}')
         assert "error" not in answer, f"the observer: {answer['error']}"

@@ -115,6 +115,11 @@ def names_of(session: Mapping[str, Any]) -> list[str]:
     return [f"{each.get('namespace', here)}/{each['name']}" for each in session["spec"]["resources"]]
 
 
+def is_declared(session: Mapping[str, Any]) -> bool:
+    """Does its spec say where it comes from, so that nobody has to find it?"""
+    return bool(session["spec"]["source"].keys() & {"cidrs", "request"})
+
+
 def ranges_of(session: Mapping[str, Any]) -> list[str]:
     """Where a session comes from: as it declares, else as its status says that it was found."""
     source = session["spec"]["source"]

@@ -34,6 +34,7 @@ class Seen:
     kind: str
     item: Item
     gone: bool
+    at: float
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,22 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Gone:
+    """A watch could not go on where it was: what it should have told has to be listed."""
+
+    at: float
+
+
+@dataclass(frozen=True)
 class Permitted:
     """What the API server says of `use`."""
 
     holder: Holder
     permitted: bool
+    at: float
 
 
-Heard = queue.SimpleQueue[Any]
+Heard = queue.SimpleQueue[Seen | Ready | Gone | Permitted]
 
 
 class Listings:
@@ -89,11 +98,12 @@ class Watch(threading.Thread):
         if event["type"] == "ERROR":
             if item.get("code") == _GONE:
                 self._version = 0  # from the present on; the listings tell what was missed
-                self._heard.put(_GONE)
+                self._heard.put(Gone(time.time()))
             raise ValueError(item.get("message"))
         self._version = int(item["metadata"]["resourceVersion"])
         if event["type"] != "BOOKMARK":
-            self._heard.put(Seen(self._kind, item, event["type"] == "DELETED"))
+            item["metadata"].pop("managedFields", None)  # more than half of it, where ten thousand are kept
+            self._heard.put(Seen(self._kind, item, event["type"] == "DELETED", time.time()))
 
     def _events(self) -> Iterator[dict[str, Any]]:
         context = ssl.create_default_context(cafile=self._ca)
@@ -107,7 +117,7 @@ class Watch(threading.Thread):
             answer = connection.getresponse()
             if answer.status == _GONE:
                 self._version = 0
-                self._heard.put(_GONE)
+                self._heard.put(Gone(time.time()))
             if answer.status != http.HTTPStatus.OK:
                 raise OSError(f"{answer.status}")
             while line := answer.readline():
@@ -115,29 +125,36 @@ class Watch(threading.Thread):
 
 
 class Readiness(threading.Thread):
-    """Asks the operator again and again whether it is ready."""
+    """Asks the operator again and again whether it is ready.
+
+    It is from when it has said so until nobody listens any more: what it says of itself meanwhile, or that it says
+    nothing, is no excuse for it.
+    """
 
     def __init__(self, url: str, heard: Heard) -> None:
         super().__init__(name="readiness", daemon=True)
         self._url, self._heard = urlsplit(url), heard
+        self._ready = False
 
     def run(self) -> None:
         """Until the process ends."""
-        before = None
         while True:
-            if (ready := self._ask()) != before:
-                before = ready
+            if (ready := self._ask()) != self._ready:
+                self._ready = ready
                 self._heard.put(Ready(ready, time.time()))
             time.sleep(_READY_SECONDS)
 
     def _ask(self) -> bool:
         connection = http.client.HTTPConnection(self._url.hostname or "", self._url.port, timeout=2)
-        with contextlib.closing(connection):
+        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
             try:
+                connection.connect()
+            except ConnectionError:
+                return False
+            if not self._ready:
                 connection.request("GET", "/readyz")
                 return connection.getresponse().status == http.HTTPStatus.OK
-            except (OSError, http.client.HTTPException):
-                return False
+        return self._ready
 
 
 class Asker(threading.Thread):
@@ -158,7 +175,7 @@ class Asker(threading.Thread):
         while True:
             holder, session = self._questions.get()
             with contextlib.suppress(OSError, KubeApiError):  # in an outage nobody is accused
-                self._heard.put(Permitted(holder, self._may(session, holder.resource)))
+                self._heard.put(Permitted(holder, self._may(session, holder.resource), time.time()))
 
     def _may(self, session: Item, resource: str) -> bool:
         stamp = session["metadata"].get("annotations", {}).get("gatepass.dev/requested-by", "")

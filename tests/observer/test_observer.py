@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
@@ -91,16 +92,22 @@ class Stage:
         self.gatepass.close()
 
 
-@pytest.fixture
-def stage(sandbox: Sandbox) -> Iterator[Stage]:
+@contextmanager
+def staged(sandbox: Sandbox, *, afterwards: bool) -> Iterator[Stage]:
     account = AwsAccount(sandbox.endpoint_url, sandbox.ec2, account=ACCOUNT)
-    observer = Observer(sandbox, OWNER, resync_seconds=1.0, trusting=False)
+    observer = Observer(sandbox, OWNER, resync_seconds=1.0, trusting=False, afterwards=afterwards)
     with observer, sandbox.control_plane.api() as admin, contextlib.closing(account):
         observer.catch_up()
         observer.take_breaches()  # of statuses that other tests have made up
         stage = Stage(sandbox, account, observer, admin)
         yield stage
         stage.close()
+
+
+@pytest.fixture
+def stage(sandbox: Sandbox) -> Iterator[Stage]:
+    with staged(sandbox, afterwards=False) as stage:
+        yield stage
 
 
 def wait_for_breach(stage: Stage) -> Breach:
@@ -196,6 +203,21 @@ def test_an_end_that_is_taken_back_is_reported(stage: Stage) -> None:
     assert stage.breaches() == []
     stage.write({"endedAt": None, "endedReason": None})
     assert wait_for_breach(stage).kind == "an end was taken back"
+
+
+def test_what_was_written_down_is_judged_afterwards(sandbox: Sandbox) -> None:
+    """In the order in which it happened: when it is asked first, the door is open again, and later all is over."""
+    with staged(sandbox, afterwards=True) as stage:
+        first = stage.put()
+        stage.promise()
+        stage.take(first)
+        again = stage.put()
+        (breach,) = stage.breaches()
+        assert breach.kind == "closed too early"
+        stage.end()
+        stage.take(again)
+        assert stage.breaches() == []
+        assert stage.observer.summary()["closed"] == 1
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("1h30m", 5400), ("1.5h", 5400), ("24h", 86400)])
