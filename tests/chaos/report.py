@@ -1,7 +1,7 @@
 """What `make chaos` prints: one line for each round, and the figures of all. Pure."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,11 @@ from tests.chaos.run import Outcome
 
 @dataclass(frozen=True)
 class Report:
-    """The same as text and as figures."""
+    """The same as text and as figures, and what is wrong with the run as a whole: nothing, if it has passed."""
 
     text: str
     figures: dict[str, Any]
+    wrong: list[str]
 
 
 def line(outcome: Outcome) -> str:
@@ -34,6 +35,7 @@ def table(outcomes: Sequence[Outcome], summary: dict[str, Any], begun_anew: int)
     for outcome in outcomes:
         for what, count in outcome.struck.items():
             blows[what] = blows.get(what, 0) + count
+    patient = [outcome for outcome in outcomes if outcome.round.patient]  # the others did not wait for final phases
     kinds = sum((outcome.kinds for outcome in outcomes), Counter[str]())
     figures = {
         "seed": outcomes[0].round.seed if outcomes else "",
@@ -42,7 +44,7 @@ def table(outcomes: Sequence[Outcome], summary: dict[str, Any], begun_anew: int)
         "blows": blows,
         "breaches": [str(breach) for outcome in outcomes for breach in outcome.breaches],
         "faults": [fault for outcome in outcomes for fault in outcome.faults],
-        "wrong_phases": [told for outcome in outcomes for told in outcome.summary.get("wrong_phases", ())],
+        "wrong_phases": [told for outcome in patient for told in outcome.summary.get("wrong_phases", ())],
         **{name: summary[name] for name in ("foreign_rules_touched", "rules_left", "closed")},
         "lateness": summary["lateness"],
         "lateness_by_clock": summary["lateness_by_clock"],
@@ -65,7 +67,35 @@ def table(outcomes: Sequence[Outcome], summary: dict[str, Any], begun_anew: int)
         f"sessions in the wrong phase     {len(figures['wrong_phases'])}",
         f"faults in all                   {len(figures['faults'])}",
     ]
-    return Report("\n".join(lines), figures)
+    wrong = [*_broken(figures, summary), *_missing(outcomes, figures)]
+    lines += ["", *(f"WRONG: {each}" for each in wrong)] if wrong else ["", "passed"]
+    return Report("\n".join(lines), {**figures, "wrong": wrong}, wrong)
+
+
+def _broken(figures: dict[str, Any], summary: dict[str, Any]) -> Iterator[str]:
+    """What must not be. The observer's own count is of the whole run, what lies between two rounds included."""
+    counts = {
+        "breaches": max(summary["breaches"], len(figures["breaches"])),
+        "rules left": len(summary["rules_left"]),
+        "foreign rules touched": summary["foreign_rules_touched"],
+        "sessions in the wrong phase": len({*figures["wrong_phases"], *summary["wrong_phases"]}),
+        "faults": len(figures["faults"]),
+    }
+    return (f"{count} {what}" for what, count in counts.items() if count)
+
+
+def _missing(outcomes: Sequence[Outcome], figures: dict[str, Any]) -> Iterator[str]:
+    """What was asked for and has not happened."""
+    blows = sum((Counter(outcome.round.blows) for outcome in outcomes), Counter[str]())
+    asked = {"sessions": sum(outcome.round.sessions for outcome in outcomes), **blows}
+    happened = {"sessions": figures["sessions"], **figures["blows"]}
+    for what, count in asked.items():
+        if happened.get(what, 0) < count:
+            yield f"{happened.get(what, 0)} of {count} {what}"
+    if blows["api-server"] and not figures["watches_gone"]:
+        yield "no watch got 410 Gone"
+    if blows["api-server"] and not figures["watches_begun_anew"]:
+        yield "no watch of the operator was begun at a listing, as after 410 Gone"
 
 
 def _shares(figures: dict[str, float]) -> str:
