@@ -1,19 +1,21 @@
-"""`python -m bench`: take the figures, print a table, write bench/results.json. A missed bar is shown, not an error."""
+"""`python -m bench`: take the figures, print a table, write bench/results.json. 1 is the exit code for a missed bar."""
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from rich.console import Console
 
-from bench.report import as_json, figures, show
+from bench.figures import conclude
+from bench.report import as_json, figures, tell_bursts
 from bench.rounds import Size, floors, gatepass
 
 RESULTS = Path(__file__).with_name("results.json")
 
 
-def main() -> None:
-    """Parse the arguments and run."""
+def main() -> int:
+    """Parse the arguments and run; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="floors and Gatepass in turn, so often (default: 3)")
     parser.add_argument("--no-steady", action="store_true", help="leave out the steady state, which takes a minute")
@@ -28,9 +30,12 @@ def main() -> None:
             rounds.append((bare, gatepass(size, steady=last and not given.no_steady)))
     found = figures(rounds)
     RESULTS.write_text(json.dumps(as_json(found, rounds, size), indent=1) + "\n")
-    show(found, rounds, console)
+    broken = [breach for _, each in rounds for breach in each.breaches]
+    missed = conclude(f"Gatepass, {len(rounds)} round(s)", found, broken, console)
+    tell_bursts(rounds, console)
     console.print(f"details: {RESULTS}")
+    return missed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

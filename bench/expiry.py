@@ -1,11 +1,12 @@
 """`python -m bench.expiry`: a thousand sessions that end in the same second; written to bench/expiry.json.
 
-How late each rule is gone is read from the call log of the EC2 emulator. A missed bar is shown, not an error.
+How late each rule is gone is read from the call log of the EC2 emulator. 1 is the exit code for a missed bar.
 """
 
 import argparse
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from tests.observer.observer import Observer
 
 from bench import load
+from bench.figures import Figure, conclude, percentile
 from bench.floor import PAUSE_SECONDS, REPLAY_REGION, authorize, permission
+from bench.observed import breaches, figure, observed
 from bench.records import by_action, throttled
-from bench.report import Figure, percentile, table
 from bench.scene import Scene, admin, build, ec2_client, new_group
 from gatepass.sandbox.environment import Sandbox
 
@@ -33,11 +36,15 @@ LEFT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Expiry:
-    """When the rules went, in seconds after their end, and the calls that it took; `bare` is the floor's time."""
+    """When the rules went, in seconds after their end, the calls that it took, and the observer's breaches.
+
+    `bare` is the floor's time.
+    """
 
     late: list[float]
     calls: list[dict[str, Any]]
     bare: float
+    breaches: list[str]
 
     @property
     def throttled_percent(self) -> float:
@@ -50,7 +57,7 @@ class Expiry:
         return max(self.late)
 
 
-def run(sandbox: Sandbox, sessions: int, lead: float) -> Expiry:
+def run(sandbox: Sandbox, observer: Observer, sessions: int, lead: float) -> Expiry:
     """Open them all, so that they end `lead` seconds from now, and see how they close."""
     scene = build(sandbox, NAMESPACE, REGION, GROUPS, verified=True)
     end = (datetime.now(UTC) + timedelta(seconds=lead)).replace(microsecond=0)
@@ -63,7 +70,7 @@ def run(sandbox: Sandbox, sessions: int, lead: float) -> Expiry:
     time.sleep(left)
     late, calls = _closed(sandbox, last, end, sessions)
     sandbox.stop_operator()
-    return Expiry(late, calls, _bare(sandbox, [call for call in calls if call.get("removed")]))
+    return Expiry(late, calls, _bare(sandbox, [call for call in calls if call.get("removed")]), breaches(observer))
 
 
 async def _open(sandbox: Sandbox, scene: Scene, sessions: int) -> None:
@@ -128,23 +135,30 @@ def figures(found: Expiry) -> list[Figure]:
         Figure("closed before the end", sum(each < 0 for each in found.late), "rules", bar=0),
         Figure("Revoke calls", len(found.calls), "", bar=CALLS),
         Figure("Revoke calls throttled", found.throttled_percent, "%", bar=1),
+        figure(found.breaches),
     ]
 
 
-def main() -> None:
-    """Parse the arguments and run."""
+def main() -> int:
+    """Parse the arguments and run; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.expiry", description=__doc__)
     parser.add_argument("--sessions", type=int, default=1000, help="how many end at once (default: 1000)")
     parser.add_argument("--lead", type=float, default=60.0, help="seconds to open them in (default: 60)")
     given = parser.parse_args()
     console = Console()
-    with console.status("sessions that end at once"), Sandbox(audit=False) as sandbox:
-        found = run(sandbox, given.sessions, given.lead)
+    with (
+        console.status("sessions that end at once"),
+        Sandbox(audit=False) as sandbox,
+        observed(sandbox) as observer,
+    ):
+        found = run(sandbox, observer, given.sessions, given.lead)
     taken = figures(found)
     told = {"figures": [{**asdict(each), "passed": each.passed} for each in taken], "late": found.late}
-    RESULTS.write_text(json.dumps({**told, "calls": by_action(found.calls)}, indent=1) + "\n")
-    console.print(table(f"{given.sessions} sessions over {GROUPS} groups that end in the same second", taken))
+    told = {**told, "calls": by_action(found.calls), "breaches": found.breaches}
+    RESULTS.write_text(json.dumps(told, indent=1) + "\n")
+    title = f"{given.sessions} sessions over {GROUPS} groups that end in the same second"
+    return conclude(title, taken, found.breaches, console)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

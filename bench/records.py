@@ -37,6 +37,22 @@ class AuditLog:
         ]
 
 
+def open_watches(audit_log: Path, account: str) -> dict[str, int]:
+    """The watches of the account that have begun and not ended, counted by what they follow."""
+    found: dict[str, str] = {}
+    for line in audit_log.read_text().splitlines():
+        if '"verb":"watch"' not in line:
+            continue
+        entry = json.loads(line)
+        if entry["user"].get("username") != account:
+            continue
+        if entry["stage"] == "ResponseStarted":
+            found[entry["auditID"]] = entry["objectRef"]["resource"]
+        else:
+            found.pop(entry["auditID"], None)
+    return dict(Counter(found.values()))
+
+
 def by_kind(writes: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     """Writes counted by verb and kind."""
     counts = Counter(

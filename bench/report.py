@@ -2,40 +2,17 @@
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
+from bench.figures import Figure, percentile
 from bench.load import lasted
+from bench.observed import BROKEN
 from bench.rounds import Floors, Gatepass, Recorded, Size
 
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure. `bar` is the most that it may be, absent where it is only told."""
-
-    name: str
-    value: float
-    unit: str
-    floor: float | None = None
-    ratio: float | None = None
-    bar: float | None = None
-
-    @property
-    def passed(self) -> bool | None:
-        """Is the bar kept? Where there is a floor, the bar is one on the ratio."""
-        return None if self.bar is None else (self.value if self.ratio is None else self.ratio) <= self.bar
-
-
 Round = tuple[Floors, Gatepass]
-
-
-def percentile(values: Sequence[float], percent: int) -> float:
-    """The nearest-rank percentile."""
-    ordered = sorted(values)
-    return ordered[max(-(-len(ordered) * percent // 100), 1) - 1]
 
 
 def figures(rounds: Sequence[Round]) -> list[Figure]:
@@ -72,6 +49,7 @@ def figures(rounds: Sequence[Round]) -> list[Figure]:
             "burst: mutating EC2 calls throttled", lambda g: g.burst.summary["ec2_mutating_throttled_percent"], 1, "%"
         ),
         count("burst: writes to a session until Ready", lambda g: g.burst.summary["writes_per_session_until_ready"], 1),
+        count(BROKEN, lambda g: len(g.breaches), 0),
     ]
     steady = [gatepass.steady for _, gatepass in rounds if gatepass.steady is not None]
     if steady:
@@ -82,26 +60,8 @@ def figures(rounds: Sequence[Round]) -> list[Figure]:
     return found
 
 
-def table(title: str, found: Sequence[Figure]) -> Table:
-    """The figures for people."""
-    shown = Table(title=title, title_justify="left")
-    for heading in ("figure", "Gatepass", "floor", "ratio", "bar", ""):
-        shown.add_column(heading, justify="left" if heading in ("figure", "") else "right")
-    for each in found:
-        shown.add_row(
-            each.name,
-            f"{each.value:g} {each.unit}".strip(),
-            "" if each.floor is None else f"{each.floor:g} {each.unit}",
-            "" if each.ratio is None else f"{each.ratio:.2f}",
-            "" if each.bar is None else f"<= {each.bar:g}",
-            {None: "", True: "[green]pass[/]", False: "[red]MISS[/]"}[each.passed],
-        )
-    return shown
-
-
-def show(found: Sequence[Figure], rounds: Sequence[Round], console: Console) -> None:
-    """The table, and what the bursts cost."""
-    console.print(table(f"Gatepass, {len(rounds)} round(s)", found))
+def tell_bursts(rounds: Sequence[Round], console: Console) -> None:
+    """What the bursts cost."""
     for number, (_, gatepass) in enumerate(rounds, start=1):
         burst = gatepass.burst.summary
         console.print(f"burst of round {number}: EC2 {_told(burst['ec2'])}; API server {_told(burst['api_writes'])}")
@@ -131,6 +91,7 @@ def as_json(found: Sequence[Figure], rounds: Sequence[Round], size: Size) -> dic
                     "replayed": gatepass.replayed,
                 },
                 "steady": gatepass.steady and asdict(gatepass.steady),
+                "breaches": gatepass.breaches,
             }
             for floors, gatepass in rounds
         ],

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import sys
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable
@@ -15,9 +16,8 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, CustomObjectsApi
 from rich.console import Console
-from rich.table import Table
 
-from bench.report import Figure, percentile
+from bench.figures import Figure, conclude, percentile
 from bench.scene import ec2_client
 from gatepass.core.keys import ENTROPY_BYTES, key_hash, make_key
 from gatepass.core.types.common import FINALIZER, REQUESTED_BY
@@ -193,8 +193,8 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1000, 2)
 
 
-def main() -> None:
-    """Take the figures; a missed bar is shown, not an error."""
+def main() -> int:
+    """Take the figures; the exit code is 1 for a missed bar."""
     with Sandbox(settings={"GATEPASS_RATE_LIMIT": "1000000"}) as sandbox:
         ec2 = ec2_client(sandbox, REGION)
         group = ec2.create_security_group(GroupName="bench", Description="bench")["GroupId"]
@@ -203,15 +203,9 @@ def main() -> None:
             key, uid = prepare(api, group)
         known(sandbox, key)
         found = asyncio.run(measure(sandbox, key, uid))
-    table = Table("figure", "value", "floor", "ratio", "bar", "")
-    for each in found:
-        kept = {True: "ok", False: "MISSED", None: ""}[each.passed]
-        table.add_row(
-            each.name, f"{each.value} {each.unit}", str(each.floor or ""), str(each.ratio or ""), str(each.bar), kept
-        )
-    Console(width=140).print(table)
     RESULTS.write_text(json.dumps([asdict(each) for each in found], indent=1) + "\n")
+    return conclude("the REST API", found, [], Console(width=140))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,6 +8,7 @@ from bench import floor, load
 from bench.api import Watch
 from bench.floor import Steps
 from bench.load import Opening
+from bench.observed import breaches, observed
 from bench.records import (
     AUTHORIZE,
     AuditLog,
@@ -80,7 +81,7 @@ class Steady:
 class Gatepass:
     """The same with the operator, and the `bare` floor of one session, which is measured in turn with it.
 
-    `replayed` is how long bare boto3 takes for the burst's EC2 calls.
+    `replayed` is how long bare boto3 takes for the burst's EC2 calls; `breaches` are the observer's.
     """
 
     bare: list[Steps]
@@ -88,6 +89,7 @@ class Gatepass:
     burst: Recorded
     replayed: float
     steady: Steady | None
+    breaches: list[str]
 
 
 def floors(size: Size) -> Floors:
@@ -100,7 +102,8 @@ def floors(size: Size) -> Floors:
 def gatepass(size: Size, *, steady: bool) -> Gatepass:
     """The same with the operator; `steady` also waits until it is quiet, and looks whether it stays so."""
     served = {"GATEPASS_WATCH_NAMESPACES": "alone,burst"}
-    with Sandbox(audit=False, settings=served) as sandbox:  # no trail: as the chart installs it by default
+    # No trail: as the chart installs it by default.
+    with Sandbox(audit=False, settings=served) as sandbox, observed(sandbox) as observer:
         bare = build(sandbox, "bare", "eu-west-2", 1, verified=False)
         alone = build(sandbox, "alone", "eu-west-1", 1, verified=True)
         many = build(sandbox, "burst", "eu-central-1", size.groups, verified=True)
@@ -109,7 +112,7 @@ def gatepass(size: Size, *, steady: bool) -> Gatepass:
         authorized = [call for call in in_burst.calls if call["action"] == AUTHORIZE and call.get("effect") == "ok"]
         quiet = asyncio.run(_steady(sandbox)) if steady else None
         sandbox.stop_operator()
-        return Gatepass(steps, one_by_one, in_burst, floor.replay(sandbox, authorized), quiet)
+        return Gatepass(steps, one_by_one, in_burst, floor.replay(sandbox, authorized), quiet, breaches(observer))
 
 
 async def _one_at_a_time(sandbox: Sandbox, bare: Scene, scene: Scene, size: Size) -> tuple[list[Steps], Recorded]:

@@ -14,6 +14,8 @@ from gatepass.sandbox.environment import NAMESPACE, SERVICE_ACCOUNT, Sandbox
 PORT = 5432
 VERSION = "gatepass.dev/v1alpha1"
 PATIENCE_SECONDS = 60.0
+OTHER_TOOL = "AKIAANOTHERTOOL00001"
+"""The access key of the bare calls: who reads EC2's call log knows them from Gatepass's."""
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}"
 
 
@@ -54,16 +56,22 @@ def address(number: int) -> str:
 
 
 def ec2_client(sandbox: Sandbox, region: str) -> Any:
-    """Bare boto3, which does not try again by itself."""
-    env = sandbox.env
+    """Bare boto3, which does not try again by itself, in Gatepass's account."""
     return boto3.client(
         "ec2",
         region_name=region,
         endpoint_url=sandbox.endpoint_url,
-        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        aws_access_key_id=OTHER_TOOL,
+        aws_secret_access_key=sandbox.env["AWS_SECRET_ACCESS_KEY"],
         config=Config(retries={"total_max_attempts": 1}),
     )
+
+
+def install_id(sandbox: Sandbox) -> str:
+    """What marks the rules of this Gatepass."""
+    with sandbox.control_plane.api() as api:
+        uid = api.request("GET", "/api/v1/namespaces/kube-system")["metadata"]["uid"]
+    return f"{uid}/{NAMESPACE}/gatepass"
 
 
 def new_group(ec2: Any, name: str) -> str:

@@ -1,6 +1,6 @@
 """`python -m bench.size`: ten thousand live sessions: memory, idle, restart; written to bench/size.json.
 
-Statuses and rules are those that Gatepass has written itself. A missed bar is shown, not an error.
+Statuses and rules are those that Gatepass has written itself. 1 is the exit code for a missed bar.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -19,9 +20,10 @@ from typing import Any
 from rich.console import Console
 
 from bench import load
+from bench.figures import Figure, conclude
+from bench.observed import breaches, figure, observed
 from bench.processes import Memory, cpu_seconds, memory, quiet_since
 from bench.records import READS, AuditLog, by_action, by_kind, groups_read, mutating
-from bench.report import Figure, table
 from bench.scene import ACCOUNT, Scene, admin, build
 from gatepass.sandbox.environment import Sandbox
 from gatepass.sandbox.processes import Process
@@ -47,6 +49,7 @@ class Restart:
     cpu: float
     listing: float
     describing: float
+    calls: dict[str, int]
     ec2: dict[str, int]
     ec2_writes: int
     api_writes: dict[str, int]
@@ -133,6 +136,7 @@ class Bench:
             cpu,
             bare["list"],
             bare["describes"],
+            dict(Counter(call["service"] for call in calls)),
             by_action(calls),
             mutating(calls),
             by_kind(audit.writes_by(ACCOUNT)),
@@ -242,6 +246,7 @@ def figures(opened: float, bare: Memory, idle: Mapping[str, Any], restarts: list
             round(ratio, 2),
             1.5,
         ),
+        Figure("restart: calls to AWS", max(sum(each.calls.values()) for each in restarts), ""),
         Figure("restart: processor time", round(statistics.median(each.cpu for each in restarts), 2), "s"),
         Figure("restart: writes to EC2 and the API server but for the Lease", writes, "", bar=0),
     ]
@@ -254,8 +259,8 @@ def progress(console: Console) -> Iterator[Callable[[str], None]]:
         yield (lambda text: status.update(text)) if console.is_terminal else (lambda text: console.print(text))
 
 
-def main() -> None:
-    """Parse the arguments and run."""
+def main() -> int:
+    """Parse the arguments and run; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.size", description=__doc__)
     parser.add_argument(
         "--sessions",
@@ -266,7 +271,11 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=3, help="how often to restart (default: 3)")
     given = parser.parse_args()
     console = Console()
-    with Sandbox(operator=False, audit=False) as sandbox, progress(console) as say:
+    with (
+        Sandbox(operator=False, audit=False) as sandbox,
+        observed(sandbox) as observer,
+        progress(console) as say,
+    ):
         sandbox.ec2.set_throttles(on=False)
         bench = Bench(sandbox, given.sessions, say)
         try:
@@ -284,18 +293,23 @@ def main() -> None:
             idle = bench.idle()
         finally:
             bench.operator.stop()
-    found = figures(opened, bare, idle, restarts)
+        say("judging what the observer has written down")
+        broken = breaches(observer)
+    found = [*figures(opened, bare, idle, restarts), figure(broken)]
     told = {
         "sessions": given.sessions,
         "groups": given.sessions // PER_GROUP,
         "figures": [{**asdict(each), "passed": each.passed} for each in found],
+        "breaches": broken,
         "restarts": [asdict(each) for each in restarts],
         "idle": {**idle, "memory": asdict(idle["memory"]), "memory_after_a_look": asdict(idle["memory_after_a_look"])},
     }
     RESULTS.write_text(json.dumps(told, indent=1) + "\n")
-    console.print(table(f"{given.sessions} live sessions in {given.sessions // PER_GROUP} groups", found))
-    console.print(f"EC2 calls of a restart: {restarts[-1].ec2}; details: {RESULTS}")
+    title = f"{given.sessions} live sessions in {given.sessions // PER_GROUP} groups"
+    missed = conclude(title, found, broken, console)
+    console.print(f"calls of a restart: {restarts[-1].calls}, to EC2: {restarts[-1].ec2}; details: {RESULTS}")
+    return missed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,18 +2,19 @@
 
 import asyncio
 import json
+import sys
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from bench.api import Watch
+from bench.figures import Figure, conclude, percentile
 from bench.load import Opening, open_and_close
+from bench.observed import breaches, figure, observed
 from bench.records import AuditLog, by_action, most_until_ready
-from bench.report import Figure, percentile
 from bench.rounds import PAUSE_SECONDS, WARM_UPS
 from bench.scene import ACCOUNT, Scene, admin, build, ec2_client
 from gatepass.sandbox.environment import Sandbox
@@ -108,9 +109,9 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1000, 1)
 
 
-def main() -> None:
-    """Take the figures; a missed bar is shown, not an error."""
-    with Sandbox(audit=False) as sandbox:
+def main() -> int:
+    """Take the figures; the exit code is 1 for a missed bar."""
+    with Sandbox(audit=False) as sandbox, observed(sandbox) as observer:
         declared = build(sandbox, "declared", "eu-west-1", 1, verified=True)
         named = build(sandbox, "found", REGION, 1, verified=True)
         ec2 = ec2_client(sandbox, REGION)
@@ -119,14 +120,11 @@ def main() -> None:
         with sandbox.control_plane.api() as api:
             run_pods(api, named.namespace, provider_id, host)
         found = asyncio.run(measure(sandbox, declared, PodScene(named.namespace, named.region, named.groups)))
-    table = Table("figure", "value", "floor", "ratio", "bar", "")
-    for each in found:
-        kept = {True: "ok", False: "MISSED", None: ""}[each.passed]
-        value = f"{each.value:g} {each.unit}".strip()
-        table.add_row(each.name, value, str(each.floor or ""), str(each.ratio or ""), str(each.bar or ""), kept)
-    Console(width=140).print(table)
+        broken = breaches(observer)
+    found.append(figure(broken))
     RESULTS.write_text(json.dumps([asdict(each) for each in found], indent=1) + "\n")
+    return conclude("a session whose address is found", found, broken, Console(width=140))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
