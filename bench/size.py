@@ -1,4 +1,4 @@
-"""`python -m bench.size`: ten thousand live sessions: memory, idle, restart; written to bench/size.json.
+"""`python -m bench.size`: ten thousand live sessions: memory, idle, restart, takeover; written to bench/size.json.
 
 Statuses and rules are those that Gatepass has written itself. 1 is the exit code for a missed bar.
 """
@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import load
+from bench import load, takeover
 from bench.figures import Figure, conclude
 from bench.observed import breaches, figure, observed
 from bench.processes import Memory, cpu_seconds, memory, quiet_since
@@ -68,10 +68,12 @@ class Bench:
         self._sessions = sessions
         self._say = say
         self._groups: set[str] = set()
+        self._scenes: list[Scene] = []
         command = [sys.executable, "-m", "gatepass", "operator", "--kubeconfig", str(sandbox.operator_kubeconfig)]
         # The image has its bytecode; without it, a second of each start would be the compiler's.
         env = {name: value for name, value in sandbox.env.items() if name != "PYTHONDONTWRITEBYTECODE"}
         self.operator = Process("operator", command, sandbox.directory / "operator.log", env)
+        self.standby = takeover.Standby(sandbox, command, env)
 
     @property
     def pid(self) -> int:
@@ -83,7 +85,7 @@ class Bench:
         self.operator.start()
         self.operator.wait_ready(self._sandbox.operator_ready, READY_SECONDS)
         groups = self._sessions // PER_GROUP // NAMESPACES
-        scenes = [
+        self._scenes = scenes = [
             replace(build(self._sandbox, f"size-{number}", REGION, groups, verified=True), ends={"duration": "24h"})
             for number in range(NAMESPACES)
         ]
@@ -209,6 +211,21 @@ class Bench:
             "look_cpu": round(cpu_seconds(self.pid) - before, 2),
         }
 
+    def takeovers(self) -> list[Figure]:
+        """The leader ends in order, and once more, with the roles changed, it dies."""
+        self.standby.start()
+        told = self._takeover(self.operator.terminate)
+        self.operator.reap()
+        self.operator.start()
+        self.operator.wait_ready(self._sandbox.operator_ready, READY_SECONDS)
+        self._until_nothing_is_written()
+        return takeover.figures(told, self._takeover(self.standby.process.kill))
+
+    def _takeover(self, end: Callable[[], None]) -> float:
+        scene = self._scenes.pop()
+        session = scene.session(self._sessions // NAMESPACES)
+        return takeover.takeover(self._sandbox, end, scene.namespace, session)
+
 
 def _pid(process: Process) -> int:
     if process.pid is None:
@@ -291,11 +308,14 @@ def main() -> int:
             bare = bench.bare_memory()
             say("a start, and then nothing")
             idle = bench.idle()
+            say("a leader that ends, and one that dies")
+            takeovers = bench.takeovers()
         finally:
+            bench.standby.process.stop()
             bench.operator.stop()
         say("judging what the observer has written down")
         broken = breaches(observer)
-    found = [*figures(opened, bare, idle, restarts), figure(broken)]
+    found = [*figures(opened, bare, idle, restarts), *takeovers, figure(broken)]
     told = {
         "sessions": given.sessions,
         "groups": given.sessions // PER_GROUP,

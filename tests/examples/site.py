@@ -64,6 +64,7 @@ class Site:
         shutil.copytree(EXAMPLES / "gitops", overlay)
         base = overlay / "base" / "protected-resource.yaml"
         base.write_text(base.read_text().replace("sg-00000000000000000", self.group))
+        self.kubectl("wait", "--for=delete", "namespace/ci", "--timeout=60s")  # that of others, which is on its way
         self.kubectl("create", "namespace", "ci")
         self.kubectl("apply", "-k", str(overlay / "base"))
         self.kubectl("apply", "-f", "-", stdin=_BROKEN)

@@ -24,6 +24,7 @@ kubectl delete namespace ci --wait=false
 def printed(sandbox: Sandbox, service: Product) -> Iterator[list[str]]:
     """What its blocks print."""
     (block,) = _BLOCK.findall(_DOC.read_text())
+    _run(sandbox, "kubectl wait --for=delete namespace/ci --timeout=60s")  # that of others, which is on its way
     try:
         yield _run(sandbox, block)
     finally:
