@@ -1,4 +1,4 @@
-"""Two replicas on what `bench.size` has opened: from the end of the leader to the first rule that its successor puts."""
+"""Two replicas on what `bench.size` has opened: from the end of the leader to the first rule of its successor."""
 
 import time
 from collections.abc import Callable, Mapping
