@@ -15,6 +15,7 @@ import structlog
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient
 
+from gatepass.core.leadership import ANYBODY
 from gatepass.core.ports import Access, Clock, Credentials, SourceFinder
 from gatepass.core.types.common import NEVER, Key, SourceKind
 from gatepass.egress.aws_topology import AwsTopology
@@ -155,8 +156,7 @@ async def _serve(
             handover_seconds=settings.lease_seconds + CALL_SECONDS,
             cutoff=cutoff,
             audit_required=settings.audit_required,
-            leader=name,
-            led_before=lease.earlier,
+            leadership=lease.leadership,
         ),
         Store(),
         {"aws": aws},
@@ -186,6 +186,8 @@ async def _serve(
             await aws.warm_up()
             await lease.taken.wait()
             await listing.read_at_last()  # with the last word of whoever led before us, which may not have come yet
+        if cutoff is not None:
+            lease.leadership.remember(ANYBODY, clock.now())
         # A client of its own: watches would take the connections of those who work.
         async with new_client(_NO_LIMIT) as following, asyncio.TaskGroup() as tasks:
             tasks.create_task(engine.run())

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from gatepass.core.leadership import Leadership
 from gatepass.core.rules import Rule
 from gatepass.core.sweep import MARGIN
 from gatepass.core.types.common import Condition
@@ -95,7 +96,8 @@ async def test_a_clone_closes_nothing_that_the_original_has_opened(world: World,
     since = [
         cloud.put(group, Rule("198.51.100.2/32", "tcp", 22, 22), marked(world, 7200), OWNER, f"original/{world.at(60)}")
     ]
-    async with world.running(resync=10, leader="clone", led_before={"original": BIG_BANG + timedelta(seconds=15)}):
+    known = Leadership("clone", earlier={"original": BIG_BANG + timedelta(seconds=15)})
+    async with world.running(resync=10, leadership=known):
         resource = world.resource()
         session = world.session()
         await asyncio.sleep(5)

@@ -5,7 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from gatepass.core.rules import ObservedRule, Rule, Target, maker
+from gatepass.core.leadership import Leadership
+from gatepass.core.plan import Plan
+from gatepass.core.rules import ObservedRule, Rule, Target
 from gatepass.core.sweep import MARGIN
 from gatepass.engine.state import State
 from gatepass.engine.store import Store
@@ -19,59 +21,89 @@ UNSIGNED = ObservedRule("sgr-1", RULE, "gatepass until=2026-11-22T13:00:00Z for=
 UNTIL = NOON + timedelta(hours=1)
 RECORD = {"id": "sgr-1", "target": "sg-0aaa", "cidr": RULE.cidr, "protocol": "tcp", "port": 5432, "endPort": 5432}
 ENTRY = {"name": "staging-db", "namespace": "ci", "uid": "u", "state": "Applied"}
-LED_BEFORE = {"earlier": NOON}
-SECOND = timedelta(seconds=1)
+ANOTHER = Leadership("another", NOON).maker
 
 
-def a_state(**given: object) -> State:
-    """The state of the process `me`, which has followed `earlier`."""
-    return State(Store(), OWNER, started=0.0, started_at=NOON, leader="me", led_before=LED_BEFORE, **given)  # type: ignore[arg-type]
+@pytest.fixture
+def state() -> State:
+    """Of the process `me`."""
+    return State(Store(), OWNER, started=0.0, started_at=NOON, leadership=Leadership("me", NOON, {"earlier": NOON}))
 
 
-@pytest.mark.parametrize(
-    ("made_by", "strange"),
-    [
-        (maker("me", NOON), False),
-        (maker("earlier", NOON), False),
-        (maker("earlier", NOON + SECOND), True),  # it did not lead here any more: it is the cluster we were cloned from
-        (maker("another", NOON - timedelta(days=1)), True),
-        ("something else", True),
-    ],
-)
-def test_who_made_a_rule_when_tells_whose_it_is(made_by: str, strange: bool) -> None:
-    rule, vouching = replace(UNSIGNED, maker=made_by), Vouching(a_state())
-    vouching.see(GROUP, [(GROUP, rule)])
-    assert vouching.stranger(rule, NOON) == strange
-
-
-def test_a_record_makes_no_rule_ours_that_somebody_else_made() -> None:
-    """We had what they had, while we both wanted it."""
-    state = a_state()
+def put_on_record(state: State) -> None:
     record = {**RECORD, "appliedAt": "2026-11-22T12:00:01Z"}
     state.store.put_session(a_session(status={"resources": [{**ENTRY, "rules": [record]}]}))
-    assert Vouching(state).stranger(replace(UNSIGNED, maker=maker("another", NOON)), NOON)
-    assert not Vouching(state).stranger(UNSIGNED, NOON), "and its tags were taken off"
 
 
-def test_whose_time_is_long_over_may_go_whoever_made_it() -> None:
-    rule, vouching = replace(UNSIGNED, maker=maker("another", NOON)), Vouching(a_state())
-    assert vouching.stranger(rule, UNTIL + MARGIN)
-    assert not vouching.stranger(rule, UNTIL + MARGIN + SECOND)
+@pytest.mark.parametrize(("leader", "strange"), [("me", False), ("earlier", False), ("another", True)])
+def test_the_maker_tells_whose_a_rule_is(state: State, leader: str, strange: bool) -> None:
+    rule, vouching = replace(UNSIGNED, maker=Leadership(leader, NOON).maker), Vouching(state)
+    vouching.see(GROUP, [rule])
+    assert vouching.stranger(GROUP, rule, NOON) == strange
+
+
+def test_a_record_makes_no_rule_ours_that_somebody_else_made(state: State) -> None:
+    """We had what they had, while we both wanted it."""
+    put_on_record(state)
+    vouching, rule = Vouching(state), replace(UNSIGNED, maker=ANOTHER)
+    vouching.see(GROUP, [rule])
+    assert vouching.stranger(GROUP, rule, NOON)
+
+
+def test_whose_time_is_long_over_may_go_whoever_made_it(state: State) -> None:
+    rule, vouching = replace(UNSIGNED, maker=ANOTHER), Vouching(state)
+    assert vouching.stranger(GROUP, rule, UNTIL + MARGIN)
+    assert not vouching.stranger(GROUP, rule, UNTIL + MARGIN + timedelta(seconds=1))
     static = replace(rule, description="gatepass static for=ci/staging-db")
-    assert vouching.stranger(static, UNTIL + timedelta(days=365))
+    assert vouching.stranger(GROUP, static, UNTIL + timedelta(days=365))
 
 
-def test_a_cutoff_says_that_nobody_else_is_at_work() -> None:
-    vouching = Vouching(a_state(cutoff=NOON))
-    assert not vouching.stranger(replace(UNSIGNED, maker=maker("another", NOON - SECOND)), NOON)
-    assert vouching.stranger(replace(UNSIGNED, maker=maker("another", NOON)), NOON), "and there is somebody"
+@pytest.mark.parametrize("by_tag", [False, True])
+def test_one_that_names_nobody_is_ours_if_it_was_there_at_first(state: State, by_tag: bool) -> None:
+    later, vouching = replace(UNSIGNED, id="sgr-2"), Vouching(state)
+    if by_tag:
+        vouching.see_all(place_of(GROUP), [(GROUP, UNSIGNED)])
+    vouching.see(GROUP, [UNSIGNED])
+    vouching.see_all(place_of(GROUP), [(GROUP, UNSIGNED), (GROUP, later)])
+    vouching.see(GROUP, [UNSIGNED, later])
+    assert not vouching.stranger(GROUP, UNSIGNED, NOON)
+    assert vouching.stranger(GROUP, later, NOON)
 
 
-@pytest.mark.parametrize("first", [GROUP, place_of(GROUP)])
-@pytest.mark.parametrize("then", [GROUP, place_of(GROUP)])
-def test_who_made_it_is_not_told_then_it_is_ours_if_it_was_there_first(first: Target, then: Target) -> None:
-    later, vouching = replace(UNSIGNED, id="sgr-2"), Vouching(a_state())
-    vouching.see(first, [(GROUP, UNSIGNED)])
-    vouching.see(then, [(GROUP, UNSIGNED), (GROUP, later)])
-    assert not vouching.stranger(UNSIGNED, NOON)
-    assert vouching.stranger(later, NOON)
+def test_a_target_that_the_first_look_by_tag_has_not_shown_had_nothing_of_ours(state: State) -> None:
+    vouching = Vouching(state)
+    vouching.see_all(place_of(GROUP), [])
+    vouching.see(GROUP, [UNSIGNED])
+    assert vouching.stranger(GROUP, UNSIGNED, NOON)
+
+
+def test_whose_maker_somebody_takes_off_stays_ours(state: State) -> None:
+    signed, vouching = replace(UNSIGNED, maker=state.leadership.maker), Vouching(state)
+    vouching.see(GROUP, [])
+    vouching.see(GROUP, [signed])
+    for _ in range(2):
+        vouching.see(GROUP, [UNSIGNED])
+        assert not vouching.stranger(GROUP, UNSIGNED, NOON)
+
+
+def test_what_has_lost_all_of_its_tags_is_ours_by_its_record(state: State) -> None:
+    """Also when its session has another one by now."""
+    bare, vouching = replace(UNSIGNED, owner=None), Vouching(state)
+    vouching.see(GROUP, [])
+    put_on_record(state)
+    vouching.see(GROUP, [bare])
+    state.store.put_session(a_session())
+    vouching.see(GROUP, [UNSIGNED])
+    assert not vouching.stranger(GROUP, UNSIGNED, NOON)
+
+
+def test_what_somebody_else_made_is_touched_in_no_way(state: State) -> None:
+    rules = {id_: replace(UNSIGNED, id=id_, maker=ANOTHER) for id_ in ("theirs", "same")}
+    rules |= {id_: replace(UNSIGNED, id=id_, maker=state.leadership.maker) for id_ in ("ours", "mine")}
+    vouching = Vouching(state)
+    plan = Plan(revokes=("ours",), relabels={"same": "later", "mine": "later"}, retags=("same", "mine"))
+    spared = vouching.spare(GROUP, rules, plan, NOON)
+    assert spared == Plan(revokes=("ours",), relabels={"mine": "later"}, retags=("mine",))
+    spared = vouching.spare(GROUP, rules, replace(plan, revokes=("ours", "theirs")), NOON)
+    assert spared == Plan(relabels={"mine": "later"}, retags=("mine",), conflicts=(rules["theirs"],))
+    assert vouching.spare(GROUP, rules, Plan(revokes=("ours", "mine")), NOON).revokes == ("ours", "mine")

@@ -110,29 +110,46 @@ async def test_a_release_hands_it_over(api: KubeApi, name: str) -> None:
     assert (await spec_of(api, name))["leaseTransitions"] == 1
 
 
-async def test_who_has_led_before_is_on_record_with_the_time_until_which_it_may_have(api: KubeApi, name: str) -> None:
-    """Also of those who died, and of who led before them; and of one process that has led twice the later end."""
+async def test_who_has_led_before_is_on_record_with_the_last_renewal(api: KubeApi, name: str) -> None:
+    """Also of those who died, and of who led before them; and of one process that has led twice the later one."""
     first, second, third = (candidate(api, name, who) for who in ("first", "second", "third"))
     async with running(first):
         await taken(first)
+        await renewed(api, name, 2)
     last = datetime.fromisoformat((await spec_of(api, name))["renewTime"])
+    assert first.leadership.made(first.leadership.maker)
     async with running(second):
         await taken(second)
-        assert second.earlier == {"first": last + timedelta(seconds=SECONDS)}
-    before = utc_now()
+        assert second.leadership.earlier == {"first": last}
+        assert second.leadership.made(first.leadership.maker)
     await second.release()
-    await api.call("PATCH", f"{LEASES}/{name}", {"metadata": {"labels": {"by": "others"}}}, content_type=MERGE_PATCH)
     async with running(third):
         await taken(third)
-    assert third.earlier["first"] == second.earlier["first"]
-    assert before <= third.earlier["second"] <= utc_now()
-    again = candidate(api, name, "first")
+    assert third.leadership.earlier == {"first": last, "second": second.leadership.renewed_at}
     await third.release()
+    again = candidate(api, name, "first")
     async with running(again):
         await taken(again)
     await again.release()
-    assert again.earlier["first"] > second.earlier["first"]
-    assert set(again.earlier) == {"first", "second", "third"}
+    assert set(again.leadership.earlier) == {"first", "second", "third"}
+    assert again.leadership.earlier["first"] == again.leadership.renewed_at > last
+
+
+async def test_renewals_are_in_order_although_the_clock_goes_back(api: KubeApi, name: str) -> None:
+    """A rule bears the last one: what was made before the clock went back is not younger than its maker."""
+    now = utc_now()
+    first = Lease(api, "default", name, "first", SECONDS, lambda: now)
+    async with running(first):
+        await taken(first)
+        await renewed(api, name, 1)
+        before = first.leadership.maker
+        now -= timedelta(minutes=5)
+        await renewed(api, name, 2)
+    second = candidate(api, name, "second")
+    async with running(second):
+        await taken(second)
+    assert second.leadership.made(before)
+    assert second.leadership.made(first.leadership.maker)
 
 
 async def test_a_record_that_somebody_has_edited_keeps_nobody_from_leading(api: KubeApi, name: str) -> None:
@@ -142,7 +159,7 @@ async def test_a_record_that_somebody_has_edited_keeps_nobody_from_leading(api: 
     lease = candidate(api, name, "ours")
     async with running(lease):
         await taken(lease)
-    assert lease.earlier["second"] == datetime(2026, 11, 22, 12, tzinfo=UTC)
+    assert lease.leadership.earlier["second"] == datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
 async def test_a_dead_holder_is_followed_when_its_time_is_up(api: KubeApi, name: str) -> None:

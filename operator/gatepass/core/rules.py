@@ -121,24 +121,10 @@ def parse_mark(description: str) -> Mark | None:
 
 
 class Stamp(NamedTuple):
-    """The tags of a rule of ours: whose it is, by install id, and who made it when (`maker`)."""
+    """The tags of a rule of ours: whose it is, by install id, and who made it (`core.leadership`)."""
 
     owner: str
     maker: str
-
-
-def maker(leader: str, at: datetime) -> str:
-    """Who made a rule when, as its tag tells."""
-    return f"{leader}/{format_time(at)}"
-
-
-def parse_maker(text: str) -> tuple[str, datetime] | None:
-    """Read such a tag back; None when it is not ours."""
-    leader, _, at = text.rpartition("/")
-    try:
-        return leader, datetime.strptime(at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    except ValueError:
-        return None
 
 
 @dataclass(frozen=True, slots=True)

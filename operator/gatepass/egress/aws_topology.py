@@ -141,7 +141,7 @@ class _Region:
     async def _look_at(self, id_: str) -> None:
         with suppress(ProviderError):  # is told to whoever wants to know
             instance = await self._instances.get(id_)
-            if instance is not None:
+            if instance is not None and instance.vpc:  # one that has been terminated has none
                 await self._around(instance, NEVER)
 
     async def departures(self, pod: PodFacts, node: NodeFacts, id_: str, since: float) -> Sequence[Departure]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from gatepass.core.leadership import Leadership
 from gatepass.core.ports import Audit, Clock, Cluster, Provider, SourceFinder, Switches
 from gatepass.core.rules import Target
 from gatepass.core.stamps import requester_of
@@ -42,8 +43,7 @@ class EngineSettings:
 
     `handover_seconds` is how long after the start calls of an earlier process may still have their effect; `cutoff`
     ends every session that was created before it. A Secret, which no watch tells of, is looked at every `look_seconds`
-    where there are few of them. `leader` is the name of this process alone, and `led_before`, which is read once `run`
-    has begun, says who has led before it, and until when at the latest.
+    where there are few of them. `leadership` is read once `run` has begun.
     """
 
     owner: str
@@ -55,8 +55,7 @@ class EngineSettings:
     look_seconds: float = 2.0
     cutoff: datetime | None = None
     audit_required: bool = False
-    leader: str = "gatepass"
-    led_before: Mapping[str, datetime] = field(default_factory=dict)
+    leadership: Leadership = field(default_factory=Leadership)
 
 
 class Engine:
@@ -85,8 +84,7 @@ class Engine:
             started=clock.monotonic(),
             started_at=clock.now(),
             cutoff=settings.cutoff,
-            leader=settings.leader,
-            led_before=settings.led_before,
+            leadership=settings.leadership,
         )
         self._grants = grants = Grants(state)
         views = Views(state, grants)

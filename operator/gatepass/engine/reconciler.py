@@ -176,7 +176,7 @@ class Reconciler:
                 known.refusals[access] = error
             else:
                 known.refusals.pop(access, None)
-                self._vouching.see(known.target, ((known.target, rule) for rule in observed))
+                self._vouching.see(known.target, observed)
                 known.read(observed, started)
                 if started < self._state.reads_settle_at:
                     self._records.correct(known)
@@ -214,13 +214,7 @@ class Reconciler:
         )
         if known.unproven:
             plan = replace(plan, relabels={**proofs(known, desired), **plan.relabels})
-        now = self._clock.now()
-        doomed = (known.rules[id_] for id_ in plan.revokes if id_ in known.rules)
-        strangers = [rule for rule in doomed if self._vouching.stranger(rule, now)]
-        if not strangers:
-            return plan
-        log.warning("rules with our id that we did not make", target=str(known.target), ids=[s.id for s in strangers])
-        return replace(plan, revokes=(), conflicts=(*plan.conflicts, *strangers))
+        return self._vouching.spare(known.target, known.rules, plan, self._clock.now())
 
     def _mind_strangers(self, known: TargetState, plan: Plan, accesses: list[Access]) -> None:
         """Tell whoever waits for a revocation why none is made, and look again when a stranger's time is over."""
@@ -280,7 +274,7 @@ class Reconciler:
         again = False
         for access, rules in batches.items():
             known.granting.update(new.rule for new in rules)
-            stamp = self._state.stamp(self._clock.now())
+            stamp = self._state.stamp
             try:
                 outcomes = await provider.grant(access, known.target, rules, stamp)
             except ProviderError as error:

@@ -249,10 +249,10 @@ class SessionPass:
             if move is not None and unchanged:
                 self._settle(move, session, now)
             return session
-        if waits and refresh:
-            self._told_place[session.uid] = second
         self._tell(session, status)
         updated = await self._cluster.write_session_status(session, status)
+        if waits and refresh:
+            self._told_place[session.uid] = second
         self._state.telling.pop(session.uid, None)
         self._state.store.put_session(updated)
         self._journal.reported(session, status)

@@ -8,10 +8,11 @@ from typing import Final
 
 from gatepass.core.desired import ClaimKey
 from gatepass.core.errors import Failure, ProviderError, SourceError
+from gatepass.core.leadership import Leadership
 from gatepass.core.lifecycle import End
 from gatepass.core.policy import Refusal
 from gatepass.core.ports import Access, SecretSeen, TargetFacts
-from gatepass.core.rules import Rule, Stamp, Target, maker
+from gatepass.core.rules import Rule, Stamp, Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.session import EndedReason, SessionResourceStatus, SourceAddress
 from gatepass.engine.queue import FIRST_RETRY, LAST_RETRY
@@ -163,8 +164,7 @@ class Telling:
 class State:
     """The state of the engine. Times called `*_at` of type float are seconds of the event loop's clock.
 
-    `cutoff` ends every session that was created before it, as its time being up does. `leader` is this process, and
-    `led_before` says who has led this installation before it, and until when at the latest.
+    `cutoff` ends every session that was created before it, as its time being up does.
     `whereabouts` are those of sessions, by uid, that do not declare where they come from.
     `strays` are targets with rules of ours that no resource names, with the credentials that reach them. `armed` is,
     by a rule's id, the time that its dead man's switch is for, and `unarmed` what was the matter, where one is missing.
@@ -178,8 +178,7 @@ class State:
     started: float
     started_at: datetime
     cutoff: datetime | None = None
-    leader: str = ""
-    led_before: Mapping[str, datetime] = field(default_factory=dict)
+    leadership: Leadership = field(default_factory=Leadership)
     standings: dict[Key, Standing] = field(default_factory=dict)
     targets: dict[Target, TargetState] = field(default_factory=dict)
     tenants: defaultdict[Target, set[Key]] = field(default_factory=lambda: defaultdict(set))
@@ -238,9 +237,10 @@ class State:
         for claim in [claim for claim in self.parked if claim.resource == resource]:
             del self.parked[claim]
 
-    def stamp(self, now: datetime) -> Stamp:
+    @property
+    def stamp(self) -> Stamp:
         """The tags of a rule that is put now."""
-        return Stamp(self.owner, maker(self.leader, now))
+        return Stamp(self.owner, self.leadership.maker)
 
     @property
     def reads_settle_at(self) -> float:

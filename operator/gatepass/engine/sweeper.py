@@ -84,7 +84,7 @@ class Sweeper:
             except (ProviderError, UnknownOutcomeError) as error:
                 log.warning("cannot look for rules by their tag", place="/".join(place), error=str(error))
                 continue
-            self._vouching.see(place, found)
+            self._vouching.see_all(place, found)
             unnamed = [
                 (target, rule)
                 for target, rule in found
@@ -92,7 +92,7 @@ class Sweeper:
                 and target.account == place.account
                 and not self._state.tenants.get(target)
             ]
-            strange = {target for target, rule in unnamed if self._vouching.stranger(rule, now)}
+            strange = {target for target, rule in unnamed if self._vouching.stranger(target, rule, now)}
             for target in sorted(strange):
                 log.warning("another installation uses our install id there", target=str(target))
             self._unnamed[place] = {target for target, _ in unnamed} - strange

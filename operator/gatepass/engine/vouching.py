@@ -1,16 +1,23 @@
 """Which rules with both of our marks were not made by this installation.
 
 Two installations may share an install id by mistake: a cluster was cloned from a backup. The marks do not tell their
-rules apart, but who made a rule when does: the leaders of this cluster are on record (docs/adr/012).
+rules apart, but who made a rule when does (docs/adr/012).
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
-from gatepass.core.rules import ObservedRule, Target, parse_maker, parse_mark
+import structlog
+
+from gatepass.core.plan import Plan
+from gatepass.core.rules import ObservedRule, Target, parse_mark
 from gatepass.core.sweep import MARGIN
 from gatepass.engine.state import State
+
+log = structlog.get_logger(__name__)
 
 
 class Place(NamedTuple):
@@ -27,35 +34,56 @@ def place_of(target: Target) -> Place:
 
 
 class Vouching:
-    """Knows the leaders of this installation, and the rules that name none and were there before this process."""
+    """Remembers which rules are ours that name no maker, or no longer: the tag may be taken off at any time.
+
+    They are those that were there when a target was seen first, that are on record, or that have named one of ours.
+    """
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._seen: set[Place | Target] = set()
-        self._unsigned: set[str] = set()
+        self._places: set[Place] = set()
+        self._ours: dict[Target, set[str]] = {}
 
-    def see(self, seen: Place | Target, rules: Iterable[tuple[Target, ObservedRule]]) -> None:
-        """Take note of a read of a target, or of a place by the tag, before it is believed."""
-        for target, rule in rules:
-            if rule.maker is None and self._seen.isdisjoint((target, place_of(target))):
-                self._unsigned.add(rule.id)
-        self._seen.add(seen)
+    def see(self, target: Target, rules: Iterable[ObservedRule]) -> None:
+        """Take note of a read of a target before it is believed."""
+        first = target not in self._ours and place_of(target) not in self._places
+        marked = [rule for rule in rules if rule.owner == self._state.owner or parse_mark(rule.description)]
+        unsigned = {rule.id for rule in marked if rule.maker is None}
+        if unsigned and not first:
+            unsigned &= self._ours.get(target, set()).union(self._state.store.recorded())
+        self._ours[target] = unsigned.union(
+            rule.id for rule in marked if rule.maker is not None and self._state.leadership.made(rule.maker)
+        )
 
-    def stranger(self, rule: ObservedRule, now: datetime) -> bool:
+    def see_all(self, place: Place, found: Iterable[tuple[Target, ObservedRule]]) -> None:
+        """Take note of a read by the tag, which shows targets that nothing else may be known of."""
+        by_target: defaultdict[Target, list[ObservedRule]] = defaultdict(list)
+        for target, rule in found:
+            by_target[target].append(rule)
+        for target, rules in by_target.items():
+            if target not in self._ours or not self._state.tenants.get(target):
+                self.see(target, rules)
+        self._places.add(place)
+
+    def spare(self, target: Target, rules: Mapping[str, ObservedRule], plan: Plan, now: datetime) -> Plan:
+        """The plan without what touches a stranger; where one would have to go, nothing is revoked at all."""
+        touched = (rules[id_] for id_ in {*plan.revokes, *plan.relabels, *plan.retags} if id_ in rules)
+        strange = {rule.id: rule for rule in touched if self.stranger(target, rule, now)}
+        if not strange:
+            return plan
+        relabels = {id_: text for id_, text in plan.relabels.items() if id_ not in strange}
+        plan = replace(plan, relabels=relabels, retags=tuple(id_ for id_ in plan.retags if id_ not in strange))
+        unwanted = [id_ for id_ in plan.revokes if id_ in strange]
+        if not unwanted:
+            return plan
+        log.warning("rules with our id that we did not make", target=str(target), ids=unwanted)
+        return replace(plan, revokes=(), conflicts=(*plan.conflicts, *(strange[id_] for id_ in unwanted)))
+
+    def stranger(self, target: Target, rule: ObservedRule, now: datetime) -> bool:
         """Did somebody else make it, who still keeps it? Whose time is long over, it may go whoever made it."""
         mark = parse_mark(rule.description)
         if mark is not None and mark.until is not None and mark.until + MARGIN < now:
             return False
         if rule.maker is not None:
-            return not self._led(rule.maker)
-        return rule.id not in self._unsigned and rule.id not in self._state.store.recorded()
-
-    def _led(self, maker: str) -> bool:
-        """Did a leader of this installation make it? A cutoff says that what was there before is nobody else's."""
-        made = parse_maker(maker)
-        if made is None:
-            return False
-        leader, at = made
-        if leader == self._state.leader or (self._state.cutoff is not None and at < self._state.started_at):
-            return True
-        return leader in self._state.led_before and at <= self._state.led_before[leader]
+            return not self._state.leadership.made(rule.maker)
+        return rule.id not in self._ours.get(target, ())

@@ -2,10 +2,11 @@
 
 Only this process's own clock counts. Ours ends one duration after the last renewal that succeeded was *sent*; another's
 one duration after it was last *seen* to change. So nobody begins before the other has had to stop, however far their
-clocks are apart. The times in the object are for people, and tell later until when a leader can have written something.
+clocks are apart. The times in the object are for people, and tell later which renewal was a leader's last.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import math
 import secrets
@@ -19,6 +20,7 @@ from urllib.parse import quote
 
 import structlog
 
+from gatepass.core.leadership import Leadership
 from gatepass.core.ports import ClusterError, ConflictError, GoneError
 from gatepass.kube.api import MERGE_PATCH, KubeApi
 
@@ -28,11 +30,18 @@ _RENEW_DEADLINE: Final = 2 / 3
 _RETRY: Final = 2 / 15
 """Of the duration, as in client-go, whose defaults are 15 s, 10 s and 2 s."""
 EARLIER: Final = "gatepass.dev/earlier-leaders"
-"""Annotation: who has led before, each with the time until which it may have, the latest last."""
-_MOST_EARLIER: Final = 64
+"""Annotation: who has led before, each with its last renewal, the latest last."""
+_MOST_EARLIER: Final = 1000
+"""Some 60 bytes each, of the 256 KB that annotations may have: years of leaders."""
 _MICRO_TIME: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
+_TICK: Final = timedelta(milliseconds=1)
+"""Renewals are told in order, also when the clock goes back."""
 _LOOKS: Final = 4
 """How much oftener than it is renewed a lease is looked at, as what is seen late is taken over late, or tried again."""
+
+
+def _moment(text: str) -> datetime:
+    return datetime.strptime(text, _MICRO_TIME).replace(tzinfo=UTC)
 
 
 class LeaseLostError(Exception):
@@ -64,7 +73,7 @@ class Lease:
 
     `looked` is set when it is known for the first time whether the lease is free, `taken` when it is ours.
     `duration` is in seconds; a renewal is sent every 2/15 of it, four times as often while that fails, and the lease
-    given up after 2/3 of it without one. `earlier` says who has led before, as far as is known, and until when at most.
+    given up after 2/3 of it without one. `leadership` is what it tells of who leads and has led.
     """
 
     def __init__(
@@ -85,7 +94,7 @@ class Lease:
         self._duration = duration
         self._now = now
         self._seconds = seconds
-        self.earlier: dict[str, datetime] = {}
+        self.leadership = Leadership(identity)
         self._lease: dict[str, Any] = {}
         self._seen_at = -math.inf
         self._ends_at = -math.inf
@@ -114,7 +123,7 @@ class Lease:
         if not self.outlasts(0.0):
             return
         self._ends_at = -math.inf
-        self.earlier[self._identity] = self._now()
+        self.leadership.remember(self._identity, self.leadership.renewed_at)
         gone = {**self._spec(), "holderIdentity": "", "leaseDurationSeconds": 1}
         try:
             try:
@@ -155,20 +164,15 @@ class Lease:
         self._remember(lease)
 
     def _remember(self, lease: dict[str, Any]) -> None:
-        recorded = lease["metadata"].get("annotations", {}).get(EARLIER, "")
-        for each in recorded.split():
-            leader, _, until = each.rpartition("=")
-            self._led(leader, until, 0.0)
+        for each in lease["metadata"].get("annotations", {}).get(EARLIER, "").split():
+            leader, _, at = each.rpartition("=")
+            self._led(leader, at)
         if self._holder not in ("", self._identity):
-            spec = lease["spec"]
-            self._led(self._holder, spec.get("renewTime", ""), spec.get("leaseDurationSeconds") or self._duration)
+            self._led(self._holder, lease["spec"].get("renewTime", ""))
 
-    def _led(self, leader: str, at: str, seconds: float) -> None:
-        try:
-            until = datetime.strptime(at, _MICRO_TIME).replace(tzinfo=UTC) + timedelta(seconds=seconds)
-        except ValueError:
-            return  # somebody has edited it
-        self.earlier[leader] = max(until, self.earlier.get(leader, until))
+    def _led(self, leader: str, at: str) -> None:
+        with contextlib.suppress(ValueError):  # somebody has edited it
+            self.leadership.remember(leader, _moment(at))
 
     @property
     def _holder(self) -> str:
@@ -220,28 +224,33 @@ class Lease:
 
     async def _hold(self) -> None:
         sent = self._seconds()
-        await self._write(self._spec())
+        self._renewed(await self._write(self._spec()), sent)
+
+    def _renewed(self, lease: dict[str, Any], sent: float) -> None:
+        self._lease = lease
         self._ends_at = sent + self._duration
+        self.leadership.renewed_at = _moment(lease["spec"]["renewTime"])
 
     async def _create(self) -> None:
         sent = self._seconds()
         body = {"metadata": {"name": self._name, **self._annotations()}, "spec": self._spec()}
-        self._lease = await self._api.call("POST", self._collection, body, timeout=self._patience)
-        self._ends_at = sent + self._duration
+        self._renewed(await self._api.call("POST", self._collection, body, timeout=self._patience), sent)
 
-    async def _write(self, spec: dict[str, Any]) -> None:
+    async def _write(self, spec: dict[str, Any]) -> dict[str, Any]:
         """Change it, if nobody else has since it was last seen; raises ConflictError otherwise."""
         version = self._lease["metadata"]["resourceVersion"]
         body = {"metadata": {"resourceVersion": version, **self._annotations()}, "spec": spec}
-        self._lease = await self._api.call("PATCH", self._path, body, content_type=MERGE_PATCH, timeout=self._patience)
+        return await self._api.call("PATCH", self._path, body, content_type=MERGE_PATCH, timeout=self._patience)
 
     def _annotations(self) -> dict[str, Any]:
-        latest = sorted(self.earlier.items(), key=lambda each: (each[1], each[0]))[-_MOST_EARLIER:]
-        text = " ".join(f"{leader}={until.strftime(_MICRO_TIME)}" for leader, until in latest)
-        return {"annotations": {EARLIER: text}}
+        """What has changed of them."""
+        earlier = sorted(self.leadership.earlier.items(), key=lambda each: (each[1], each[0]))[-_MOST_EARLIER:]
+        text = " ".join(f"{leader}={renewed_at.strftime(_MICRO_TIME)}" for leader, renewed_at in earlier)
+        before = self._lease.get("metadata", {}).get("annotations", {}).get(EARLIER, "")
+        return {} if text == before else {"annotations": {EARLIER: text}}
 
     def _spec(self) -> dict[str, Any]:
-        now = self._now().strftime(_MICRO_TIME)
+        now = self._next_renewal().strftime(_MICRO_TIME)
         spec = {
             "holderIdentity": self._identity,
             "leaseDurationSeconds": math.ceil(self._duration),
@@ -251,6 +260,11 @@ class Lease:
             transitions = self._lease.get("spec", {}).get("leaseTransitions") or 0
             spec |= {"acquireTime": now, "leaseTransitions": transitions + 1 if self._lease else 0}
         return spec
+
+    def _next_renewal(self) -> datetime:
+        with contextlib.suppress(ValueError):
+            return max(self._now(), _moment(self._lease.get("spec", {}).get("renewTime") or "") + _TICK)
+        return self._now()
 
     @property
     def _patience(self) -> float:

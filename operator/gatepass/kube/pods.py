@@ -27,7 +27,11 @@ _PER_PAGE: Final = 200
 _PAUSE_SECONDS: Final = 1.0
 _NODE_KEPT_SECONDS: Final = 10.0
 _MOST_NODES: Final = 100
-"""Of one namespace, which are read at once."""
+"""Of one namespace, which are asked about together."""
+_READS_AT_ONCE: Final = 16
+"""Of nodes: the lease, statuses and events go by the same connections."""
+_MOMENT_SECONDS: Final = 0.5
+"""That a session waits for nodes which only others may want to know of."""
 _FORBIDDEN_TIMES: Final = 5
 """So often in a row, a pause apart: an API server that has just started knows no roles yet, and forbids everything."""
 _FORBIDDEN, _NOT_FOUND, _TOO_OLD = 403, 404, 410
@@ -68,6 +72,7 @@ class KubePods:
         self._namespaces: dict[str, _Namespace] = {}
         self._watches: set[asyncio.Task[None]] = set()
         self._nodes: dict[str, tuple[float, asyncio.Task[NodeFacts | None]]] = {}
+        self._reads = asyncio.Semaphore(_READS_AT_ONCE)
 
     @property
     def watched(self) -> frozenset[str]:
@@ -104,12 +109,17 @@ class KubePods:
         return found
 
     async def nodes_of(self, namespace: str) -> Sequence[NodeFacts]:
-        """Nodes on which pods of a watched namespace run, a hundred at most, as far as they can be read."""
+        """Nodes on which pods of a watched namespace run, a hundred at most, as far as they can be read in a moment."""
         watched = self._namespaces.get(namespace)
         running = (pod.node for pod in watched.pods.values() if pod.phase == "Running") if watched else ()
         names = list(dict.fromkeys(name for name in running if name))[:_MOST_NODES]
-        found = await asyncio.gather(*map(self.node, names), return_exceptions=True)
-        return [each for each in found if isinstance(each, NodeFacts)]
+        if not names:
+            return []
+        reads = [asyncio.create_task(self.node(name)) for name in names]
+        read, late = await asyncio.wait(reads, timeout=_MOMENT_SECONDS)
+        for each in late:
+            each.cancel()  # the one who waits, and not the read
+        return [found for each in read if each.exception() is None and (found := each.result()) is not None]
 
     def _forget_node(self, name: str, task: "asyncio.Task[NodeFacts | None]") -> None:
         if name in self._nodes and self._nodes[name][1] is task:
@@ -119,7 +129,8 @@ class KubePods:
         forbidden = 0
         while True:
             try:
-                return node_facts(await self._api.answer("GET", f"/api/v1/nodes/{quote(name, safe='')}"))
+                async with self._reads:
+                    return node_facts(await self._api.answer("GET", f"/api/v1/nodes/{quote(name, safe='')}"))
             except RefusedError as error:
                 if error.status == _NOT_FOUND:
                     return None

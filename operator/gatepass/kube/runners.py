@@ -5,10 +5,11 @@ has finished is told by `core.owners`; of each object no more is kept than that 
 """
 
 import asyncio
+import contextlib
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, NoReturn
@@ -40,6 +41,8 @@ _UNSERVED_SECONDS: Final = 0.1
 LINGER_SECONDS: Final = 60.0
 MOST_KINDS: Final = 32
 """Each takes a connection for each served namespace. Those that are not there, or may not be watched, do not count."""
+MOST_SOUGHT: Final = 5000
+"""With those that are not there."""
 
 Body = Mapping[str, Any]
 
@@ -92,7 +95,7 @@ async def _watch(api: KubeApi, feed: Feed, path: str, version: str, silent_secon
     while True:  # a watch that the API server ends in order goes on where it was
         began = time.monotonic()
         watch = api.watch(path, version, feed.selector, accept=accept, silent_seconds=silent_seconds)
-        async with aclosing(watch) as events:
+        async with contextlib.aclosing(watch) as events:
             async for event in events:
                 body = event["object"]
                 version = body["metadata"]["resourceVersion"]
@@ -138,9 +141,9 @@ class _Discovery:
 
     async def _ask(self, path: str) -> Body:
         async with self._asking[path]:
-            now = asyncio.get_running_loop().time()
-            until, answer = self._answers.get(path, (now, {}))
-            if now >= until:
+            time_of = asyncio.get_running_loop().time
+            until, answer = self._answers.get(path, (-math.inf, {}))
+            if time_of() >= until:
                 kept = _SERVED_SECONDS
                 try:
                     answer = await self._api.answer("GET", path)
@@ -148,7 +151,7 @@ class _Discovery:
                     answer = error
                 except ClusterError as error:
                     answer, kept = error, _UNSERVED_SECONDS
-                self._answers[path] = now + kept, answer
+                self._answers[path] = time_of() + kept, answer  # also for those who have waited for a slow one
         if isinstance(answer, Exception):
             raise answer.with_traceback(None)
         return answer
@@ -177,21 +180,18 @@ class Runners:
         self._tasks: dict[Kind, asyncio.Task[NoReturn]] = {}
         self._feeds: dict[Kind, Feed] = {}
         self._unused: dict[Kind, float] = {}
+        self._broken: asyncio.Task[NoReturn] | None = None
 
     async def run(self) -> NoReturn:
         """Follow until cancelled. What it follows is the truth from its first listing on, so begin it as a leader."""
         try:
             while True:
                 self._ends.changed.clear()
-                pause = self._adapt()
-                waiting = asyncio.create_task(self._ends.changed.wait())
-                try:
-                    await asyncio.wait([waiting, *self._tasks.values()], timeout=pause, return_when="FIRST_COMPLETED")
-                finally:
-                    waiting.cancel()
-                for task in self._tasks.values():
-                    if task.done():
-                        task.result()  # a defect ends the operator, which is started again
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._adapt()):
+                        await self._ends.changed.wait()
+                if self._broken is not None:
+                    self._broken.result()  # a defect ends the operator, which is started again
         finally:
             tasks = list(self._tasks.values())
             for task in tasks:
@@ -212,17 +212,25 @@ class Runners:
                     self._ends.leases_dropped()
                 else:
                     self._ends.dropped(kind)
-        for kind in sorted(wanted):
-            self._unused.pop(kind, None)
-            if kind in self._tasks:
+        for kind in self._unused.keys() & wanted:
+            del self._unused[kind]
+        for kind in sorted(wanted - self._tasks.keys()):
+            if len(self._tasks) >= MOST_SOUGHT and kind != LEASES:
+                self._ends.unfollowed(kind, Refusal("TooManyKinds", f"{MOST_SOUGHT} kinds are looked for already"))
                 continue
             follow = self._follow_leases() if kind == LEASES else self._follow_kind(kind)
             self._tasks[kind] = asyncio.create_task(follow, name=f"follow {kind}")
+            self._tasks[kind].add_done_callback(self._ended)
         for kind in self._ends.doubted():
             if kind in self._feeds:
                 self._feeds[kind].again.set()
         ends_at = [since + self._linger_seconds for since in self._unused.values()]
         return max(min(ends_at) - now, 0.0) if ends_at else None
+
+    def _ended(self, task: asyncio.Task[NoReturn]) -> None:
+        if not task.cancelled():
+            self._broken = task
+            self._ends.changed.set()
 
     async def _place(self, kind: Kind) -> None:
         """Wait until there is a place for the kind, which it then has until it is refused or no longer in use."""
@@ -239,7 +247,11 @@ class Runners:
             self._places.release()
 
     async def _follow_kind(self, kind: Kind) -> NoReturn:
+        proven = False
+
         def listed(objects: Sequence[tuple[Key, Sighting]], began: float) -> None:
+            nonlocal proven
+            proven = True
             self._ends.listed(kind, dict(objects), began)
 
         def happened(what: str, body: Body) -> None:
@@ -257,7 +269,8 @@ class Runners:
 
         def refused(error: RefusedError) -> None:
             if error.status in _REFUSALS:
-                self._leave(kind)
+                if not proven:  # an API server that has just started forbids what it has allowed before
+                    self._leave(kind)
                 self._ends.unfollowed(kind, _REFUSALS[error.status](kind))
 
         await self._keep(kind, feed, refused)
