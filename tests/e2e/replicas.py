@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,9 @@ LEASE = "/apis/coordination.k8s.io/v1/namespaces/gatepass-system/leases/gatepass
 class Replica:
     """One operator, with the settings that it has by default, or that are given."""
 
-    def __init__(self, sandbox: Sandbox, name: str, command: str = "operator", **settings: str) -> None:
+    def __init__(
+        self, sandbox: Sandbox, name: str, command: str = "operator", options: Sequence[str] = (), **settings: str
+    ) -> None:
         self._sandbox = sandbox
         self._port, metrics_port, self.api_port = free_ports(3)
         self._key = f"AKIAREPLICA{name.upper():0>9}"
@@ -30,6 +32,7 @@ class Replica:
         self.log = sandbox.directory / f"replica-{name}.log"
         self.frozen = False
         line = [sys.executable, "-m", "gatepass", command, "--kubeconfig", str(sandbox.operator_kubeconfig)]
+        line += options
         changed = {
             **settings,
             "GATEPASS_API_PORT": str(self.api_port),

@@ -1,55 +1,73 @@
 """Two clusters with one install id, as when one is a clone of the other: each has its own objects and its own Lease."""
 
 from collections.abc import Iterator
-
-import pytest
+from contextlib import contextmanager
 
 from gatepass.sandbox.environment import Sandbox
 from tests.e2e.firewall import Group
 from tests.e2e.product import RESYNC_SECONDS, Product
 from tests.e2e.replicas import Replica
-from tests.e2e.tenant import RESOURCE, Tenant
+from tests.e2e.tenant import RESOURCE, SESSION, Tenant, in_seconds, wait_for
+
+OTHER_LEASE = [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "patch"]}]
 
 
-@pytest.fixture
-def clone(sandbox: Sandbox, owner: str, other_tenant: Tenant) -> Iterator[Replica]:
+@contextmanager
+def other_cluster(sandbox: Sandbox, owner: str, tenant: Tenant, *options: str) -> Iterator[Replica]:
     """The operator of the other cluster, with our id."""
-    rules = [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "patch"]}]
     account = {"kind": "ServiceAccount", "namespace": "gatepass-system", "name": "gatepass"}
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "leads"}
-    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{other_tenant.namespace}"
-    other_tenant.api.request("POST", f"{path}/roles", {"metadata": {"name": "leads"}, "rules": rules})
-    other_tenant.api.request(
+    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{tenant.namespace}"
+    tenant.api.request("POST", f"{path}/roles", {"metadata": {"name": "leads"}, "rules": OTHER_LEASE})
+    tenant.api.request(
         "POST", f"{path}/rolebindings", {"metadata": {"name": "leads"}, "subjects": [account], "roleRef": role}
     )
     settings = {
         "GATEPASS_INSTALL_ID": owner,
-        "GATEPASS_NAMESPACE": other_tenant.namespace,
-        "GATEPASS_WATCH_NAMESPACES": other_tenant.namespace,
+        "GATEPASS_NAMESPACE": tenant.namespace,
+        "GATEPASS_WATCH_NAMESPACES": tenant.namespace,
         "GATEPASS_RESYNC_SECONDS": str(RESYNC_SECONDS),
         "GATEPASS_ADMISSION_UNVERIFIED": "true",
     }
-    clone = Replica(sandbox, "clone", **settings)
-    yield clone
-    clone.kill()
+    other = Replica(sandbox, "other", options=options, **settings)
+    other.start()
+    try:
+        yield other
+    finally:
+        other.kill()
 
 
 def test_a_clone_closes_nothing_that_the_original_has_opened(
-    tenant: Tenant, other_tenant: Tenant, product: Product, clone: Replica, group: Group
+    tenant: Tenant, other_tenant: Tenant, product: Product, sandbox: Sandbox, owner: str, group: Group
 ) -> None:
     with product.with_settings(GATEPASS_WATCH_NAMESPACES=tenant.namespace):
         tenant.resource(group.id)
         tenant.until_phase(tenant.session(), "Active")
         (before,) = group.rules()
-        clone.start()
-        other_tenant.resource(group.id)
-        first = other_tenant.until_condition(RESOURCE, "db", "OwnerConflict", "True", before["securityGroupRuleId"])
-        assert first["reason"] == "SharedInstallId"
-        tenant.until_phase(tenant.session(name="it-2", cidrs=("203.0.113.8/32",)), "Active")
-        (since,) = (each for each in group.rules() if each != before)
-        other_tenant.until_condition(RESOURCE, "db", "OwnerConflict", "True", since["securityGroupRuleId"])
-        assert group.rules() == [before, since]
-        for name in ("it-1", "it-2"):
-            tenant.until_stopped(name)
-        assert group.rules() == []
-        clone.kill()
+        with other_cluster(sandbox, owner, other_tenant):
+            other_tenant.resource(group.id)
+            told = other_tenant.until_condition(RESOURCE, "db", "OwnerConflict", "True", before["securityGroupRuleId"])
+            assert told["reason"] == "SharedInstallId"
+            tenant.until_phase(tenant.session(name="it-2", cidrs=("203.0.113.8/32",)), "Active")
+            (since,) = (each for each in group.rules() if each != before)
+            other_tenant.until_condition(RESOURCE, "db", "OwnerConflict", "True", since["securityGroupRuleId"])
+            assert group.rules() == [before, since]
+            for name in ("it-1", "it-2"):
+                tenant.until_stopped(name)
+            assert group.rules() == []
+
+
+def test_who_is_told_that_the_original_is_gone_closes_what_it_has_opened(
+    tenant: Tenant, other_tenant: Tenant, product: Product, sandbox: Sandbox, owner: str, group: Group
+) -> None:
+    tenant.resource(group.id)
+    tenant.until_phase(tenant.session(), "Active")
+    product.kill()
+    tenant.patch(SESSION, "it-1", metadata={"finalizers": None})
+    tenant.delete(SESSION, "it-1")
+    try:
+        with other_cluster(sandbox, owner, other_tenant, "--end-sessions-created-before", in_seconds(0)):
+            other_tenant.resource(group.id)
+            wait_for(lambda: group.rules() == [], "the rules of the lost cluster go")
+    finally:
+        product.start()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gatepass.core.leadership import ANYBODY
 from gatepass.core.ports import ClusterError, GoneError
 from gatepass.kube.api import MERGE_PATCH, KubeApi
 from gatepass.kube.lease import EARLIER, Lease, LeaseLostError, identity, monotonic
@@ -122,16 +123,17 @@ async def test_who_has_led_before_is_on_record_with_the_last_renewal(api: KubeAp
         await taken(second)
         assert second.leadership.earlier == {"first": last}
         assert second.leadership.made(first.leadership.maker)
+        second.leadership.remember(ANYBODY, last)
     await second.release()
     async with running(third):
         await taken(third)
-    assert third.leadership.earlier == {"first": last, "second": second.leadership.renewed_at}
+    assert third.leadership.earlier == {"first": last, ANYBODY: last, "second": second.leadership.renewed_at}
     await third.release()
     again = candidate(api, name, "first")
     async with running(again):
         await taken(again)
     await again.release()
-    assert set(again.leadership.earlier) == {"first", "second", "third"}
+    assert set(again.leadership.earlier) == {"first", "second", "third", ANYBODY}
     assert again.leadership.earlier["first"] == again.leadership.renewed_at > last
 
 
