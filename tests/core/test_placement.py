@@ -21,39 +21,39 @@ def room(free4: int, free6: int = 60, holds: tuple[Rule, ...] = ()) -> Room:
 
 def test_the_first_group_fills_first() -> None:
     rooms = {A: room(2), B: room(60)}
-    placed = place(frozenset(map(rule, range(3))), BOTH, rooms, set())
+    placed = place(frozenset(map(rule, range(3))), BOTH, rooms, set(), {})
     assert isinstance(placed, dict)
     assert sorted(target.id for target in placed.values()) == ["sg-a", "sg-a", "sg-b"]
 
 
 def test_all_or_none() -> None:
     rooms = {A: room(1), B: room(1)}
-    assert place(frozenset(map(rule, range(3))), BOTH, rooms, set()) == Shortage(3, 2, 120, 4)
+    assert place(frozenset(map(rule, range(3))), BOTH, rooms, set(), {}) == Shortage(3, 2, 120, 4)
     assert rooms[A].free(4, 60) == 1
 
 
 def test_a_rule_that_is_there_costs_nothing_and_stays_where_it_is() -> None:
     rooms = {A: room(0), B: room(0, holds=(rule(1),))}
-    assert place(frozenset([rule(1)]), BOTH, rooms, set()) == {rule(1): B}
+    assert place(frozenset([rule(1)]), BOTH, rooms, set(), {}) == {rule(1): B}
 
 
 def test_families_have_room_of_their_own() -> None:
     rooms = {A: room(0, 1)}
-    assert place(frozenset([rule(1, 6)]), ONE, rooms, set()) == {rule(1, 6): A}
-    assert place(frozenset([rule(2, 6)]), ONE, rooms, set()) == Shortage(1, 0, 60, 6)
+    assert place(frozenset([rule(1, 6)]), ONE, rooms, set(), {}) == {rule(1, 6): A}
+    assert place(frozenset([rule(2, 6)]), ONE, rooms, set(), {}) == Shortage(1, 0, 60, 6)
 
 
 def test_nobody_slips_into_room_that_an_older_claim_waits_for() -> None:
     rooms, closed = {A: room(1)}, set[tuple[Target, int]]()
-    assert isinstance(place(frozenset([rule(1), rule(2)]), ONE, rooms, closed), Shortage)
-    assert isinstance(place(frozenset([rule(3)]), ONE, rooms, closed), Shortage)
+    assert isinstance(place(frozenset([rule(1), rule(2)]), ONE, rooms, closed, {}), Shortage)
+    assert isinstance(place(frozenset([rule(3)]), ONE, rooms, closed, {}), Shortage)
 
 
 def test_what_never_fits_holds_up_nobody() -> None:
     rooms, closed = {A: Room(set(), {4: 0, 6: 0}, {})}, set[tuple[Target, int]]()
-    assert place(frozenset(map(rule, range(3))), {A: 2}, rooms, closed) == (shortage := Shortage(3, 2, 2, 4))
+    assert place(frozenset(map(rule, range(3))), {A: 2}, rooms, closed, {}) == (shortage := Shortage(3, 2, 2, 4))
     assert shortage.hopeless
-    assert place(frozenset([rule(7)]), {A: 2}, rooms, closed) == {rule(7): A}
+    assert place(frozenset([rule(7)]), {A: 2}, rooms, closed, {}) == {rule(7): A}
 
 
 def test_the_message_tells_the_numbers() -> None:
@@ -71,7 +71,7 @@ def test_no_group_is_overfilled_and_no_claim_is_split(claims: list[frozenset[int
     taken: dict[Target, set[Rule]] = {A: set(), B: set()}
     for claim in claims:
         wish = frozenset(map(rule, claim))
-        placed = place(wish, BOTH, rooms, closed)
+        placed = place(wish, BOTH, rooms, closed, {})
         if isinstance(placed, dict):
             assert placed.keys() == wish
             for each, target in placed.items():
@@ -79,3 +79,11 @@ def test_no_group_is_overfilled_and_no_claim_is_split(claims: list[frozenset[int
     assert len(taken[A]) <= free[0]
     assert len(taken[B]) <= free[1]
     assert not taken[A] & taken[B]
+
+
+def test_a_rule_that_several_have_stays_where_it_was() -> None:
+    rooms = {target: Room({rule(1)}, {4: 1, 6: 0}, {}) for target in (A, B)}
+    for before, expected in (({rule(1): B}, B), ({rule(1): A}, A), ({}, A)):
+        assert place(frozenset([rule(1)]), BOTH, rooms, set(), before) == {rule(1): expected}
+    rooms[B].holds.clear()
+    assert place(frozenset([rule(1)]), BOTH, rooms, set(), {rule(1): B}) == {rule(1): A}, "it is not there any more"

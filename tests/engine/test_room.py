@@ -301,3 +301,47 @@ async def test_what_has_nowhere_to_go_says_so(world: World, cloud: SlowFirewalls
         cloud.create("sg-0bbb")
         await asyncio.sleep(300)
         assert world.status(session).phase is Phase.ACTIVE
+
+
+async def test_a_rule_stays_where_it_is_on_record_although_another_group_has_it_too(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    first, second = cloud.create("sg-0aaa", limit=1), cloud.create("sg-0bbb")
+    async with world.running():
+        world.resource(groups=("sg-0aaa", "sg-0bbb"))
+        world.resource("other", groups=("sg-0aaa",))
+        full = world.session("full", cidrs=("203.0.113.8/32",))
+        await asyncio.sleep(1)
+        moved = world.session("moved")
+        await asyncio.sleep(1)
+        (before,) = cloud.rules(second)
+        world.edit(AccessSession, full.key, stop=True)
+        await asyncio.sleep(5)
+        world.session("same", resources=({"name": "other"},))
+        await asyncio.sleep(1)
+        assert len(cloud.rules(first)) == 1
+    async with world.running():
+        await asyncio.sleep(300)
+        assert list(cloud.rules(second)) == [before]
+        assert [record.id for record in world.status(moved).resources[0].rules] == [before]
+
+
+async def test_nobody_counts_on_a_rule_that_a_pass_is_about_to_take_away(world: World, cloud: SlowFirewalls) -> None:
+    """It grants first, and that takes its time; meanwhile the pass of another group looks for a place."""
+    first, second = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    async with world.running():
+        world.resource(groups=("sg-0aaa", "sg-0bbb"))
+        old = world.session("old")
+        await asyncio.sleep(5)
+        cloud.make_scarce(first)
+        cloud.slow_answer = 10.0
+        world.edit(AccessSession, old.key, stop=True)
+        world.session("new", cidrs=("203.0.113.8/32",))
+        await asyncio.sleep(8)
+        again = world.session("again")
+        for _ in range(60):
+            await asyncio.sleep(1)
+            if world.status(again).phase is Phase.ACTIVE:
+                ((record,),) = (entry.rules for entry in world.status(again).resources)
+                assert record.id in {*cloud.rules(first), *cloud.rules(second)}, "it says Active, and nothing is open"
+        assert world.status(again).phase is Phase.ACTIVE

@@ -55,21 +55,22 @@ def place(
     quotas: Mapping[Target, int],
     rooms: Mapping[Target, Room],
     closed: set[tuple[Target, int]],
+    before: Mapping[Rule, Target],
 ) -> dict[Rule, Target] | Shortage:
     """Place all the rules of one claim, or none of them, in the targets of `quotas`, in their order.
 
-    A rule that is there already, whoever made it, costs nothing. What is placed is taken from `rooms`. A claim that has
-    to wait puts its targets into `closed`, so that no later one slips into the room that it is waiting for; one that
-    would not fit if they were empty holds up nobody.
+    A rule that is there already, whoever made it, costs nothing; where several have it, it stays where it was `before`.
+    What is placed is taken from `rooms`. A claim that has to wait puts its targets into `closed`, so that no later one
+    slips into the room that it is waiting for; one that would not fit if they were empty holds up nobody.
     """
     placed: dict[Rule, Target] = {}
     missing: list[Rule] = []
     for rule in rules:
-        holder = next((target for target in quotas if rule in rooms[target].holds), None)
-        if holder is None:
-            missing.append(rule)
+        holders = [target for target in quotas if rule in rooms[target].holds]
+        if holders:
+            placed[rule] = before[rule] if before.get(rule) in holders else holders[0]
         else:
-            placed[rule] = holder
+            missing.append(rule)
     for family in FAMILIES:
         needs = sum(1 for rule in missing if rule.family == family)
         open_ = [target for target in quotas if (target, family) not in closed]

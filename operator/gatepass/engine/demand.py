@@ -195,14 +195,26 @@ class Demands:
             if not self._settled(claim, tenant) and not self._parked(claim, second)
             if not (claim.granted and self._unseen(tenant))
         ]
+        recorded = self._recorded([tenant for claim, tenant in unplaced if claim.granted])
         rooms = {other: self._room(other) for _, tenant in unplaced for other in tenant.usable}
         closed: set[tuple[Target, int]] = set()
         ahead: dict[str, int] = {}
         placed: dict[ClaimKey, set[Target]] = {}
         for claim, tenant in sorted(unplaced, key=lambda entry: entry[0].order):
-            if targets := self._place_one(claim, tenant, rooms, closed, ahead):
+            if targets := self._place_one(claim, tenant, recorded, rooms, closed, ahead):
                 placed[claim.key] = targets
         return placed
+
+    def _recorded(self, tenants: Sequence[_Tenant]) -> Mapping[tuple[ClaimKey, Rule], Target]:
+        """Where the rules of sessions are, by their statuses: after a start, they stay there."""
+        return {
+            (ClaimKey(session.uid, resource.uid), rule_of(record)): target
+            for resource, usable in {
+                tenant.resource.key: (tenant.resource, tenant.usable) for tenant in tenants
+            }.values()
+            for target in usable
+            for session, record in self._state.store.records_of(resource.key, target.id)
+        }
 
     def _unseen(self, tenant: _Tenant) -> bool:
         """Is there a target that will be read in a moment? What was granted may be there, and does not move."""
@@ -227,17 +239,19 @@ class Demands:
         self,
         claim: Claim,
         tenant: _Tenant,
+        recorded: Mapping[tuple[ClaimKey, Rule], Target],
         rooms: Mapping[Target, Room],
         closed: set[tuple[Target, int]],
         ahead: dict[str, int],
     ) -> set[Target]:
         key = claim.key
-        found = self._over_ceiling(claim, tenant) or place(claim.rules, tenant.quotas, rooms, closed)
+        before = self._state.placements.of(key)
+        was = {rule: recorded[key, rule] for rule in claim.rules if (key, rule) in recorded} | dict(before)
+        found = self._over_ceiling(claim, tenant) or place(claim.rules, tenant.quotas, rooms, closed, was)
         if isinstance(found, dict):
             self._state.placements.put(key, found)
             self._state.waiting.pop(key, None)
             return set(found.values())
-        before = self._state.placements.of(key)
         # What it has already it keeps: a claim that grows must not lose its place.
         kept = {rule: at for rule, at in before.items() if rule in claim.rules and at in tenant.everywhere}
         self._state.placements.put(key, kept)

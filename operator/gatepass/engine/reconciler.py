@@ -122,7 +122,11 @@ class Reconciler:
             self.queue.add(target, demand.resumes_at - now)
         elif not plan.writes:
             known.refusals.clear()  # of calls that nobody needs any more
-        again = await self._apply(known, plan, demand, accesses)
+        known.revoking.update(plan.revokes)  # at once: whoever wants one of them meanwhile must not count on it
+        try:
+            again = await self._apply(known, plan, demand, accesses)
+        finally:
+            known.revoking.clear()
         if before is not None:
             self._state.repaired += repairs(before, plan, known.rules)
         self._switchboard.after(known, accesses)
@@ -330,13 +334,6 @@ class Reconciler:
     async def _revoke(self, known: TargetState, ids: tuple[str, ...], accesses: list[Access]) -> bool:
         if not ids:
             return False
-        known.revoking.update(ids)
-        try:
-            return await self._revoke_by_each(known, ids, accesses)
-        finally:
-            known.revoking.clear()
-
-    async def _revoke_by_each(self, known: TargetState, ids: tuple[str, ...], accesses: list[Access]) -> bool:
         provider = self._providers[known.target.provider]
         left = list(ids)
         for access in accesses:

@@ -86,4 +86,4 @@ class Vouching:
             return False
         if rule.maker is not None:
             return not self._state.leadership.made(rule.maker)
-        return rule.id not in self._ours.get(target, ())
+        return rule.id not in self._ours.get(target, ()) and rule.id not in self._state.store.recorded()
