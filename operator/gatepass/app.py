@@ -170,6 +170,7 @@ async def _serve(
     pods = KubePods(kube, KubeApi(watching_pods, clock), engine.source_changed, partial(_live, engine), clock.monotonic)
     finders[SourceKind.POD] = PodFinder(pods, [AwsTopology(partial(_describe, aws))], clock.now, partial(_live, engine))
     clock.corrected = engine.clock_corrected
+    engine.ends.steady_for = lease.steady_for
     cluster.session_written = metrics.follow(engine.insight, clock.now)
     listing = Listing(kube, engine, settings.watch_namespaces)
 

@@ -2,22 +2,28 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from gatepass.sandbox.environment import Sandbox
 from tests.e2e.firewall import Group
 from tests.e2e.product import RESYNC_SECONDS, Product
-from tests.e2e.replicas import Replica
+from tests.e2e.replicas import LEASE, Replica
 from tests.e2e.tenant import RESOURCE, SESSION, Tenant, in_seconds, wait_for
 
 OTHER_LEASE = [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "patch"]}]
 
 
 @contextmanager
-def other_cluster(sandbox: Sandbox, owner: str, tenant: Tenant, *options: str) -> Iterator[Replica]:
-    """The operator of the other cluster, with our id."""
+def other_cluster(
+    sandbox: Sandbox, owner: str, tenant: Tenant, *options: str, backup: dict[str, Any] | None = None
+) -> Iterator[Replica]:
+    """The operator of the other cluster, with our id, and with our Lease as it was."""
     account = {"kind": "ServiceAccount", "namespace": "gatepass-system", "name": "gatepass"}
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "leads"}
     path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{tenant.namespace}"
+    if backup is not None:
+        lease = {"metadata": {"name": "gatepass"}, "spec": {**backup, "leaseDurationSeconds": 1}}
+        tenant.api.request("POST", f"/apis/coordination.k8s.io/v1/namespaces/{tenant.namespace}/leases", lease)
     tenant.api.request("POST", f"{path}/roles", {"metadata": {"name": "leads"}, "rules": OTHER_LEASE})
     tenant.api.request(
         "POST", f"{path}/rolebindings", {"metadata": {"name": "leads"}, "subjects": [account], "roleRef": role}
@@ -42,9 +48,11 @@ def test_a_clone_closes_nothing_that_the_original_has_opened(
 ) -> None:
     with product.with_settings(GATEPASS_WATCH_NAMESPACES=tenant.namespace):
         tenant.resource(group.id)
+        backup = tenant.api.request("GET", LEASE)["spec"]
+        wait_for(lambda: tenant.api.request("GET", LEASE)["spec"]["renewTime"] > backup["renewTime"], "a renewal")
         tenant.until_phase(tenant.session(), "Active")
         (before,) = group.rules()
-        with other_cluster(sandbox, owner, other_tenant):
+        with other_cluster(sandbox, owner, other_tenant, backup=backup):
             other_tenant.resource(group.id)
             told = other_tenant.until_condition(RESOURCE, "db", "OwnerConflict", "True", before["securityGroupRuleId"])
             assert told["reason"] == "SharedInstallId"

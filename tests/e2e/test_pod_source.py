@@ -260,18 +260,17 @@ def test_after_a_restart_it_is_still_that_pod(
 def test_two_hundred_pods_on_twenty_nodes_take_six_calls_at_most(
     tenant: Tenant, group: Group, vpc: Vpc, pods: Pods, product: Product, sandbox: Sandbox
 ) -> None:
-    """However their sessions come: one after the other, and all at once to an operator that has just started."""
+    """However they come: each with its session as it starts, and all at once to an operator that has just started."""
     tenant.resource(group.id)
     gateways = {zone: vpc.nat(2) for zone in "ab"}
     subnets = {zone: vpc.subnet(zone, v4=gateways[zone][0]) for zone in "ab"}
     machines = [vpc.machine(subnets[zone], zone) for zone in "ab" for _ in range(10)]
     nodes = [pods.node_of(each) for each in machines]
-    for number in range(200):
-        pods.pending(f"runner-{number}")
-        pods.schedule(nodes[number // 10], f"runner-{number}")
-        pods.start(machines[number // 10].private, "192.168.0.7", name=f"runner-{number}")
     last = sandbox.ec2.last()
     for number in range(200):
+        pods.pending(f"runner-{number}")
+        pods.schedule(nodes[number % 20], f"runner-{number}")
+        pods.start(machines[number % 20].private, "192.168.0.7", name=f"runner-{number}")
         session(tenant, f"it-{number}", f"runner-{number}")
     for number in range(200):
         tenant.until_phase(f"it-{number}", "Active")

@@ -109,7 +109,7 @@ async def test_a_family_without_two_that_agree_is_not_known(lost: int) -> None:
                 await finder.find(SESSION)
             assert [each.ip for each in caught.value.addresses] == [SIX if lost == 4 else HERE]
         told = caught.value
-        assert (told.reason, told.retry) == ("EchoDisagrees", True)
+        assert (told.reason, told.retry, told.heard) == ("EchoDisagrees", True, True)
         assert f"no two echo services agree over IPv{lost}: " in told.message
         assert all(
             (url.split("/")[2] in told.message) is (url in (four if lost == 4 else six)) for url in (*four, *six)
@@ -126,6 +126,7 @@ async def test_a_family_over_which_nobody_can_be_asked_is_not_known() -> None:
         with pytest.raises(PartlyFoundError) as caught:
             await OperatorFinder([*four, *six], HandClock()).find(SESSION)
     assert ([each.ip for each in caught.value.addresses], caught.value.reason) == ([HERE], "EchoUnreachable")
+    assert not caught.value.heard
 
 
 async def test_one_that_lies_is_outvoted() -> None:

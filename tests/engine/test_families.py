@@ -1,6 +1,7 @@
 """Answers that say nothing of one IP family: what is known of it stands."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -101,6 +102,24 @@ async def test_a_family_of_which_nothing_ever_was_holds_nobody_up(
         says(world.status(session), "SourceResolved", "True", "Found", HERE)
         await asyncio.sleep(300)
         assert len(finder.asked) <= 3, "once, and at the looks that every start has"
+
+
+async def test_a_family_that_somebody_has_answered_over_is_waited_for(
+    world: World, cloud: SlowFirewalls, finder: ScriptedFinder
+) -> None:
+    """Open to half of its traffic, a job would hang, and which half nobody would tell."""
+    group = cloud.create("sg-0aaa")
+    finder.answers["it-1"] = replace(partly(SIX), heard=True)
+    async with world.running():
+        world.resource()
+        session = world.session(source=POD)
+        await asyncio.sleep(10)
+        assert open_to(cloud, group) == []
+        says(world.status(session), "SourceResolved", "False", "EchoDisagrees", "no two agree on it")
+        finder.answers["it-1"] = (HERE, SIX)
+        await asyncio.sleep(20)
+        assert open_to(cloud, group) == [HERE, SIX] or open_to(cloud, group) == [SIX, HERE]
+        says(world.status(session), "SourceResolved", "True", "Found", HERE, SIX)
 
 
 async def test_a_part_is_bounded_as_a_whole_is(world: World, cloud: SlowFirewalls, finder: ScriptedFinder) -> None:

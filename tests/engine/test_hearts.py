@@ -43,6 +43,20 @@ async def test_a_runner_that_stops_ends_it_after_its_window(world: World) -> Non
         assert not engine.ends.beating
 
 
+async def test_while_the_api_server_answers_nobody_no_window_runs(world: World) -> None:
+    """Also when it is back in time for the read that confirms the silence: the runner has lost its beats."""
+    async with world.running() as engine:
+        session = await opened(world, engine, heartbeat=HEART)
+        await beat(world, session, engine)
+        await asyncio.sleep(6)
+        back = asyncio.get_running_loop().time() + 3.5
+        engine.ends.steady_for = lambda: max(asyncio.get_running_loop().time() - back, 0.0)
+        await asyncio.sleep(18)
+        assert live(world, session)
+        await asyncio.sleep(1)
+        ended(world, session, EndedReason.HEARTBEAT_LOST)
+
+
 async def test_beats_that_are_not_heard_count_when_they_are_read(world: World) -> None:
     async with world.running() as engine:
         session = await opened(world, engine, heartbeat=HEART)

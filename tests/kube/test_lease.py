@@ -1,6 +1,7 @@
 """Leases on the real API server. Durations are short, and nothing is asserted about how long anything takes."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -349,6 +350,24 @@ async def test_what_could_not_be_renewed_is_tried_again_soon() -> None:
         server.away = False
         await asyncio.sleep(0.6)
         assert lease.outlasts(14)
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("slow", [0.0, 6.0])
+async def test_how_long_the_api_server_has_answered_is_known(slow: float) -> None:
+    """It begins anew when a renewal has failed, or has taken its time."""
+    async with kept_until_it_is_due() as (server, lease):
+        assert lease.steady_for() == math.inf
+        server.away, server.slow = not slow, slow
+        await asyncio.sleep(3)
+        assert lease.steady_for() == 0
+        await asyncio.sleep(0.5)
+        assert lease.steady_for() == 0
+        server.away, server.slow = False, 0.0
+        await asyncio.sleep(8)
+        assert 4 < lease.steady_for() < 8
+        await asyncio.sleep(100)
+        assert 104 < lease.steady_for() < 108
 
 
 @pytest.mark.looptime

@@ -345,17 +345,23 @@ async def test_a_node_is_read_once_for_all_who_ask(cluster: Cluster, pods: KubeP
     assert len(asked) == 2
 
 
-async def test_the_nodes_of_a_namespace_are_those_on_which_its_pods_run(cluster: Cluster, pods: KubePods) -> None:
-    assert await pods.nodes_of(cluster.namespace) == []
+@pytest.mark.parametrize("few", [True, False])
+async def test_the_neighbours_are_all_nodes_or_those_of_a_namespaces_pods(
+    cluster: Cluster, pods: KubePods, monkeypatch: pytest.MonkeyPatch, few: bool
+) -> None:
+    if not few:
+        monkeypatch.setattr("gatepass.kube.pods._MOST_NODES", 1)
     names = [f"{cluster.namespace}-{number}" for number in range(3)]
-    for number, name in enumerate(names):
-        if number:  # the first is not there
-            await cluster.api.call("POST", "/api/v1/nodes", {"metadata": {"name": name}})
-        for pod in "ab":
-            await cluster.run(f"{pod}-{number}", nodeName=name)
-            await cluster.set_status(f"{pod}-{number}", phase="Pending" if number == 2 else "Running")
-    await pods.pod(cluster.pod("a-0"), cluster.session())
-    assert await pods.nodes_of(cluster.namespace) == [NodeFacts(names[1], "", ())]
+    for name in names[1:]:  # the first is not there
+        await cluster.api.call("POST", "/api/v1/nodes", {"metadata": {"name": name}})
+    for pod, name in (("a", names[0]), ("b", names[1])):
+        await cluster.run(pod, nodeName=name)
+        await cluster.set_status(pod)
+    await pods.pod(cluster.pod("a"), cluster.session())
+    found = {node.name for node in await pods.neighbours(cluster.namespace)}
+    assert found & set(names) == ({names[1], names[2]} if few else set())
+    monkeypatch.setattr("gatepass.kube.pods._MOST_NODES", 2)
+    assert names[1] in {node.name for node in await pods.neighbours(cluster.namespace)}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from gatepass.core import lifecycle, plan
 from gatepass.egress.pod import PodFinder
 from gatepass.engine.reconciler import Reconciler
 from gatepass.engine.sources import Sources
+from gatepass.engine.vouching import Vouching
 from gatepass.kube import runners
 from gatepass.kube.cluster import KubeCluster
 
@@ -20,6 +21,7 @@ ASTRAY = "203.0.113.66"
 def revokes_foreign_rules() -> None:
     """Everything in a group is its own."""
     plan.is_ours = lambda observed, owner, known: True
+    Vouching.stranger = lambda *_: False  # type: ignore[method-assign]
 
 
 def never_revokes() -> None:

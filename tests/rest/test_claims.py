@@ -123,6 +123,16 @@ def test_another_token_is_none(org: Organisation, group: str, token: str) -> Non
     claim.end()
 
 
+def test_two_tokens_are_none(org: Organisation, group: str) -> None:
+    """Which of them is meant, a proxy in between may have seen otherwise."""
+    claim = Claim(org, "two")
+    path = claim.offer["url"].partition("/api/v1")[2]
+    both = [("Authorization", f"Bearer {token}") for token in (claim.token, "gp_claim_wrong")]
+    assert org.caller(HERE).post(path, headers=both).status_code == 401
+    assert "startedAt" not in claim.status
+    claim.end()
+
+
 def test_the_token_of_one_session_claims_no_other(org: Organisation, group: str) -> None:
     one, other = Claim(org, "one"), Claim(org, "other")
     refused, unknown = (

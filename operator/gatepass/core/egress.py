@@ -53,7 +53,7 @@ class Pods(Protocol):
         """The node, as it was some seconds ago at most; None when there is none."""
         ...
 
-    async def nodes_of(self, namespace: str) -> Sequence[NodeFacts]:
+    async def neighbours(self, namespace: str) -> Sequence[NodeFacts]:
         """Nodes on which pods of the namespace run, a hundred at most, as far as they can be read."""
         ...
 

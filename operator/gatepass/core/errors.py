@@ -60,9 +60,13 @@ class SourceError(Exception):
 
 @dataclass(unsafe_hash=True)
 class PartlyFoundError(SourceError):
-    """Nobody can tell now of the IP families that none of `addresses` is of: what is on record of those stands."""
+    """Nobody can tell now of the IP families that none of `addresses` is of: what is on record of those stands.
+
+    With `heard` somebody has answered over such a family, so that there is traffic of it.
+    """
 
     addresses: tuple[SourceAddress, ...] = ()
+    heard: bool = False
 
 
 class ClaimAwaitedError(SourceError):

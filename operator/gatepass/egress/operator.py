@@ -59,7 +59,8 @@ class OperatorFinder:
         async with self._asking:
             if self._clock.monotonic() >= self._good_until:
                 self._answer = await self._look()
-                found = not isinstance(self._answer, SourceError) or isinstance(self._answer, PartlyFoundError)
+                trouble = isinstance(self._answer, SourceError)
+                found = not trouble or (isinstance(self._answer, PartlyFoundError) and not self._answer.heard)
                 self._good_until = self._clock.monotonic() + (KEPT_SECONDS if found else FAILURE_KEPT_SECONDS)
         if isinstance(self._answer, SourceError):
             raise replace(self._answer)  # one of its own for each caller: raising writes into it
@@ -89,14 +90,15 @@ class OperatorFinder:
         unsure = {each.version for each in said} - {each.version for each in addresses}
         if not unsure:
             return addresses
-        reason = "EchoDisagrees" if any(version in unsure for version, _ in witnesses) else "EchoUnreachable"
+        heard = any(version in unsure for version, _ in witnesses)
+        reason = "EchoDisagrees" if heard else "EchoUnreachable"
         told = "; ".join(str(each) for each in said if each.version in unsure)
         if not addresses:
             message = f"spec.source.operator: no two echo services agree: {told}"
             return SourceError(reason, message, retry=True)
         (family,) = unsure
         message = f"spec.source.operator: no two echo services agree over IPv{family}: {told}"
-        return PartlyFoundError(reason, message, retry=True, addresses=addresses)
+        return PartlyFoundError(reason, message, retry=True, addresses=addresses, heard=heard)
 
     async def _family(self, version: int) -> list[_Said]:
         connector = aiohttp.TCPConnector(family=_FAMILIES[version], force_close=True)

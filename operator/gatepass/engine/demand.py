@@ -88,8 +88,9 @@ class Demands:
         known.ends_at = second + min(left, default=float("inf"))
         self._prune(target, tenants)
         self._adopt(target, tenants)
+        waiting = set(self._state.waiting)
         placed = self._place(target, tenants, second)
-        known.placed.update(claim.holder for claim in placed)
+        known.placed.update(claim.holder for claim in (*placed, *(self._state.waiting.keys() - waiting)))
         holding = known.staying()
         rules: dict[Rule, tuple[Wanted, Sequence[Access]]] = {}
         newcomers: dict[Rule, list[ClaimKey]] = {}
@@ -196,7 +197,8 @@ class Demands:
             if not (claim.granted and self._unseen(tenant))
         ]
         recorded = self._recorded([tenant for claim, tenant in unplaced if claim.granted])
-        rooms = {other: self._room(other) for _, tenant in unplaced for other in tenant.usable}
+        usable = dict.fromkeys(target for _, tenant in unplaced for target in tenant.usable)
+        rooms = {other: self._room(other) for other in usable}
         closed: set[tuple[Target, int]] = set()
         ahead: dict[str, int] = {}
         placed: dict[ClaimKey, set[Target]] = {}

@@ -1,6 +1,7 @@
 """What is known of the runners: the objects that sessions are bound to, and their hearts."""
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -65,6 +66,8 @@ class Ends:
         self._leases_listed = False
         self._renewed: dict[Key, str | None] = {}
         self.changed = asyncio.Event()
+        self.steady_for: Callable[[], float] = lambda: math.inf
+        """For how long the API server has answered everybody: while it does not, no heart can be heard."""
 
     @property
     def kinds(self) -> frozenset[Kind]:
@@ -242,7 +245,10 @@ class Ends:
             return None
         if before:
             heart.since = self._clock.monotonic()
-        return max(heart.since + session.spec.heartbeat.window - self._clock.monotonic(), 0.0) or None
+        return max(session.spec.heartbeat.window - self._unheard_for(heart), 0.0) or None
+
+    def _unheard_for(self, heart: _Heart) -> float:
+        return min(self._clock.monotonic() - heart.since, self.steady_for())
 
     def _awaited(self, session: AccessSession) -> bool:
         """Is it not known yet where the session comes from, because an event has to tell, such as that of its pod?"""
@@ -261,7 +267,7 @@ class Ends:
         heart = self._hearts.get(session.uid)
         if heart is None or heart.awaited or session.spec.heartbeat is None or session.uid in self._state.runners:
             return False
-        return self._clock.monotonic() >= heart.since + session.spec.heartbeat.window
+        return self._unheard_for(heart) >= session.spec.heartbeat.window
 
     def read(self, session: AccessSession, renewed: str | None) -> None:
         """What the Lease of a silent session says, None for nothing; the session is over if that is nothing new.

@@ -35,6 +35,7 @@ from gatepass.engine.vouching import Vouching
 
 _FIRST_LOOK_SECONDS: Final = 10.0
 """How long after the start a session that is open as its status says is looked at, if nothing has come of it before."""
+_MOMENT_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,13 +311,17 @@ class Engine:
         self._resources.queue.add(key)
 
     def _reconciled(self, target: Target, concerned: Collection[str] | None) -> None:
-        """Tell those who use the target: whom the pass has `concerned`, None for all, and who waits for something."""
+        """Tell those who use the target: whom the pass has `concerned`, None for all, and in a moment who waits.
+
+        Where many end at once each makes a pass, which is no news to most of the others.
+        """
         waiting = {claim.holder for claim in self._state.waiting}
         for key in self._state.tenants[target]:
             for session in self.store.sessions_of(key):
-                settled = self._is_settled(session) and session.uid not in waiting
-                if concerned is None or session.uid in concerned or not settled:
+                if concerned is None or session.uid in concerned:
                     self._sessions.queue.add(session.key)
+                elif session.uid in waiting or not self._is_settled(session):
+                    self._sessions.queue.add(session.key, _MOMENT_SECONDS)
             self._resources.queue.add(key)
 
     def _is_settled(self, session: AccessSession) -> bool:

@@ -153,10 +153,15 @@ class Reconciler:
             self.queue.add(known.target, ahead)
 
     def _concerned(self, known: TargetState, plan: Plan) -> set[str]:
-        """Who has got a place, whom the grants are for, and on whose record the rules are that were taken away."""
+        """Who has got a place, whom the grants are for, and on whose record the rules are that were taken away.
+
+        Or who may have had them, and no record of his is known to be the last.
+        """
         placed = self._state.placements.at(known.target)
         granted = {claim.holder for want in plan.grants for claim in placed.get(want.rule, ())}
-        return granted | known.placed | self._records.holders(known.target, set(plan.revokes))
+        return (
+            granted | known.placed | self._state.telling.keys() | self._records.holders(known.target, set(plan.revokes))
+        )
 
     # observe
 

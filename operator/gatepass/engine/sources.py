@@ -108,12 +108,15 @@ class Sources:
         if isinstance(found, PartlyFoundError):
             self._take_part(now, found)
         elif isinstance(found, SourceError):
-            log.info("source not found", session=str(key), reason=found.reason, error=found.message)
-            self._put(now, replace(self._state.whereabouts[now.uid], trouble=found))
-            (self.queue.retry if found.retry else self.queue.succeeded)(key)
+            self._not_found(now, found)
         else:
             self.queue.succeeded(key)
             self._take(now, found)
+
+    def _not_found(self, session: AccessSession, why: SourceError) -> None:
+        log.info("source not found", session=str(session.key), reason=why.reason, error=why.message)
+        self._put(session, replace(self._state.whereabouts[session.uid], trouble=why))
+        (self.queue.retry if why.retry else self.queue.succeeded)(session.key)
 
     def _over(self, session: AccessSession) -> bool:
         return self._grants.end(session, self._clock.now()) is not None
@@ -179,8 +182,11 @@ class Sources:
             self._state.whereabouts[move.uid] = move.after
 
     def _take_part(self, session: AccessSession, partly: PartlyFoundError) -> None:
-        """What is known of the other families stands. One of which nothing ever was holds nobody up."""
+        """What is known of the other families stands. One that nobody ever answered over holds nobody up."""
         known = self._state.whereabouts[session.uid].moving_to or self._grants.addresses(session)
+        if not known and partly.heard:  # to open for half of the traffic would make a job that hangs
+            self._not_found(session, partly)
+            return
         kept = _of_other_families(known, partly.addresses)
         if kept:
             log.info("source partly found", session=str(session.key), reason=partly.reason, error=partly.message)

@@ -20,7 +20,8 @@ class TargetState:
     """One firewall object as we know it. Times are seconds of the event loop's clock.
 
     `claims` are those that its last pass has heard, whatever became of them; the first one's time is up at `ends_at`.
-    `placed` are the holders of those that have got a place, here or elsewhere, and have not been told.
+    `placed` are the holders of those that have got a place, here or elsewhere, or wait for one from now on, and have
+    not been told.
     """
 
     target: Target

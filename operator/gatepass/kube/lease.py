@@ -36,6 +36,7 @@ _MOST_EARLIER: Final = 1000
 _MICRO_TIME: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
 _TICK: Final = timedelta(milliseconds=1)
 """Renewals are told in order, also when the clock goes back."""
+_AT_ONCE_SECONDS: Final = 2.0
 _LOOKS: Final = 4
 """How much oftener than it is renewed a lease is looked at, as what is seen late is taken over late, or tried again."""
 
@@ -98,12 +99,21 @@ class Lease:
         self._lease: dict[str, Any] = {}
         self._seen_at = -math.inf
         self._ends_at = -math.inf
+        self._asked_at: float | None = None
+        self._steady_since = -math.inf
         self.looked = asyncio.Event()
         self.taken = asyncio.Event()
 
     def outlasts(self, seconds: float) -> bool:
         """Is it ours, and will it be in so many seconds? Any thread may ask."""
         return self._seconds() + seconds < self._ends_at
+
+    def steady_for(self) -> float:
+        """For so many seconds the API server has answered each renewal, and at once: 0 while it does not."""
+        now = self._seconds()
+        if self._asked_at is not None and now > self._asked_at + _AT_ONCE_SECONDS:
+            self._steady_since = now
+        return now - self._steady_since
 
     async def run(self) -> None:
         """Take the lease when it is free and keep it; raises LeaseLostError when it could not be kept."""
@@ -116,7 +126,10 @@ class Lease:
         renewed = True
         while True:
             await asyncio.sleep(self._until(_RETRY) if renewed else self._duration * _RETRY / _LOOKS)
-            renewed = await self._renew()
+            self._asked_at = self._asked_at or self._seconds()
+            if renewed := await self._renew():
+                self.steady_for()  # the last look at how long that has taken
+                self._asked_at = None
 
     async def release(self) -> None:
         """Let somebody else lead at once. Call it when nothing of ours is under way any more."""
@@ -200,6 +213,7 @@ class Lease:
             self._lost("it could not be renewed in time")
         except (ClusterError, GoneError) as error:
             log.warning("cannot renew the lease", error=str(error))
+            self._asked_at = -math.inf  # from now on it is known that nobody answers
             return False
         return True
 

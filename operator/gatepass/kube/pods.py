@@ -5,6 +5,7 @@ a connection for each; one for all namespaces would bring every pod of the clust
 """
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -73,6 +74,9 @@ class KubePods:
         self._watches: set[asyncio.Task[None]] = set()
         self._nodes: dict[str, tuple[float, asyncio.Task[NodeFacts | None]]] = {}
         self._reads = asyncio.Semaphore(_READS_AT_ONCE)
+        self._listing = asyncio.Lock()
+        self._listed: list[NodeFacts] | None = None
+        self._listed_until = -math.inf
 
     @property
     def watched(self) -> frozenset[str]:
@@ -108,8 +112,13 @@ class KubePods:
             self._forget_node(name, kept[1])
         return found
 
-    async def nodes_of(self, namespace: str) -> Sequence[NodeFacts]:
-        """Nodes on which pods of a watched namespace run, a hundred at most, as far as they can be read in a moment."""
+    async def neighbours(self, namespace: str) -> Sequence[NodeFacts]:
+        """All nodes of a small cluster; of a larger one those on which pods of a watched namespace run.
+
+        A hundred at most, as far as they can be read in a moment.
+        """
+        if (all_ := await self._all_nodes()) is not None:
+            return all_
         watched = self._namespaces.get(namespace)
         running = (pod.node for pod in watched.pods.values() if pod.phase == "Running") if watched else ()
         names = list(dict.fromkeys(name for name in running if name))[:_MOST_NODES]
@@ -120,6 +129,22 @@ class KubePods:
         for each in late:
             each.cancel()  # the one who waits, and not the read
         return [found for each in read if each.exception() is None and (found := each.result()) is not None]
+
+    async def _all_nodes(self) -> Sequence[NodeFacts] | None:
+        """None when there are more than a hundred, or nobody says. They are known for as long as one that was read."""
+        async with self._listing:
+            if self._monotonic() >= self._listed_until:
+                self._listed = None
+                self._listed_until = self._monotonic() + _NODE_KEPT_SECONDS
+                try:
+                    few = {"limit": str(_MOST_NODES)}
+                    page = await self._api.answer("GET", "/api/v1/nodes", query=few, timeout=_MOMENT_SECONDS)
+                except (ClusterError, RefusedError) as error:
+                    log.info("cannot list nodes", error=str(error))
+                else:
+                    if not page["metadata"].get("continue"):
+                        self._listed = [node_facts(each) for each in page["items"]]
+            return self._listed
 
     def _forget_node(self, name: str, task: "asyncio.Task[NodeFacts | None]") -> None:
         if name in self._nodes and self._nodes[name][1] is task:

@@ -61,6 +61,11 @@ def _denied() -> ApiError:
     )
 
 
+def says_twice(request: Request) -> bool:
+    """Is a header with credentials there twice? Which is meant, a proxy in between may have seen otherwise."""
+    return any(len(request.headers.getlist(name)) > 1 for name in ("x-api-key", "authorization"))
+
+
 class Authenticator:
     """Keys are looked up in the watched bindings; tokens are asked about, and remembered for half a minute."""
 
@@ -73,8 +78,8 @@ class Authenticator:
 
     async def principal(self, request: Request, address: Address | None) -> Principal:
         """Who it is; raises ApiError 401."""
-        if any(len(request.headers.getlist(name)) > 1 for name in ("x-api-key", "authorization")):
-            raise _denied()  # which of them is meant, a proxy in between may have seen otherwise
+        if says_twice(request):
+            raise _denied()
         key = request.headers.get("x-api-key")
         if key is not None:
             return self._holder(key, address)

@@ -15,6 +15,7 @@ from gatepass.core.types.common import format_time
 from gatepass.core.types.session import AccessSession, SourceAddress
 from gatepass.rest import views
 from gatepass.rest.address import Address
+from gatepass.rest.authentication import says_twice
 from gatepass.rest.context import CallerAddress, Context, Here
 from gatepass.rest.errors import ApiError
 from gatepass.rest.models import Id, Session
@@ -51,6 +52,7 @@ def _shown(here: Context, session_id: str, request: Request, seen_at: Address | 
     offer = session.status.claim if session is not None and session.spec.source.claim is not None else None
     shown = key_hash(token.strip())
     good = hmac.compare_digest(shown, offer.token_hash if offer is not None else key_hash(""))
+    good = good and not says_twice(request)
     if session is None or offer is None or not good or scheme.lower() != "bearer" or not token.strip():
         if session is None:
             here.denied(request, seen_at)
