@@ -248,6 +248,10 @@ class Runner:
             assert len(said) < 8, f"the runner cannot beat: {said}"
             number -= said[-1] == "beat\n"
 
+    def signal(self, number: signal.Signals) -> None:
+        """Stop and continue it: meanwhile its beats are lost."""
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """SIGKILL: no clean-up step runs."""
         self._process.send_signal(signal.SIGKILL)
@@ -314,6 +318,26 @@ def test_an_api_server_that_hangs_ends_no_healthy_session(
         observer.reachable(reachable=True)
         runner.beats(3)
         assert product.ready(), "it is still the same"
+        assert group.rules() == [rule]
+        assert work.tenant.get(SESSION, "it-1")["status"]["phase"] == "Active"
+        work.tenant.until_stopped("it-1")
+
+
+def test_beats_that_an_outage_has_swallowed_are_not_missed(
+    sandbox: Sandbox, work: Work, group: Group, observer: Observer
+) -> None:
+    """It is over before the window is, so that the read that confirms the silence is answered at once."""
+    with ExitStack() as stack:
+        _, runner = beating(sandbox, work, stack, interval="5s", missed=3)
+        (rule,) = group.rules()
+        runner.signal(signal.SIGSTOP)
+        observer.reachable(reachable=False)
+        with sandbox.control_plane.frozen_api():
+            time.sleep(8.5)  # the outage itself
+        observer.reachable(reachable=True)
+        time.sleep(7)  # until the next beat that gets through, after the window
+        runner.signal(signal.SIGCONT)
+        runner.beats(2)
         assert group.rules() == [rule]
         assert work.tenant.get(SESSION, "it-1")["status"]["phase"] == "Active"
         work.tenant.until_stopped("it-1")
