@@ -18,6 +18,7 @@ from kubernetes.aio.client import ApiClient, CustomObjectsApi
 from rich.console import Console
 
 from bench.figures import Figure, conclude, percentile
+from bench.observed import breaches, figure, observed
 from bench.scene import ec2_client
 from gatepass.core.keys import ENTROPY_BYTES, key_hash, make_key
 from gatepass.core.types.common import FINALIZER, REQUESTED_BY
@@ -201,10 +202,13 @@ def main() -> int:
         ec2.close()
         with sandbox.control_plane.api() as api:
             key, uid = prepare(api, group)
-        known(sandbox, key)
-        found = asyncio.run(measure(sandbox, key, uid))
+        with observed(sandbox) as observer:
+            known(sandbox, key)
+            found = asyncio.run(measure(sandbox, key, uid))
+            broken = breaches(observer)
+    found.append(figure(broken))
     RESULTS.write_text(json.dumps([asdict(each) for each in found], indent=1) + "\n")
-    return conclude("the REST API", found, [], Console(width=140))
+    return conclude("the REST API", found, broken, Console(width=140))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ _AGAIN_SECONDS = 0.2
 _READY_SECONDS = 0.05
 _GONE = 410
 _KEPT_SECONDS = 3.0
+_KEY = "gatepass:key:"
+"""Begins the user name of who has created a session with a key to the REST API."""
+_NOT_FOUND = 404
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,8 @@ class Asker(threading.Thread):
             requester = json.loads(stamp)
         except ValueError:
             return False
+        if requester["username"].startswith(_KEY):
+            return self._opens(requester, resource)
         namespace, _, name = resource.partition("/")
         attributes = {
             "group": "gatepass.dev",
@@ -205,3 +210,16 @@ class Asker(threading.Thread):
             self._yes[stamp, resource] = time.monotonic()
             return True
         return False
+
+    def _opens(self, holder: Item, resource: str) -> bool:
+        """May who has a key to the REST API use what its binding names?"""
+        namespace, _, name = holder["username"].removeprefix(_KEY).partition("/")
+        try:
+            path = f"/apis/gatepass.dev/v1alpha1/namespaces/{namespace}/apikeybindings/{name}"
+            binding = self._api.request("GET", path)
+        except KubeApiError as error:
+            if error.status == _NOT_FOUND:
+                return False
+            raise
+        named = {f"{each.get('namespace', namespace)}/{each['name']}" for each in binding["spec"]["resources"]}
+        return binding["metadata"]["uid"] == holder.get("uid") and resource in named

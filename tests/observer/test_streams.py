@@ -1,14 +1,22 @@
 """What the observer takes as a sign that the operator is there."""
 
+import json
 import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 
+import pytest
+
+from gatepass.sandbox.environment import Sandbox
 from gatepass.sandbox.processes import free_ports
 from tests.e2e.tenant import wait_for
-from tests.observer.streams import Heard, Readiness, Ready
+from tests.observer.book import Holder
+from tests.observer.streams import Asker, Heard, Permitted, Readiness, Ready
+
+_numbers = count(1)
 
 
 class Probed:
@@ -73,3 +81,36 @@ def test_who_has_been_ready_is_there_until_nobody_listens() -> None:
         assert heard.empty(), "it is back when it is ready"
         operator.status = 200
         assert told(heard)
+
+
+@pytest.mark.parametrize(
+    ("binding", "same", "resource", "permitted"),
+    [
+        ("ci", True, "db", True),
+        ("ci", True, "cache", False),
+        ("ci", False, "db", False),
+        ("other", True, "db", False),
+    ],
+)
+def test_who_has_a_key_may_use_what_its_binding_names(
+    sandbox: Sandbox, binding: str, same: bool, resource: str, permitted: bool
+) -> None:
+    kind = {"apiVersion": "gatepass.dev/v1alpha1", "kind": "ApiKeyBinding", "metadata": {"name": "ci"}}
+    spec = {"keyHash": "0" * 64, "scopes": ["sessions:write"], "resources": [{"name": "db"}]}
+    home = f"keys-{next(_numbers)}"
+    with sandbox.control_plane.api() as api:
+        api.request("POST", "/api/v1/namespaces", {"metadata": {"name": home}})
+        try:
+            path = f"/apis/gatepass.dev/v1alpha1/namespaces/{home}/apikeybindings"
+            uid = api.request("POST", path, {**kind, "spec": spec})["metadata"]["uid"]
+            stamp = {"username": f"gatepass:key:{home}/{binding}", "uid": uid if same else "another", "groups": []}
+            annotations = {"gatepass.dev/requested-by": json.dumps(stamp)}
+            heard: Heard = queue.SimpleQueue()
+            asker = Asker(api, heard)
+            asker.start()
+            asker.ask(Holder("s", f"{home}/{resource}"), {"metadata": {"annotations": annotations}})
+            found = heard.get(timeout=10)
+            assert isinstance(found, Permitted)
+            assert found.permitted == permitted
+        finally:
+            api.request("DELETE", f"/api/v1/namespaces/{home}")
