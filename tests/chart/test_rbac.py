@@ -72,20 +72,24 @@ def a_life(sandbox: Sandbox, admin: Person) -> None:
 
 
 def by_pod(admin: Person) -> None:
-    """A session for where a pod's traffic leaves from."""
-    admin.api.request("POST", "/api/v1/nodes", {"metadata": {"name": "worker"}})
-    told = {"addresses": [{"type": kind, "address": ip} for kind, ip in (("InternalIP", HOST), ("ExternalIP", OUT))]}
-    admin.api.request("PATCH", "/api/v1/nodes/worker/status", {"status": told}, MERGE)
+    """Sessions for where pods' traffic leaves from; one of them on a machine of AWS, which is not there."""
     pods = f"/api/v1/namespaces/{admin.namespace}/pods"
     wait_until(lambda: exists(admin, f"/api/v1/namespaces/{admin.namespace}/serviceaccounts/default"))
-    spec = {"nodeName": "worker", "containers": [{"name": "job", "image": "job"}]}
-    admin.api.request("POST", pods, {"metadata": {"name": "runner"}, "spec": spec})
-    told = {"phase": "Running", "hostIP": HOST, "podIP": HOST}
-    admin.api.request("PATCH", f"{pods}/runner/status", {"status": told}, MERGE)
-    admin.create(session("own", name="found", ttlAfterEnded="0s", source={"pod": {"name": "runner"}}))
-    wait_until(lambda: admin.get("AccessSession", "found").get("status", {}).get("phase") == "Active")
-    admin.patch("AccessSession", "found", {"spec": {"stop": True}})
-    wait_until(lambda: not exists(admin, admin.path("AccessSession", "found")))
+    told = {"addresses": [{"type": kind, "address": ip} for kind, ip in (("InternalIP", HOST), ("ExternalIP", OUT))]}
+    for name, machine, phase in (
+        ("found", {}, "Active"),
+        ("gone", {"providerID": "aws:///eu-central-1a/i-0123456789abcdef0"}, "Failed"),
+    ):
+        admin.api.request("POST", "/api/v1/nodes", {"metadata": {"name": name}, "spec": machine})
+        admin.api.request("PATCH", f"/api/v1/nodes/{name}/status", {"status": told}, MERGE)
+        spec = {"nodeName": name, "containers": [{"name": "job", "image": "job"}]}
+        admin.api.request("POST", pods, {"metadata": {"name": name}, "spec": spec})
+        running = {"phase": "Running", "hostIP": HOST, "podIP": HOST}
+        admin.api.request("PATCH", f"{pods}/{name}/status", {"status": running}, MERGE)
+        admin.create(session("own", name=name, ttlAfterEnded="0s", source={"pod": {"name": name}}))
+        wait_until(lambda: admin.get("AccessSession", name).get("status", {}).get("phase") == phase)  # noqa: B023
+        admin.patch("AccessSession", name, {"spec": {"stop": True}})
+        wait_until(lambda: not exists(admin, admin.path("AccessSession", name)))  # noqa: B023
 
 
 def by_http(sandbox: Sandbox, admin: Person) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
+from operator import itemgetter
 from typing import Any
 
 from gatepass.sandbox.cloud import REGION
@@ -35,9 +36,9 @@ class Group:
         self.id = id_
 
     def rules(self) -> list[dict[str, Any]]:
-        """The ingress rules as they truly are."""
+        """The ingress rules as they truly are; tags have no order."""
         found = self._firewall.control.rules(self.id, account=self._firewall.account.account, region=REGION)
-        return found[self.id] or []
+        return [{**rule, "tagSet": sorted(rule["tagSet"], key=itemgetter("key"))} for rule in found[self.id] or []]
 
     def ours(self) -> list[dict[str, Any]]:
         """Those of them with Gatepass's marks."""

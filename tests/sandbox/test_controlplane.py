@@ -63,7 +63,7 @@ def test_the_operators_account_is_no_admin_and_a_stranger_is_nobody(sandbox: San
     with sandbox.control_plane.api(token) as api:
         api.request("GET", "/apis/gatepass.dev/v1alpha1/accesssessions")
         with pytest.raises(KubeApiError, match=f"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}") as caught:
-            api.request("GET", "/api/v1/nodes")
+            api.request("GET", "/api/v1/configmaps")
         assert caught.value.status == 403
     with sandbox.control_plane.api("wrong") as api, pytest.raises(KubeApiError) as caught:
         api.request("GET", "/api/v1/namespaces")
