@@ -20,6 +20,15 @@ def partly(*ips: str) -> PartlyFoundError:
     return PartlyFoundError("EchoDisagrees", "no two agree on it", retry=True, addresses=tuple(map(seen, ips)))
 
 
+async def opened_for_both(world: World, finder: ScriptedFinder, *, follows: bool) -> AccessSession:
+    """A session that has an address of each family."""
+    finder.answers["it-1"] = (HERE, SIX)
+    world.resource(policy={"followAddressChanges": follows})
+    session = world.session(source=POD)
+    await asyncio.sleep(5)
+    return session
+
+
 @pytest.mark.parametrize("sure", [HERE, SIX])
 @pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("follows", [False, True])
@@ -27,11 +36,8 @@ async def test_what_is_on_record_of_it_stands_and_that_is_told(
     world: World, cloud: SlowFirewalls, finder: ScriptedFinder, sure: str, restarted: bool, follows: bool
 ) -> None:
     group = cloud.create("sg-0aaa")
-    finder.answers["it-1"] = (HERE, SIX)
     async with world.running() as engine:
-        world.resource(policy={"followAddressChanges": follows})
-        session = world.session(source=POD)
-        await asyncio.sleep(5)
+        session = await opened_for_both(world, finder, follows=follows)
         before = set(cloud.rules(group))
         finder.answers["it-1"] = partly(sure)
         if not restarted:
@@ -59,11 +65,8 @@ async def keeps(world: World, cloud: SlowFirewalls, group: Target, session: Acce
 
 async def test_the_other_family_moves_alone(world: World, cloud: SlowFirewalls, finder: ScriptedFinder) -> None:
     group = cloud.create("sg-0aaa")
-    finder.answers["it-1"] = (HERE, SIX)
     async with world.running() as engine:
-        world.resource(policy={"followAddressChanges": True})
-        session = world.session(source=POD)
-        await asyncio.sleep(5)
+        session = await opened_for_both(world, finder, follows=True)
         finder.answers["it-1"] = partly(THERE)
         engine.source_changed(session.key)
         for _ in range(100):

@@ -54,7 +54,7 @@ class Pods(Protocol):
         ...
 
     async def neighbours(self, namespace: str) -> Sequence[NodeFacts]:
-        """Nodes on which pods of the namespace run, a hundred at most, as far as they can be read."""
+        """Nodes that may be asked about next, such as those of the namespace's pods; a hundred at most."""
         ...
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from gatepass.core.types.common import format_time
+from gatepass.core.types.common import format_time, parse_time
 
 ANYBODY: Final = "*"
 """Stands for whoever else may have led before a restore: until then, what carries our id was made here."""
@@ -31,7 +31,7 @@ class Leadership:
         """Was a rule with this maker made here?"""
         leader, _, at = maker.rpartition("/")
         try:
-            renewed_at = datetime.strptime(at, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+            renewed_at = parse_time(at)
         except ValueError:
             return False
         recorded = (self.earlier[name] for name in (leader, ANYBODY) if name in self.earlier)

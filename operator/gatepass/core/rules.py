@@ -4,11 +4,11 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from gatepass.core.types.common import format_time
+from gatepass.core.types.common import format_time, parse_time
 from gatepass.core.types.resource import PortRange, Protocol
 
 
@@ -114,7 +114,7 @@ def parse_mark(description: str) -> Mark | None:
     if match is None:
         return None
     try:
-        until = match["until"] and datetime.strptime(match["until"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        until = match["until"] and parse_time(match["until"])
     except ValueError:
         return None
     return Mark(match["resource"], until or None, match["note"] or "")

@@ -210,12 +210,10 @@ class Demands:
     def _recorded(self, tenants: Sequence[_Tenant]) -> Mapping[tuple[ClaimKey, Rule], Target]:
         """Where the rules of sessions are, by their statuses: after a start, they stay there."""
         return {
-            (ClaimKey(session.uid, resource.uid), rule_of(record)): target
-            for resource, usable in {
-                tenant.resource.key: (tenant.resource, tenant.usable) for tenant in tenants
-            }.values()
-            for target in usable
-            for session, record in self._state.store.records_of(resource.key, target.id)
+            (ClaimKey(session.uid, tenant.resource.uid), rule_of(record)): target
+            for tenant in {tenant.resource.key: tenant for tenant in tenants}.values()
+            for target in tenant.usable
+            for session, record in self._state.store.records_of(tenant.resource.key, target.id)
         }
 
     def _unseen(self, tenant: _Tenant) -> bool:

@@ -36,6 +36,7 @@ from gatepass.engine.vouching import Vouching
 _FIRST_LOOK_SECONDS: Final = 10.0
 """How long after the start a session that is open as its status says is looked at, if nothing has come of it before."""
 _MOMENT_SECONDS: Final = 1.0
+"""How soon a session looks again after a pass that concerns others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ _PER_PAGE: Final = 200
 _PAUSE_SECONDS: Final = 1.0
 _NODE_KEPT_SECONDS: Final = 10.0
 _MOST_NODES: Final = 100
-"""Of one namespace, which are asked about together."""
+"""That are asked about together."""
 _READS_AT_ONCE: Final = 16
 """Of nodes: the lease, statuses and events go by the same connections."""
 _MOMENT_SECONDS: Final = 0.5

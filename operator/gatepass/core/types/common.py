@@ -171,6 +171,12 @@ def format_time(value: datetime) -> str:
     return f"{value.astimezone(UTC).isoformat()[:19]}Z"  # strftime takes ten times as long
 
 
+@lru_cache(maxsize=4096)
+def parse_time(text: str) -> datetime:
+    """Read it back; raises ValueError for anything else."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
 # Narrower than RFC 3339: what Kubernetes, CEL and Python all read alike. Rules compute with it on every later
 # update, so that one odd time would make an object that nobody can change any more.
 _TIME: Final = (
