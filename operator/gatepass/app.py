@@ -219,6 +219,7 @@ async def _serve(
         for task in done:
             task.result()
     finally:
+        watching.clear()  # not ready any more: ending takes seconds
         # The work first: kopf waits some seconds for every task that is still there when it ends.
         for task in work:
             task.cancel()

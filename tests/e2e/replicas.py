@@ -5,7 +5,10 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from gatepass.kube.lease import identity
 from gatepass.sandbox.cloud import ACCOUNT
@@ -55,6 +58,16 @@ class Replica:
     def ready(self) -> bool:
         """Does it say that it is ready?"""
         return is_ready(self._port)
+
+    def unready(self) -> bool:
+        """Does it say that it is not ready?"""
+        try:
+            urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=5)
+        except HTTPError as error:
+            return error.code == HTTPStatus.SERVICE_UNAVAILABLE
+        except OSError:
+            pass
+        return False
 
     def kill(self) -> None:
         """SIGKILL."""

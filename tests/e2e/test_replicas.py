@@ -116,6 +116,17 @@ def test_a_leader_that_is_told_to_end_hands_over_at_once(
     wait_for(leader.ended, "it has ended")
 
 
+def test_who_is_told_to_end_is_not_ready_while_it_does(
+    replicas: Replicas, pair: tuple[Replica, Replica], sandbox: Sandbox
+) -> None:
+    leader, _ = pair
+    with sandbox.control_plane.frozen_api():  # it waits for an answer to the release of its lease
+        leader.terminate()
+        wait_for(leader.unready, "it says that it is not ready")
+        assert not leader.ended()
+    wait_for(leader.ended, "it has ended")
+
+
 def test_a_leader_that_dies_is_followed(
     replicas: Replicas, pair: tuple[Replica, Replica], tenant: Tenant, group: Group, sandbox: Sandbox
 ) -> None:

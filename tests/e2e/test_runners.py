@@ -282,17 +282,22 @@ def test_a_runner_that_is_killed(sandbox: Sandbox, work: Work, group: Group) -> 
     assert owner["uid"] == session["metadata"]["uid"]
 
 
+@pytest.mark.parametrize("outage", ["gone", "hangs"])
 def test_an_outage_of_the_api_server_ends_no_healthy_session(
-    sandbox: Sandbox, work: Work, group: Group, observer: Observer, product: Product
+    sandbox: Sandbox, work: Work, group: Group, observer: Observer, product: Product, outage: str
 ) -> None:
     """For as long as the whole window. The leader could not renew its lease, ends, and is started again."""
     with ExitStack() as stack:
         _, runner = beating(sandbox, work, stack, interval="5s", missed=2)
         (rule,) = group.rules()
         observer.reachable(reachable=False)
-        sandbox.control_plane.stop_api(kill=True)
-        time.sleep(10)  # the outage itself
-        sandbox.restart_api()
+        if outage == "gone":
+            sandbox.control_plane.stop_api(kill=True)
+            time.sleep(10)  # the outage itself
+            sandbox.restart_api()
+        else:
+            with sandbox.control_plane.frozen_api():
+                time.sleep(10)
         observer.reachable(reachable=True)
         runner.beats(3)
         if not product.ready():  # as the kubelet would

@@ -31,7 +31,7 @@ class Cluster:
     async def node(self, name: str) -> NodeFacts | None:
         return self.nodes.get(name)
 
-    async def neighbours(self, namespace: str) -> Sequence[NodeFacts]:
+    async def neighbours(self, node: NodeFacts, namespace: str) -> Sequence[NodeFacts]:
         return list(self.nodes.values())
 
 

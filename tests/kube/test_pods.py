@@ -15,7 +15,7 @@ from gatepass.core.ports import ClusterError
 from gatepass.core.types.common import Key
 from gatepass.kube.api import MERGE_PATCH, KubeApi
 from gatepass.kube.clock import CorrectedClock
-from gatepass.kube.pods import KubePods, node_facts, pod_facts
+from gatepass.kube.pods import KubePods
 from gatepass.sandbox.environment import Sandbox
 from tests.kube.conftest import Wire, client_of
 
@@ -358,36 +358,20 @@ async def test_the_neighbours_are_all_nodes_or_those_of_a_namespaces_pods(
         await cluster.run(pod, nodeName=name)
         await cluster.set_status(pod)
     await pods.pod(cluster.pod("a"), cluster.session())
-    found = {node.name for node in await pods.neighbours(cluster.namespace)}
+    node = await pods.node(names[1])
+    assert node is not None
+    found = {each.name for each in await pods.neighbours(node, cluster.namespace)}
     assert found & set(names) == ({names[1], names[2]} if few else set())
     monkeypatch.setattr("gatepass.kube.pods._MOST_NODES", 2)
-    assert names[1] in {node.name for node in await pods.neighbours(cluster.namespace)}
+    assert names[1] in {each.name for each in await pods.neighbours(node, cluster.namespace)}
 
 
-@pytest.mark.parametrize(
-    ("status", "host_ips", "ips"),
-    [
-        ({}, (), ()),
-        ({"hostIP": "10.0.0.4", "podIP": "10.0.0.9"}, ("10.0.0.4",), ("10.0.0.9",)),
-        ({"podIPs": [{"ip": "10.0.0.9"}, {"ip": "2001:DB8::9"}]}, (), ("10.0.0.9", "2001:db8::9")),
-        ({"hostIPs": [{"ip": "10.0.0.4"}, {"ip": "::ffff:10.0.0.4"}, {"ip": "junk"}]}, ("10.0.0.4",), ()),
-    ],
-)
-def test_a_pods_addresses_are_canonical(
-    status: dict[str, Any], host_ips: tuple[str, ...], ips: tuple[str, ...]
-) -> None:
-    found = pod_facts({"metadata": {"name": "p", "uid": "u"}, "spec": {}, "status": status})
-    assert (found.host_ips, found.ips) == (host_ips, ips)
-
-
-def test_a_nodes_addresses_are_told_apart_by_type() -> None:
-    addresses = [
-        {"type": "InternalIP", "address": "10.0.0.4"},
-        {"type": "ExternalIP", "address": "203.0.113.4"},
-        {"type": "ExternalIP", "address": "203.0.113.4"},
-        {"type": "ExternalDNS", "address": "node.example.com"},
-        {"type": "Hostname", "address": "node"},
-        {"type": "InternalIP", "address": "2001:db8:0::4"},
-    ]
-    found = node_facts({"metadata": {"name": "node-1"}, "status": {"addresses": addresses}})
-    assert found == NodeFacts("node-1", "", ("10.0.0.4", "2001:db8::4"), ("203.0.113.4",))
+async def test_a_node_that_has_come_since_the_list_makes_a_new_one(cluster: Cluster, pods: KubePods) -> None:
+    names = [f"{cluster.namespace}-{number}" for number in range(3)]
+    found = []
+    for name in names:
+        await cluster.api.call("POST", "/api/v1/nodes", {"metadata": {"name": name}})
+        node = await pods.node(name)
+        assert node is not None
+        found.append({each.name for each in await pods.neighbours(node, cluster.namespace)} & set(names))
+    assert found == [set(names[:1]), set(names[:2]), set(names)]

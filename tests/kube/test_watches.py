@@ -266,7 +266,7 @@ async def test_the_probes() -> None:
             return answer.status, (await answer.text()).strip()
 
     try:
-        assert await ask("/readyz") == (503, "listing")
+        assert await ask("/readyz") == (503, "starting, or ending")
         assert await ask("/healthz") == (503, "no longer watched: accesssessions")
         ready, dead = True, []
         assert await ask("/readyz") == (200, "ok")

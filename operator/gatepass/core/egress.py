@@ -53,8 +53,8 @@ class Pods(Protocol):
         """The node, as it was some seconds ago at most; None when there is none."""
         ...
 
-    async def neighbours(self, namespace: str) -> Sequence[NodeFacts]:
-        """Nodes that may be asked about next, such as those of the namespace's pods; a hundred at most."""
+    async def neighbours(self, node: NodeFacts, namespace: str) -> Sequence[NodeFacts]:
+        """Nodes that may be asked about with this one, such as those of the namespace's pods; a hundred at most."""
         ...
 
 

@@ -43,7 +43,7 @@ class PodFinder:
             raise SourceError("NodeNotFound", f"pod {name} runs on node {node_name}, which is not there", retry=True)
         check_host(pod, node)
         cloud = next((each for each in self._clouds if each.knows(node.provider_id)), None)
-        neighbours = partial(self._pods.neighbours, session.metadata.namespace)
+        neighbours = partial(self._pods.neighbours, node, session.metadata.namespace)
         found = by_external_ip(node) if cloud is None else await cloud.departures(pod, node, neighbours)
         self._remember(session, pod.uid)
         now = self._now()

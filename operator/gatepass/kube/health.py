@@ -8,7 +8,8 @@ from aiohttp import web
 class Health:
     """`/healthz` answers while the event loop turns, and is well while every kind is followed.
 
-    `/readyz` is well once everything has been listed and is watched. `dead` are the kinds that nobody follows.
+    `/readyz` is well once everything has been listed and is watched, until the operator ends. `dead` are the
+    kinds that nobody follows.
     """
 
     def __init__(self, ready: Callable[[], bool], dead: Callable[[], Sequence[str]]) -> None:
@@ -35,4 +36,4 @@ class Health:
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         ready = self._ready()
-        return web.Response(text="ok\n" if ready else "listing\n", status=200 if ready else 503)
+        return web.Response(text="ok\n" if ready else "starting, or ending\n", status=200 if ready else 503)

@@ -75,8 +75,8 @@ class KubePods:
         self._nodes: dict[str, tuple[float, asyncio.Task[NodeFacts | None]]] = {}
         self._reads = asyncio.Semaphore(_READS_AT_ONCE)
         self._listing = asyncio.Lock()
-        self._listed: list[NodeFacts] | None = None
-        self._listed_until = -math.inf
+        self._listed: dict[str, NodeFacts] | None = None
+        self._listed_at = -math.inf
 
     @property
     def watched(self) -> frozenset[str]:
@@ -112,12 +112,12 @@ class KubePods:
             self._forget_node(name, kept[1])
         return found
 
-    async def neighbours(self, namespace: str) -> Sequence[NodeFacts]:
+    async def neighbours(self, node: NodeFacts, namespace: str) -> Sequence[NodeFacts]:
         """All nodes of a small cluster; of a larger one those on which pods of a watched namespace run.
 
         A hundred at most, as far as they can be read in a moment.
         """
-        if (all_ := await self._all_nodes()) is not None:
+        if (all_ := await self._all_nodes(node.name)) is not None:
             return all_
         watched = self._namespaces.get(namespace)
         running = (pod.node for pod in watched.pods.values() if pod.phase == "Running") if watched else ()
@@ -130,12 +130,17 @@ class KubePods:
             each.cancel()  # the one who waits, and not the read
         return [found for each in read if each.exception() is None and (found := each.result()) is not None]
 
-    async def _all_nodes(self) -> Sequence[NodeFacts] | None:
-        """None when there are more than a hundred, or nobody says. They are known for as long as one that was read."""
+    async def _all_nodes(self, name: str) -> Sequence[NodeFacts] | None:
+        """None when there are more than a hundred, or nobody says.
+
+        They are known for as long as one that was read; listed anew when the node of this name has come since.
+        """
         async with self._listing:
-            if self._monotonic() >= self._listed_until:
+            kept = self._nodes.get(name)
+            missed = kept is not None and kept[0] > self._listed_at and name not in (self._listed or {name})
+            if missed or self._monotonic() >= self._listed_at + _NODE_KEPT_SECONDS:
                 self._listed = None
-                self._listed_until = self._monotonic() + _NODE_KEPT_SECONDS
+                self._listed_at = self._monotonic()
                 try:
                     few = {"limit": str(_MOST_NODES)}
                     page = await self._api.answer("GET", "/api/v1/nodes", query=few, timeout=_MOMENT_SECONDS)
@@ -143,8 +148,8 @@ class KubePods:
                     log.info("cannot list nodes", error=str(error))
                 else:
                     if not page["metadata"].get("continue"):
-                        self._listed = [node_facts(each) for each in page["items"]]
-            return self._listed
+                        self._listed = {each.name: each for each in map(node_facts, page["items"])}
+            return None if self._listed is None else list(self._listed.values())
 
     def _forget_node(self, name: str, task: "asyncio.Task[NodeFacts | None]") -> None:
         if name in self._nodes and self._nodes[name][1] is task:
