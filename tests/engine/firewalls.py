@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
-from gatepass.core.ports import Access, GrantOutcome, NewRule, RevokeOutcome, Unknown
+from gatepass.core.ports import Access, GrantOutcome, NewRule, RevokeOutcome, TargetFacts, Unknown
 from gatepass.core.rules import ObservedRule, Rule, Stamp, Target
 from gatepass.providers.memory import MemoryFirewalls
 
@@ -23,6 +23,8 @@ class SlowFirewalls(MemoryFirewalls):
         self.blind = False
         self.ghosts: list[ObservedRule] = []
         self.revoke_refused = False
+        self.all_refused = False
+        self.bolted: set[str] = set()
         self.grant_refused: set[str] = set()
         self.refused_calls = 0
         self.slow_find = 0.0
@@ -41,10 +43,20 @@ class SlowFirewalls(MemoryFirewalls):
             raise ProviderError(Failure.RETRY, "NoAnswer", "sts does not answer")
         return await super().identify(access)
 
+    def _refuse(self, refused: bool) -> None:
+        if refused:
+            self.refused_calls += 1
+            raise ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "the call was refused")
+
+    async def inspect(self, access: Access, ids: Sequence[str]) -> Mapping[str, TargetFacts | ProviderError]:
+        self._refuse(self.all_refused)
+        return await super().inspect(access, ids)
+
     async def observe(self, access: Access, target: Target) -> Sequence[ObservedRule]:
         await asyncio.sleep(self.slow.get(target.id, 0.0))
         if target.id in self.unreadable:
             raise ProviderError(Failure.RETRY, "NoAnswer", "ec2 does not answer")
+        self._refuse(self.all_refused)
         return self.ghosts if self.blind else [*await super().observe(access, target), *self.ghosts]
 
     async def find(self, access: Access, owner: str | None) -> Sequence[tuple[Target, ObservedRule]]:
@@ -62,9 +74,7 @@ class SlowFirewalls(MemoryFirewalls):
         return dict.fromkeys(outcomes, Unknown()) if self.lose_answers else outcomes
 
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
-        if self.revoke_refused:
-            self.refused_calls += 1
-            raise ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "the call was refused")
+        self._refuse(self.revoke_refused or self.all_refused or target.id in self.bolted)
         return await super().revoke(access, target, ids)
 
 

@@ -348,20 +348,6 @@ async def test_rules_of_others_stay_in_every_life(world: World, cloud: SlowFirew
             world.cluster.get(ProtectedResource, resource.key)
 
 
-async def test_calls_that_are_refused_back_off(world: World, cloud: SlowFirewalls) -> None:
-    cloud.create("sg-0aaa")
-    async with world.running():
-        world.resource()
-        session = world.session()
-        await asyncio.sleep(5)
-        cloud.revoke_refused = True
-        before = dict(cloud.calls)
-        world.edit(AccessSession, session.key, stop=True)
-        await asyncio.sleep(100)
-        assert cloud.refused_calls <= 10
-        assert cloud.calls["identify"] - before["identify"] <= 12
-
-
 async def test_nobody_is_believed_without_the_policies_or_before_them(world: World, cloud: SlowFirewalls) -> None:
     group = cloud.create("sg-0aaa")
     async with world.running():

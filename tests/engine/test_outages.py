@@ -284,36 +284,6 @@ async def test_an_end_that_could_not_be_written_is_written_as_soon_as_it_can(
         assert cloud.rules(group) == {}
 
 
-@pytest.mark.parametrize("everything", [False, True], ids=["the call", "everything"])
-async def test_who_is_refused_for_some_seconds_closes_in_the_next(
-    world: World, cloud: SlowFirewalls, everything: bool
-) -> None:
-    """Keys run out and are renewed, and a policy is put right."""
-    group = cloud.create("sg-0aaa")
-    async with world.running(resync=3600):
-        world.resource()
-        world.session(duration="1m")
-        await asyncio.sleep(59)
-        cloud.revoke_refused = True
-        if everything:
-            cloud.missing = [None]
-        await asyncio.sleep(4.9)
-        cloud.revoke_refused, cloud.missing = False, ()
-        await asyncio.sleep(1.1)
-        assert cloud.rules(group) == {}
-
-
-async def test_who_is_refused_is_not_asked_every_second(world: World, cloud: SlowFirewalls) -> None:
-    cloud.create("sg-0aaa")
-    async with world.running(resync=3600):
-        world.resource()
-        world.session(duration="1m")
-        await asyncio.sleep(59)
-        cloud.revoke_refused = True
-        await asyncio.sleep(600)
-        assert cloud.refused_calls < 15
-
-
 async def test_a_rule_for_ports_of_before_counts_until_it_is_gone(world: World, cloud: SlowFirewalls) -> None:
     group = cloud.create("sg-0aaa")
     async with world.running():

@@ -91,13 +91,6 @@ async def test_retries_back_off_and_success_forgets(worker: Worker) -> None:
     assert worker.calls[-1] == ("a", 90.5)
 
 
-async def test_who_is_eager_tries_each_second_at_first(worker: Worker) -> None:
-    for _ in range(6):
-        worker.queue.retry("a", eager=4)
-        await asyncio.sleep(30)
-    assert [at for _, at in worker.calls] == [1, 31, 61, 91, 122, 154]
-
-
 async def test_a_defect_in_one_pass_is_tried_again(worker: Worker) -> None:
     worker.fail = True
     worker.queue.add("a")

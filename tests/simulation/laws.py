@@ -4,9 +4,9 @@
 |----------------------------------------|-----------------------------------------------------------------------|
 | none                                   | 2 s                                                                   |
 | the process was ended                  | 5 s from its first listing                                            |
-| the cloud or the API server failed     | as long as they failed, at most 300 s: the longest pause of a retry   |
+| the cloud refused                      | 4 s: those who are refused are tried in turn, each second or two      |
+| the cloud or the API server failed     | 14 s: a call that hung when that ended fails after 12 s               |
 | answers were lost, or the process was ended before it heard the id | 125 s more: reads lag             |
-| a watch was silent, events were late   | 7 s                                                                   |
 | a deletion was lost with a watch       | 605 s: the next resync                                                |
 | a mark was edited by hand              | for ever: it cannot be told from somebody else's                      |
 """

@@ -28,7 +28,11 @@ from tests.simulation.runners import Hearts
 from tests.simulation.script import GROUPS, Script, Step
 from tests.simulation.weather import Weather
 
-_LONGEST_PAUSE: Final = 300.0
+_REFUSALS: Final = ("throttle", "denied", "denied-key", "expired")
+_TURN: Final = 2.0
+"""Until who is refused is tried again, when that has taken more than 20 minutes; before, half of it."""
+_UNDER_WAY: Final = 12.0
+"""Until a call fails that was under way when a fault ended, and is not answered."""
 _INSPECTED_EVERY: Final = 600.0
 _QUIET: Final = 800.0
 """A resync, and as long as reads lag: after that nothing has an excuse."""
@@ -359,12 +363,12 @@ class World:
         kind = "lag" if mode == "lag" else "cloud"
         self.weather.modes[mode] += 1
         self.laws.fault_begins(kind)
-        self._loop.call_later(seconds, self._fault_ends, mode, kind, seconds)
+        self._loop.call_later(seconds, self._fault_ends, mode, kind)
 
-    def _fault_ends(self, mode: str, kind: str, seconds: float) -> None:
+    def _fault_ends(self, mode: str, kind: str) -> None:
         self._note("--- fault ends", mode)
         self.weather.modes[mode] -= 1
-        pause = min(seconds, _LONGEST_PAUSE) + 10.0
+        pause = _TURN if mode in _REFUSALS else _UNDER_WAY
         self.laws.fault_ends(kind, pause + LAG, 5.0 if mode == "lag" else pause)
 
     def _break_watch(self, args: Json) -> None:

@@ -17,8 +17,6 @@ FIRST_RETRY = 0.5
 LAST_RETRY = 300.0
 CLOSING_RETRY = 1.0
 """The longest pause, in seconds, while something that has ended is still open, or may be, and nobody has said no."""
-EAGER = 4
-"""So often is a refused call that something has to close by made a second later: keys are renewed in seconds."""
 _SLACK = 1000
 _AT_ONCE = 4
 """Works that are begun in one turn of the event loop: with thousands due, others must have their turn in time, the
@@ -71,16 +69,15 @@ class Queue(Generic[K]):
             heapq.heapify(self._heap)
         self._wake.set()
 
-    def retry(self, key: K, longest: float = LAST_RETRY, eager: int = 0) -> None:
-        """Work on the key again after a pause that doubles with each failure, from half a second to the `longest`.
+    def retry(self, key: K, longest: float = LAST_RETRY) -> None:
+        """Work on the key again after a pause that doubles with each failure, from half a second to the `longest`."""
+        self.retry_in(key, min(FIRST_RETRY * 2 ** min(self._failures.get(key, 0), 20), longest))
 
-        The first pauses, as many as it is `eager`, are of a second instead.
-        """
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
+    def retry_in(self, key: K, pause: float) -> None:
+        """It has failed: work on it again after this pause."""
+        self._failures[key] = self._failures.get(key, 0) + 1
         self._retries += 1
-        doublings = max(failures + 2 - eager, 1) if eager else failures
-        self.add(key, min(FIRST_RETRY * 2 ** min(doublings, 20), longest))
+        self.add(key, pause)
 
     def succeeded(self, key: K) -> None:
         """Forget the failures of the key."""

@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 
@@ -33,15 +33,17 @@ from gatepass.engine.drift import repairs
 from gatepass.engine.grants import Grants
 from gatepass.engine.journal import Journal
 from gatepass.engine.marks import proofs, put, repair
-from gatepass.engine.queue import CLOSING_RETRY, EAGER, LAST_RETRY, Queue
+from gatepass.engine.queue import CLOSING_RETRY, LAST_RETRY, Queue
 from gatepass.engine.records import Records
 from gatepass.engine.state import State
 from gatepass.engine.switches import Switchboard
 from gatepass.engine.targets import TargetState
+from gatepass.engine.turns import Turns
 from gatepass.engine.vouching import Vouching
 
 log = structlog.get_logger(__name__)
 
+_Call = Literal["read", "write"]
 FOREIGN_END_SECONDS: Final = 5.0
 """How long another installation may take to close its rule after the end that is written on it."""
 
@@ -74,6 +76,7 @@ class Reconciler:
         self._reverify = reverify
         self._came: defaultdict[tuple[str, str], float] = defaultdict(lambda: float("-inf"))
         self.queue: Queue[Target] = Queue("target", self.reconcile, workers=32)
+        self._turns: Turns[tuple[Access, _Call], Target] = Turns(self.queue)
 
     async def reconcile(self, target: Target) -> None:
         """One pass. A failure is kept in the target's state, reported, and tried again with backoff."""
@@ -133,7 +136,7 @@ class Reconciler:
         self._mind_strangers(known, plan, accesses)
         if again or known.any_unsettled:
             known.stale = known.stale or known.any_unsettled
-            self._retry(known, closing=bool(plan.revokes) or known.any_unsettled)
+            self._retry(known, "write", closing=bool(plan.revokes) or known.any_unsettled)
         else:
             self.queue.succeeded(target)
             if self._state.strays.pop(target, None) and not self._state.tenants[target]:
@@ -182,9 +185,11 @@ class Reconciler:
                 observed = await self._providers[known.target.provider].observe(access, known.target)
             except ProviderError as error:
                 known.trouble = error
-                known.refusals[access] = error
+                self._failed(known, access, error)
             else:
-                known.refusals.pop(access, None)
+                if known.refusals.get(access) is known.trouble:  # and not of a write, of which a read tells nothing
+                    known.refusals.pop(access, None)
+                self._turns.let_in((access, "read"), known.target)
                 self._vouching.see(known.target, observed)
                 known.read(observed, started)
                 if started < self._state.reads_settle_at:
@@ -194,16 +199,17 @@ class Reconciler:
                 return True
         if first:
             self._wake_neighbours(known.target)
-        self._retry(known, closing=True)  # which nobody knows without a read
-        self._doubt(known.target)
+        self._retry(known, "read", closing=True)  # which nobody knows without a read
         self._report(known.target, None)
         return False
 
-    def _retry(self, known: TargetState, *, closing: bool) -> None:
+    def _retry(self, known: TargetState, call: _Call, *, closing: bool) -> None:
         """A no may be taken back soon, or lasts until somebody changes it; an answer may come at any moment."""
-        refused = any(error.failure is not Failure.RETRY for error in known.refusals.values())
-        longest = CLOSING_RETRY if closing and not refused else LAST_RETRY
-        self.queue.retry(known.target, longest, eager=EAGER if closing and refused else 0)
+        refused = [access for access, error in known.refusals.items() if error.failure is not Failure.RETRY]
+        if closing and refused:
+            self._turns.refused((refused[0], call), known.target)
+        else:
+            self.queue.retry(known.target, CLOSING_RETRY if closing else LAST_RETRY)
 
     def _wake_neighbours(self, target: Target) -> None:
         """Claims that could not be placed, and rules that could not go, before this target was read or refused."""
@@ -349,7 +355,6 @@ class Reconciler:
                 continue
             except UnknownOutcomeError:
                 return True  # tried again by id, which settles it
-            known.refusals.pop(access, None)
             at = asyncio.get_running_loop().time()
             for id_, outcome in outcomes.items():
                 if isinstance(outcome, Revoked):
@@ -357,6 +362,9 @@ class Reconciler:
                     known.gone(id_, at)
                 elif isinstance(outcome, ProviderError):
                     self._failed(known, access, outcome)
+            if not any(isinstance(outcome, ProviderError) for outcome in outcomes.values()):
+                known.refusals.pop(access, None)
+                self._turns.let_in((access, "write"), known.target)
             left = [id_ for id_ in left if not isinstance(outcomes.get(id_), Revoked)]
             if not left:
                 if self._someone_waits(known.target):
@@ -375,14 +383,12 @@ class Reconciler:
         return any(claim.resource in uids for claim in self._state.waiting)
 
     def _failed(self, known: TargetState, access: Access, error: ProviderError) -> None:
+        """The target may be gone, or the credentials may have changed: whoever names it is verified again."""
+        before = known.refusals.get(access)
         known.refusals[access] = error
-        log.warning("call failed", target=str(known.target), reason=error.reason, error=error.message)
-        if error.failure in (Failure.NOT_FOUND, Failure.FORBIDDEN):
-            self._doubt(known.target)
-
-    def _doubt(self, target: Target) -> None:
-        """The target may be gone, or the credentials may have changed: verify again whoever names it."""
-        known = self._state.target(target)
-        if known.trouble is None or known.trouble.failure is not Failure.RETRY:
-            for key in self._state.tenants[target]:
+        news = before is None or before.reason != error.reason
+        if news:
+            log.warning("call failed", target=str(known.target), reason=error.reason, error=error.message)
+        if error.failure is Failure.NOT_FOUND or (error.failure is not Failure.RETRY and news):
+            for key in self._state.tenants[known.target]:
                 self._reverify(key)

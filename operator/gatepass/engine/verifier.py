@@ -23,8 +23,9 @@ from gatepass.core.ports import (
 from gatepass.core.rules import Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
-from gatepass.engine.queue import CLOSING_RETRY, EAGER, LAST_RETRY, Queue
+from gatepass.engine.queue import CLOSING_RETRY, LAST_RETRY, Queue
 from gatepass.engine.state import Standing, State
+from gatepass.engine.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -97,6 +98,7 @@ class Verifier:
         self._confinement = confinement
         self._verified = verified
         self.queue: Queue[Key] = Queue("verify", self.run, workers=16)
+        self._turns: Turns[Access, Key] = Turns(self.queue)
 
     async def run(self, key: Key) -> None:
         """Verify one resource; a refusal is kept, reported, and asked again with backoff."""
@@ -124,16 +126,25 @@ class Verifier:
                 self._state.set_standing(key, self._refused(resource, access, refusal, None))
                 self._verified(key, before)
             return
-        found = [*standing.targets.values(), *standing.draining.values()]
-        wrong = standing.refusal is not None or any(isinstance(facts, ProviderError) for facts in found)
-        if wrong:
-            silent = standing.refusal is not None and standing.refusal.failure is Failure.RETRY
-            blind = not any(isinstance(facts, TargetFacts) for facts in found)  # nothing closes before there is one
-            longest = CLOSING_RETRY if silent and blind else LAST_RETRY
-            self.queue.retry(key, longest, eager=EAGER if blind and not silent else 0)
-        else:
-            self.queue.succeeded(key)
+        self._ask_again(key, standing)
         self._verified(key, before)
+
+    def _ask_again(self, key: Key, standing: Standing) -> None:
+        """When something is wrong: soon where there may be something to close, which has to be found first."""
+        found = [*standing.targets.values(), *standing.draining.values()]
+        wrong = [facts for facts in found if isinstance(facts, ProviderError)]
+        hidden = any(facts.failure is not Failure.NOT_FOUND for facts in wrong)
+        silent = standing.refusal is not None and standing.refusal.failure is Failure.RETRY
+        if hidden and not silent:
+            self._turns.refused(standing.access, key)
+            return
+        if not hidden:
+            self._turns.let_in(standing.access, key)
+        if standing.refusal is None and not wrong:
+            self.queue.succeeded(key)
+        else:
+            blind = len(wrong) == len(found)
+            self.queue.retry(key, CLOSING_RETRY if silent and blind else LAST_RETRY)
 
     async def verify(self, resource: ProtectedResource) -> Standing:
         """Ask anew, and keep the answer. What cannot be asked keeps the standing it had, with the refusal."""

@@ -67,8 +67,8 @@ PROFILES: Mapping[str, Profile] = {
         (Fault(kind="vanish", action="AuthorizeSecurityGroupIngress", chance=1 / 10, times=2),),
     ),
     "denied": Profile(
-        "IAM denies everything of EC2 in 4 s of each 16 s",
-        (Fault(kind="deny", action="ec2:*", of_every=16.0, lasts=4.0),),
+        "IAM denies everything of EC2 in 15 s of each 40 s",
+        (Fault(kind="deny", action="ec2:*", of_every=40.0, lasts=15.0),),
     ),
     "expired": Profile(
         "the credentials have expired in 4 s of each 16 s",

@@ -1,0 +1,129 @@
+"""What is refused and has to close is asked about in turn: soon enough when it is allowed again, and not too often."""
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from gatepass.core.rules import Target
+from gatepass.core.types.session import AccessSession
+from gatepass.engine.queue import Queue
+from gatepass.engine.turns import Turns
+from tests.engine.firewalls import SlowFirewalls
+from tests.engine.world import World
+
+pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
+
+TEN_MINUTES = 600.0
+
+
+def refuse(cloud: SlowFirewalls, what: str, refused: bool = True) -> None:
+    """Have the identity lack one permission or all of EC2, or be nobody; or no more."""
+    cloud.revoke_refused = refused and what == "revoke"
+    cloud.all_refused = refused and what == "ec2"
+    cloud.missing = [None] if refused and what == "identity" else ()
+
+
+async def stopped(world: World, cloud: SlowFirewalls, groups: int) -> list[Target]:
+    """As many groups, each with a resource of its own, of one identity; what was open ends now."""
+    targets = [cloud.create(f"sg-{number:04}") for number in range(groups)]
+    for target in targets:
+        world.resource(target.id, groups=(target.id,))
+    sessions = [world.session(each.id, resources=({"name": each.id},)) for each in targets]
+    await asyncio.sleep(20)
+    assert all(cloud.rules(each) for each in targets)
+    for session in sessions:
+        world.edit(AccessSession, session.key, stop=True)
+    return targets
+
+
+@pytest.mark.parametrize("what", ["revoke", "ec2", "identity"])
+@pytest.mark.parametrize("seconds", [4.9, 40.0, TEN_MINUTES])
+async def test_what_was_refused_closes_within_two_seconds(
+    world: World, cloud: SlowFirewalls, what: str, seconds: float
+) -> None:
+    """Keys run out and are renewed, and a policy is put right."""
+    async with world.running(resync=3600):
+        group = cloud.create("sg-0aaa")
+        world.resource()
+        world.session(duration="1m")
+        await asyncio.sleep(59)
+        refuse(cloud, what)
+        await asyncio.sleep(seconds)
+        refuse(cloud, what, refused=False)
+        await asyncio.sleep(2)
+        assert cloud.rules(group) == {}
+
+
+@pytest.mark.parametrize("what", ["revoke", "ec2"])
+async def test_of_many_groups_one_is_asked_about_each_second(world: World, cloud: SlowFirewalls, what: str) -> None:
+    async with world.running(resync=3600):
+        refuse(cloud, what, refused=False)
+        targets = await stopped(world, cloud, 20)
+        refuse(cloud, what)
+        await asyncio.sleep(30)
+        before, asked = cloud.refused_calls, dict(cloud.calls)
+        await asyncio.sleep(100)
+        assert cloud.refused_calls - before <= 101
+        assert cloud.calls["identify"] - asked["identify"] <= (20 if what == "revoke" else 101)
+        refuse(cloud, what, refused=False)
+        await asyncio.sleep(2)
+        assert not any(cloud.rules(each) for each in targets)
+
+
+async def test_who_is_refused_for_long_is_asked_more_and_more_rarely() -> None:
+    """The line itself, as nothing else has to pass for a day."""
+    tries: list[float] = []
+
+    async def refused(key: str) -> None:
+        tries.append(asyncio.get_running_loop().time())
+        turns.refused("permission", key)
+
+    queue: Queue[str] = Queue("test", refused, workers=2)
+    turns: Turns[str, str] = Turns(queue)
+    for key in "abc":
+        queue.add(key)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(86_400):
+            await queue.run()
+    hour, ten_minutes, minute = (sum(at < end for at in tries) for end in (3600, 600, 60))
+    assert 60 <= minute <= 63
+    assert 600 <= ten_minutes <= 603
+    assert hour < 2_300
+    assert len(tries) < 4_500
+    assert tries[-1] - tries[-2] < 150
+
+
+async def test_a_group_that_alone_is_refused_gains_nothing_from_others(world: World, cloud: SlowFirewalls) -> None:
+    """What one group allows says nothing about another, as a policy may name groups."""
+    cloud.bolted = {"sg-0000"}
+    async with world.running(resync=3600):
+        await stopped(world, cloud, 2)
+        await asyncio.sleep(10)
+        before = cloud.refused_calls
+        for number in range(100):
+            session = world.session(f"next-{number}", resources=({"name": "sg-0001"},))
+            await asyncio.sleep(0.5)
+            world.edit(AccessSession, session.key, stop=True)
+            await asyncio.sleep(0.5)
+        assert cloud.refused_calls - before <= 101
+
+
+async def test_a_group_that_is_gone_is_not_asked_about_in_turn(world: World, cloud: SlowFirewalls) -> None:
+    """Nothing is left to close there."""
+    async with world.running(resync=3600):
+        world.resource()
+        await asyncio.sleep(60)
+        before = cloud.calls["inspect"]
+        await asyncio.sleep(600)
+        assert cloud.calls["inspect"] - before <= 5
+
+
+async def test_who_has_never_been_let_in_is_not_asked_in_turn(world: World, cloud: SlowFirewalls) -> None:
+    refuse(cloud, "identity")
+    async with world.running(resync=3600):
+        world.resource()
+        await asyncio.sleep(60)
+        before = cloud.calls["identify"]
+        await asyncio.sleep(600)
+        assert cloud.calls["identify"] - before <= 5
