@@ -73,18 +73,40 @@ async def test_what_somebody_else_has_left_open_past_its_time_goes(world: World,
 
 
 async def test_a_group_that_only_a_stranger_uses_is_not_swept(world: World, cloud: SlowFirewalls) -> None:
-    cloud.create("sg-0aaa")
+    group = cloud.create("sg-0aaa")
     other = cloud.create("sg-0bbb")
-    async with world.running():
+    async with world.running() as engine:
         world.resource()
         await asyncio.sleep(5)
         theirs = cloud.put(other, THEIRS, marked(world, 7200), OWNER)
         static = cloud.put(other, Rule("198.51.100.2/32", "tcp", 22, 22), "gatepass static for=ci/new", OWNER)
         await asyncio.sleep(3600)
         assert set(cloud.rules(other)) == {theirs, static}
+        assert engine.insight.snapshot().strangers == {group: 0, other: 2}
         world.resource("new", groups=("sg-0bbb",))
         await asyncio.sleep(60)
         assert set(cloud.rules(other)) == {theirs, static}, "nor when it comes to be named"
+        assert engine.insight.snapshot().strangers == {group: 0, other: 2}
+
+
+async def test_strangers_in_a_group_that_nobody_names_are_told_until_they_are_gone(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    group, other = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    async with world.running() as engine:
+        resource = world.resource()
+        await asyncio.sleep(5)
+        theirs = cloud.put(other, THEIRS, marked(world, 7200), OWNER)
+        await asyncio.sleep(700)
+        assert engine.insight.snapshot().strangers == {group: 0, other: 1}
+        cloud.rules(other).pop(theirs)
+        await asyncio.sleep(700)
+        assert engine.insight.snapshot().strangers == {group: 0}
+        cloud.put(other, THEIRS, marked(world, 7200), OWNER)
+        await asyncio.sleep(700)
+        world.cluster.delete(ProtectedResource, resource.key)
+        await asyncio.sleep(700)
+        assert engine.insight.snapshot().strangers == {}, "nobody can look there any more"
 
 
 async def test_a_clone_closes_nothing_that_the_original_has_opened(world: World, cloud: SlowFirewalls) -> None:

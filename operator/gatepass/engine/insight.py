@@ -29,13 +29,12 @@ class TargetInsight:
     """One firewall object. Rules are counted by IP family; `limit` is empty while nobody can use the target.
 
     `overdue` are rules of ours that nobody wants, and whose own description says that their time is up. `conflicts`
-    have one of our marks, `strangers` both, and were not made by us.
+    have one of our two marks.
     """
 
     target: Target
     failing: bool
     conflicts: int
-    strangers: int
     used: Mapping[int, int]
     ours: Mapping[int, int]
     limit: Mapping[int, int]
@@ -48,6 +47,7 @@ class Snapshot:
 
     `waiting` counts claims that wait for room; `overdue_seconds` is how long ago the time was up of what has been open
     too long, 0 for nothing; `unready` counts resources that are not Ready by why; `repaired` what drift was put right.
+    `strangers` are rules with both of our marks that somebody else has made, in targets that anybody names or nobody.
     """
 
     sessions: Mapping[Phase, int]
@@ -57,6 +57,7 @@ class Snapshot:
     unready: Mapping[str, int]
     capacities: Mapping[Key, Capacity]
     targets: Sequence[TargetInsight]
+    strangers: Mapping[Target, int]
     queues: Mapping[str, Load]
     repaired: Mapping[str, int]
 
@@ -90,6 +91,10 @@ class Insight:
             ),
             capacities={r.key: r.status.capacity for r in resources if r.status.capacity is not None},
             targets=[found for found, _ in targets],
+            strangers={
+                **self._state.strangers,
+                **{found.target: self._strangers(found.target) for found, _ in targets},
+            },
             queues={queue.name: queue.load() for queue in self._queues},
             repaired=dict(self._state.repaired),
         )
@@ -129,6 +134,13 @@ class Insight:
                 found += [now - end.at] if any(view.left for view in views) else []
         return found
 
+    def _halves(self, known: TargetState) -> int:
+        return sum(is_half_marked(rule, self._state.owner) for rule in known.conflicts)
+
+    def _strangers(self, target: Target) -> int:
+        known = self._state.targets.get(target)
+        return 0 if known is None else len(known.conflicts) - self._halves(known)
+
     def _target(self, target: Target, now: datetime) -> tuple[TargetInsight, float]:
         """The target, and for how many seconds its oldest overdue rule has been that."""
         known = self._state.targets.get(target) or TargetState(target)
@@ -141,14 +153,12 @@ class Insight:
                 ours[family] += mine and weight > 0
             if mine and rule.rule not in placed and (seconds := _late(rule, now)) > _ON_TIME.total_seconds():
                 late.append(seconds)
-        halves = sum(is_half_marked(rule, self._state.owner) for rule in known.conflicts)
         standings = [self._state.standings[key] for key in self._state.tenants[target]]
         quotas = [standing.quota(target) for standing in standings if target in standing.usable()]
         insight = TargetInsight(
             target=target,
             failing=bool(known.trouble or known.refusals) or any(not each.proves(target) for each in standings),
-            conflicts=halves,
-            strangers=len(known.conflicts) - halves,
+            conflicts=self._halves(known),
             used=dict(zip(FAMILIES, used, strict=True)),
             ours=dict(zip(FAMILIES, ours, strict=True)),
             limit={family: known.limit(family, min(quotas)) for family in FAMILIES} if quotas else {},

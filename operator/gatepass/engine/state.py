@@ -166,7 +166,8 @@ class State:
 
     `cutoff` ends every session that was created before it, as its time being up does.
     `whereabouts` are those of sessions, by uid, that do not declare where they come from.
-    `strays` are targets with rules of ours that no resource names, with the credentials that reach them. `armed` is,
+    `strays` are targets with rules of ours that no resource names, with the credentials that reach them; `strangers`
+    counts in such targets those with our marks that were not made by us. `armed` is,
     by a rule's id, the time that its dead man's switch is for, and `unarmed` what was the matter, where one is missing.
     `runners` says which sessions have lost their runner, by uid, and how; that is final. `heard` are
     those of which it is known since the start what has become of what they are bound to, or that nobody can tell.
@@ -183,6 +184,7 @@ class State:
     targets: dict[Target, TargetState] = field(default_factory=dict)
     tenants: defaultdict[Target, set[Key]] = field(default_factory=lambda: defaultdict(set))
     strays: dict[Target, Sequence[Access]] = field(default_factory=dict)
+    strangers: dict[Target, int] = field(default_factory=dict)
     armed: dict[str, datetime] = field(default_factory=dict)
     unarmed: dict[Target, ProviderError] = field(default_factory=dict)
     placements: Placements = field(default_factory=Placements)

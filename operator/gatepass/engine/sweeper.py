@@ -1,5 +1,6 @@
 """Finds rules of ours in firewall objects that nobody names any more, by their tag, and has them looked at."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final
 
@@ -13,7 +14,7 @@ from gatepass.core.types.common import Key
 from gatepass.engine.grants import Grants
 from gatepass.engine.queue import CLOSING_RETRY, Queue
 from gatepass.engine.state import Standing, State
-from gatepass.engine.vouching import Place, Vouching
+from gatepass.engine.vouching import Place, Vouching, place_of
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +50,9 @@ class Sweeper:
     def again(self) -> None:
         """A resync: every place is asked once more, as soon as a resource there has been verified."""
         self._asked.clear()
+        led = {(each.account, each.access.region) for each in self._state.standings.values()}
+        seen = self._state.strangers.items()
+        self._state.strangers = {target: n for target, n in seen if (target.account, target.region) in led}
 
     def verified(self, key: Key) -> None:
         """A resource was verified."""
@@ -92,10 +96,12 @@ class Sweeper:
                 and target.account == place.account
                 and not self._state.tenants.get(target)
             ]
-            strange = {target for target, rule in unnamed if self._vouching.stranger(target, rule, now)}
+            strange = Counter(target for target, rule in unnamed if self._vouching.stranger(target, rule, now))
             for target in sorted(strange):
                 log.warning("another installation uses our install id there", target=str(target))
-            self._unnamed[place] = {target for target, _ in unnamed} - strange
+            elsewhere = {target: n for target, n in self._state.strangers.items() if place_of(target) != place}
+            self._state.strangers = {**elsewhere, **strange}
+            self._unnamed[place] = {target for target, _ in unnamed} - strange.keys()
             return
 
     def _accesses(self, place: Place) -> Sequence[Access]:

@@ -6,6 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from gatepass.core.placement import FAMILIES
+from gatepass.core.rules import Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import Capacity, FamilyCapacity
 from gatepass.core.types.session import Phase
@@ -29,7 +30,7 @@ class EngineCollector(Collector):
         seen = self._snapshot()
         yield from _sessions(seen)
         yield from _resources(seen)
-        yield from _targets(seen.targets)
+        yield from _targets(seen.targets, seen.strangers)
         yield from _queues(seen.queues)
         yield _counter(
             "gatepass_drift_repaired",
@@ -131,7 +132,7 @@ def _by_family(
     }
 
 
-def _targets(targets: Iterable[TargetInsight]) -> Iterator[Metric]:
+def _targets(targets: Iterable[TargetInsight], strangers: Mapping[Target, int]) -> Iterator[Metric]:
     seen = {(each.target.account, each.target.region, each.target.id): each for each in targets}
     place = ["account", "region", "target"]
 
@@ -160,7 +161,7 @@ def _targets(targets: Iterable[TargetInsight]) -> Iterator[Metric]:
         "gatepass_target_strangers",
         "Rules that carry both of our marks and were not made by us, so that nothing is revoked (OwnerConflict).",
         place,
-        {labels: each.strangers for labels, each in seen.items()},
+        {(target.account, target.region, target.id): count for target, count in strangers.items()},
     )
     yield _gauge(
         "gatepass_target_failing",
