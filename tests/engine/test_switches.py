@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from gatepass.core.rules import Rule
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.targets import READS_LAG_SECONDS
 from tests.engine.firewalls import MemorySwitches, SlowFirewalls
-from tests.engine.world import BIG_BANG, World
+from tests.engine.world import BIG_BANG, OWNER, World
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -277,3 +278,22 @@ async def test_a_rule_that_cannot_be_revoked_keeps_its_switch(
         cloud.revoke_refused = False
         await asyncio.sleep(300)
         assert switches.held == {}
+
+
+async def test_a_rule_that_somebody_else_has_made_gets_no_switch(
+    world: World, cloud: SlowFirewalls, switches: MemorySwitches
+) -> None:
+    """It stands for ours too, with an id that both use by mistake, and he may keep it for longer."""
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        await asyncio.sleep(5)
+        rule = Rule("203.0.113.7/32", "tcp", 5432, 5432)
+        theirs = cloud.put(
+            group, rule, f"gatepass until={world.at(7200)} for=ci/staging-db", OWNER, f"another/{world.at(0)}"
+        )
+        session = world.session(cidrs=("203.0.113.7/32",))
+        await asyncio.sleep(20)
+        assert {record.id for record in world.status(session).resources[0].rules} == {theirs}
+        assert switches.calls == ["list"]
+        assert world.status(session).expires_at == after(seconds=5, hours=1)

@@ -93,7 +93,7 @@ class Engine:
         self._journal = journal = Journal(audit, clock, required=settings.audit_required)
         self._verifier = Verifier(state, providers, cluster, clock, settings.confinement, self._verified)
         vouching = Vouching(state)
-        self._switchboard = Switchboard(state, grants, switches or {}, clock, self._switched)
+        self._switchboard = Switchboard(state, grants, switches or {}, clock, vouching, self._switched)
         self._reconciler = Reconciler(
             state,
             grants,

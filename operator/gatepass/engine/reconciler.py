@@ -66,7 +66,7 @@ class Reconciler:
         self._state = state
         self._grants = grants
         self._demands = Demands(state, grants)
-        self._records = Records(state, grants, clock)
+        self._records = Records(state, grants, clock, vouching)
         self._vouching = vouching
         self._switchboard = switchboard
         self._providers = providers

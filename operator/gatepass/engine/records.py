@@ -12,15 +12,17 @@ from gatepass.engine.marks import put
 from gatepass.engine.state import State
 from gatepass.engine.targets import TargetState
 from gatepass.engine.views import rule_of
+from gatepass.engine.vouching import Vouching
 
 
 class Records:
     """Believed where a read may lag behind an earlier process."""
 
-    def __init__(self, state: State, grants: Grants, clock: Clock) -> None:
+    def __init__(self, state: State, grants: Grants, clock: Clock, vouching: Vouching) -> None:
         self._state = state
         self._grants = grants
         self._clock = clock
+        self._vouching = vouching
 
     def ids(self, target: Target) -> set[str]:
         """What was made by us."""
@@ -31,11 +33,12 @@ class Records:
         return {session.uid for _, session, record in self._of(target) if record.id in ids} if ids else set()
 
     def correct(self, known: TargetState) -> None:
-        """What is on record and is not shown is there; what is shown and on record for nobody has to be proven."""
+        """What is on record and not shown is there; what is shown, ours and on record for nobody has to be proven."""
         known.suppose(self._supposed(known))
         now = self._clock.now()
         told = {record.id for _, session, record in self._of(known.target) if not self._grants.closed(session, now)}
-        ours = (id_ for id_, rule in known.rules.items() if is_ours(rule, self._state.owner, known=()))
+        marked = (rule for rule in known.rules.values() if is_ours(rule, self._state.owner, known=()))
+        ours = (rule.id for rule in marked if not self._vouching.stranger(known.target, rule, now))
         known.question(id_ for id_ in ours if id_ not in told)
 
     def _supposed(self, known: TargetState) -> Iterator[ObservedRule]:

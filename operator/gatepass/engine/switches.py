@@ -23,7 +23,7 @@ from gatepass.engine.grants import Grants, was_granted
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
 from gatepass.engine.targets import TargetState
-from gatepass.engine.vouching import Place, place_of
+from gatepass.engine.vouching import Place, Vouching, place_of
 
 log = structlog.get_logger(__name__)
 
@@ -43,12 +43,14 @@ class Switchboard:
         grants: Grants,
         switches: Mapping[str, Switches],
         clock: Clock,
+        vouching: Vouching,
         moved: Callable[[Target], None],
     ) -> None:
         self._state = state
         self._grants = grants
         self._switches = switches
         self._clock = clock
+        self._vouching = vouching
         self._moved = moved
         self._wanted: dict[Target, Mapping[Rule, datetime | None]] = {}
         self._accesses: dict[Target, Sequence[Access]] = {}
@@ -126,7 +128,7 @@ class Switchboard:
         """Before it is known which rules have a switch: each, for the time in its description."""
         for id_, rule in known.rules.items():
             mark = parse_mark(rule.description)
-            if is_ours(rule, self._state.owner, known=()) and mark is not None and mark.until is not None:
+            if self._is_ours(known.target, rule) and mark is not None and mark.until is not None:
                 self._state.armed.setdefault(id_, mark.until)
                 self._mine.setdefault(known.target, set()).add(id_)
 
@@ -159,10 +161,15 @@ class Switchboard:
         return armed is None or armed < until or rule.id in self._doubtful
 
     def _until(self, target: Target, rule: ObservedRule) -> datetime | None:
-        if rule.rule is None or not is_ours(rule, self._state.owner, known=()):
+        if rule.rule is None or not self._is_ours(target, rule):
             return None
         until = self._wanted.get(target, {}).get(rule.rule)
         return None if until is None else until.replace(microsecond=0)
+
+    def _is_ours(self, target: Target, rule: ObservedRule) -> bool:
+        """And not a stranger's, who may keep it for longer than we want it."""
+        ours = is_ours(rule, self._state.owner, known=())
+        return ours and not self._vouching.stranger(target, rule, self._clock.now())
 
     def _obsolete(self, known: TargetState, id_: str) -> bool:
         """Is the rule gone, or is it now static? One that should be gone and is not keeps its switch."""
