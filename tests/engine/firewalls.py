@@ -25,6 +25,7 @@ class SlowFirewalls(MemoryFirewalls):
         self.revoke_refused = False
         self.all_refused = False
         self.bolted: set[str] = set()
+        self.barred: dict[str, Failure] = {}
         self.grant_refused: set[str] = set()
         self.refused_calls = 0
         self.slow_find = 0.0
@@ -75,6 +76,9 @@ class SlowFirewalls(MemoryFirewalls):
 
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
         self._refuse(self.revoke_refused or self.all_refused or target.id in self.bolted)
+        secret = access.credentials.secret
+        if secret and (failure := self.barred.get(secret[1])):
+            raise ProviderError(failure, failure.name, "the call failed with this Secret")
         return await super().revoke(access, target, ids)
 
 

@@ -91,6 +91,30 @@ async def test_retries_back_off_and_success_forgets(worker: Worker) -> None:
     assert worker.calls[-1] == ("a", 90.5)
 
 
+async def test_who_is_patient_lets_all_others_go_first(worker: Worker) -> None:
+    """Also those that come later, and a key that is urgent as well."""
+    for key in "abcdef":
+        worker.queue.add(key, patient=True)
+    await asyncio.sleep(0.5)
+    worker.queue.add("e")
+    worker.queue.add("x", 0.5)
+    await asyncio.sleep(10)
+    assert worker.calls == [("a", 0), ("b", 0), ("e", 1), ("x", 1), ("c", 2), ("d", 2), ("f", 3)]
+
+
+async def test_a_key_is_due_once_however_it_was_added(worker: Worker) -> None:
+    worker.queue.add("a", 5)
+    worker.queue.add("a", 3, patient=True)
+    assert worker.queue.load().due == 0
+    await asyncio.sleep(10)
+    assert worker.calls == [("a", 3)]
+    worker.queue.add("a", 5)
+    worker.queue.add("a", 5, patient=True)
+    worker.queue.forget("a")
+    await asyncio.sleep(10)
+    assert worker.calls == [("a", 3)]
+
+
 async def test_a_defect_in_one_pass_is_tried_again(worker: Worker) -> None:
     worker.fail = True
     worker.queue.add("a")
@@ -114,7 +138,7 @@ async def test_what_is_forgotten_takes_no_room_while_nobody_works() -> None:
     for number in range(20_000):
         queue.add(f"session-{number}")
         queue.forget(f"session-{number}")
-    assert len(queue._heap) < 2_000
+    assert len(queue._prompt.heap) < 2_000
 
 
 async def test_others_have_their_turn_while_much_is_due() -> None:

@@ -2,9 +2,12 @@
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
+from gatepass.core.errors import Failure
+from gatepass.core.ports import ClusterError
 from gatepass.core.rules import Target
 from gatepass.core.types.session import AccessSession
 from gatepass.engine.queue import Queue
@@ -22,6 +25,12 @@ def refuse(cloud: SlowFirewalls, what: str, refused: bool = True) -> None:
     cloud.revoke_refused = refused and what == "revoke"
     cloud.all_refused = refused and what == "ec2"
     cloud.missing = [None] if refused and what == "identity" else ()
+
+
+def by_secret(target: Target, name: str) -> dict[str, Any]:
+    """A target and the credentials for it."""
+    credentials = {"secretRef": {"name": name}}
+    return {"region": "eu-central-1", "securityGroups": [target.id], "credentials": credentials}
 
 
 async def stopped(world: World, cloud: SlowFirewalls, groups: int) -> list[Target]:
@@ -61,7 +70,7 @@ async def test_of_many_groups_one_is_asked_about_each_second(world: World, cloud
         refuse(cloud, what, refused=False)
         targets = await stopped(world, cloud, 20)
         refuse(cloud, what)
-        await asyncio.sleep(30)
+        await asyncio.sleep(130)  # past the look at everything of a start
         before, asked = cloud.refused_calls, dict(cloud.calls)
         await asyncio.sleep(100)
         assert cloud.refused_calls - before <= 101
@@ -92,6 +101,106 @@ async def test_who_is_refused_for_long_is_asked_more_and_more_rarely() -> None:
     assert hour < 2_300
     assert len(tries) < 4_500
     assert tries[-1] - tries[-2] < 150
+
+
+@pytest.mark.parametrize("groups", [1, 100])
+async def test_who_comes_out_of_turn_puts_nobody_off(world: World, cloud: SlowFirewalls, groups: int) -> None:
+    """A resync asks about all of them while they are refused, or more ends there."""
+    async with world.running(resync=600):
+        targets = [cloud.create(f"sg-{number:04}") for number in range(groups)]
+        for target in targets:
+            world.resource(target.id, groups=(target.id,))
+        sessions = [
+            world.session(f"{each.id}-{number}", resources=({"name": each.id},), cidrs=(f"203.0.113.{number}/32",))
+            for each in targets
+            for number in range(50 // groups + 1)
+        ]
+        await asyncio.sleep(695)
+        refuse(cloud, "revoke")
+        for session in sessions:
+            world.edit(AccessSession, session.key, stop=True)
+            await asyncio.sleep(0.25)
+        await asyncio.sleep(5)
+        refuse(cloud, "revoke", refused=False)
+        await asyncio.sleep(2)
+        assert not any(cloud.rules(each) for each in targets)
+
+
+async def test_who_comes_to_an_old_line_does_not_wait_as_long_as_those(world: World, cloud: SlowFirewalls) -> None:
+    cloud.bolted = {"sg-0000", "sg-0001", "sg-0002"}
+    async with world.running(resync=1e9):
+        await stopped(world, cloud, 3)
+        target = cloud.create("sg-new")
+        await asyncio.sleep(6 * 3600)
+        world.resource("new", groups=("sg-new",))
+        session = world.session("new", resources=({"name": "new"},))
+        await asyncio.sleep(30)
+        world.edit(AccessSession, session.key, stop=True)
+        refuse(cloud, "revoke")
+        await asyncio.sleep(10)
+        assert cloud.rules(target)
+        refuse(cloud, "revoke", refused=False)
+        await asyncio.sleep(2)
+        assert cloud.rules(target) == {}
+
+
+@pytest.mark.parametrize("failure", [Failure.RETRY, Failure.FORBIDDEN])
+async def test_of_two_identities_each_may_open_the_way(world: World, cloud: SlowFirewalls, failure: Failure) -> None:
+    """One is refused for long, in many groups; in the last of them the other one fails for a while too."""
+    cloud.barred["old"] = Failure.FORBIDDEN
+    async with world.running(resync=1e9):
+        targets = [cloud.create(f"sg-{number:04}") for number in range(21)]
+        for target in targets:
+            world.resource(target.id, aws=by_secret(target, "old"))
+        world.resource("other", aws=by_secret(targets[-1], "other"))
+        sessions = [world.session(each.id, resources=({"name": each.id},)) for each in targets[:-1]]
+        await asyncio.sleep(5)
+        for session in sessions:
+            world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(3600)
+        session = world.session("other", resources=({"name": "other"},))
+        await asyncio.sleep(5)
+        cloud.barred["other"] = failure
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(5)
+        assert cloud.rules(targets[-1])
+        del cloud.barred["other"]
+        await asyncio.sleep(2)
+        assert cloud.rules(targets[-1]) == {}
+        assert all(cloud.rules(each) for each in targets[:-1])
+
+
+async def test_turns_are_no_failures_that_a_backoff_counts(world: World, cloud: SlowFirewalls) -> None:
+    """The API server fails once, when credentials have been refused for a minute."""
+
+    async def down(_namespace: str, _name: str) -> None:
+        raise ClusterError("503: unavailable")
+
+    async with world.running(resync=1e9):
+        group = cloud.create("sg-0aaa")
+        world.resource(aws=by_secret(group, "key"))
+        world.session(duration="1m")
+        await asyncio.sleep(59)
+        cloud.missing, cloud.barred["key"] = [("ci", "key")], Failure.FORBIDDEN
+        await asyncio.sleep(60)
+        hold_secret, world.cluster.hold_secret = world.cluster.hold_secret, down  # type: ignore[method-assign]
+        await asyncio.sleep(1.5)
+        world.cluster.hold_secret = hold_secret  # type: ignore[method-assign]
+        cloud.missing = ()
+        cloud.barred.clear()
+        await asyncio.sleep(3)
+        assert cloud.rules(group) == {}
+
+
+async def test_credentials_that_stay_refused_are_looked_at_again(world: World, cloud: SlowFirewalls) -> None:
+    """A role's session may have been revoked since, and another one be good."""
+    async with world.running(resync=1e9):
+        await stopped(world, cloud, 1)
+        refuse(cloud, "revoke")
+        await asyncio.sleep(30)
+        before = cloud.calls["identify"]
+        await asyncio.sleep(600)
+        assert 8 <= cloud.calls["identify"] - before <= 12
 
 
 async def test_a_group_that_alone_is_refused_gains_nothing_from_others(world: World, cloud: SlowFirewalls) -> None:

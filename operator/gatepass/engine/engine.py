@@ -168,15 +168,15 @@ class Engine:
             self._state.parked.clear()
             self._sources.again()
             for key in list(self.store.resources):
-                self._verifier.queue.add(key)
+                self._verifier.queue.add(key, patient=True)
             for target, known in self._state.targets.items():
                 known.stale = True
-                self._reconciler.queue.add(target)
+                self._reconciler.queue.add(target, patient=True)
             for binding in list(self.store.bindings):
-                self._bindings.queue.add(binding)
+                self._bindings.queue.add(binding, patient=True)
             await asyncio.sleep(pause)
             for key in list(self.store.sessions):
-                self._sessions.queue.add(key)
+                self._sessions.queue.add(key, patient=True)
 
     def _patience(self, session: AccessSession) -> float:
         """Seconds at the start in which the pass over its group will say whether a session has to be looked at."""
@@ -312,17 +312,17 @@ class Engine:
         self._resources.queue.add(key)
 
     def _reconciled(self, target: Target, concerned: Collection[str] | None) -> None:
-        """Tell those who use the target: whom the pass has `concerned`, None for all, and in a moment who waits.
+        """Tell those who use the target: whom the pass has `concerned`, None for all, and others in a moment.
 
         Where many end at once each makes a pass, which is no news to most of the others.
         """
-        waiting = {claim.holder for claim in self._state.waiting}
+        waiting = {claim.holder for claim in self._state.waiting}  # who tells his place twice a minute by himself
         for key in self._state.tenants[target]:
             for session in self.store.sessions_of(key):
                 if concerned is None or session.uid in concerned:
                     self._sessions.queue.add(session.key)
-                elif session.uid in waiting or not self._is_settled(session):
-                    self._sessions.queue.add(session.key, _MOMENT_SECONDS)
+                elif session.uid not in waiting and not self._is_settled(session):
+                    self._sessions.queue.add(session.key, _MOMENT_SECONDS, patient=True)
             self._resources.queue.add(key)
 
     def _is_settled(self, session: AccessSession) -> bool:

@@ -3,8 +3,8 @@
 import asyncio
 import heapq
 import itertools
-from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import structlog
@@ -38,6 +38,33 @@ class Load:
     retries: int
 
 
+@dataclass(slots=True)
+class _Line(Generic[K]):
+    """Keys by when they are due."""
+
+    due: dict[K, float] = field(default_factory=dict)
+    heap: list[tuple[float, int, K]] = field(default_factory=list)
+    sequence: Iterator[int] = field(default_factory=itertools.count)
+
+    def add(self, key: K, due: float) -> bool:
+        """Answers whether it was not due as early before."""
+        if self.due.get(key, float("inf")) <= due:
+            return False
+        self.due[key] = due
+        heapq.heappush(self.heap, (due, next(self.sequence), key))
+        if len(self.heap) > 2 * len(self.due) + _SLACK:
+            # What was forgotten or has moved: on a standby, nobody would ever come to throw it out.
+            self.heap = [entry for entry in self.heap if self.due.get(entry[2]) == entry[0]]
+            heapq.heapify(self.heap)
+        return True
+
+    def next_due(self) -> float | None:
+        """Of the first key; None when there is none."""
+        while self.heap and self.due.get(self.heap[0][2]) != self.heap[0][0]:
+            heapq.heappop(self.heap)
+        return self.heap[0][0] if self.heap else None
+
+
 class Queue(Generic[K]):
     """Calls `handle` for each key that is due; a key added while it is worked on is worked on again.
 
@@ -48,36 +75,32 @@ class Queue(Generic[K]):
         self.name = name
         self._handle = handle
         self._free = workers
-        self._due: dict[K, float] = {}
-        self._heap: list[tuple[float, int, K]] = []
-        self._sequence = itertools.count()
+        self._prompt, self._patient = self._lines = _Line[K](), _Line[K]()
         self._active: dict[K, asyncio.Task[None]] = {}
         self._failures: dict[K, int] = {}
         self._retries = 0
         self._wake = asyncio.Event()
 
-    def add(self, key: K, delay: float = 0.0) -> None:
-        """Work on the key in `delay` seconds, or earlier if it is due earlier."""
+    def add(self, key: K, delay: float = 0.0, *, patient: bool = False) -> None:
+        """Work on the key in `delay` seconds, or earlier if it is due earlier.
+
+        A `patient` key lets all others go first that are due by then: a look at everything must not hold up an end.
+        """
         due = asyncio.get_running_loop().time() + max(delay, 0.0)
-        if self._due.get(key, float("inf")) <= due:
-            return
-        self._due[key] = due
-        heapq.heappush(self._heap, (due, next(self._sequence), key))
-        if len(self._heap) > 2 * len(self._due) + _SLACK:
-            # What was forgotten or has moved: on a standby, nobody would ever come to throw it out.
-            self._heap = [entry for entry in self._heap if self._due.get(entry[2]) == entry[0]]
-            heapq.heapify(self._heap)
-        self._wake.set()
+        if (self._patient if patient else self._prompt).add(key, due):
+            self._wake.set()
 
     def retry(self, key: K, longest: float = LAST_RETRY) -> None:
         """Work on the key again after a pause that doubles with each failure, from half a second to the `longest`."""
-        self.retry_in(key, min(FIRST_RETRY * 2 ** min(self._failures.get(key, 0), 20), longest))
+        self.failed(key)
+        failures = self._failures[key]
+        self._failures[key] = failures + 1
+        self.add(key, min(FIRST_RETRY * 2 ** min(failures, 20), longest))
 
-    def retry_in(self, key: K, pause: float) -> None:
-        """It has failed: work on it again after this pause."""
-        self._failures[key] = self._failures.get(key, 0) + 1
+    def failed(self, key: K) -> None:
+        """Count a failure of a key of which somebody else knows when to try it again."""
+        self._failures.setdefault(key, 0)
         self._retries += 1
-        self.add(key, pause)
 
     def succeeded(self, key: K) -> None:
         """Forget the failures of the key."""
@@ -85,14 +108,16 @@ class Queue(Generic[K]):
 
     def forget(self, key: K) -> None:
         """The key is no more."""
-        self._due.pop(key, None)
+        for line in self._lines:
+            line.due.pop(key, None)
         self._failures.pop(key, None)
 
     def load(self) -> Load:
         """How much there is to do now."""
         now = asyncio.get_running_loop().time()
-        since = [now - due for due in self._due.values() if due <= now]
-        return Load(len(since), max(since, default=0.0), len(self._active), len(self._failures), self._retries)
+        due = [(key, at) for line in self._lines for key, at in line.due.items() if at <= now]
+        oldest = max((now - at for _, at in due), default=0.0)
+        return Load(len({key for key, _ in due}), oldest, len(self._active), len(self._failures), self._retries)
 
     async def run(self) -> None:
         """Work until cancelled; what is under way is then cancelled too."""
@@ -115,36 +140,39 @@ class Queue(Generic[K]):
 
     def _start_what_is_due(self) -> float | None:
         """Seconds until there is more to start: 0 when that is now, None when nobody knows."""
+        pauses = []
+        begun = 0
+        for line in self._lines:
+            pause, begun = self._start(line, begun)
+            if pause is not None:
+                pauses.append(pause)
+        return min(pauses, default=None)
+
+    def _start(self, line: _Line[K], begun: int) -> tuple[float | None, int]:
+        """The same for one line, and how many have begun in this turn."""
         now = asyncio.get_running_loop().time()
         blocked: list[tuple[float, int, K]] = []
         pause: float | None = None
-        begun = 0
-        while self._heap and self._free:
-            due, _, key = self._heap[0]
-            if self._due.get(key) != due:
-                heapq.heappop(self._heap)
-            elif due > now:
+        while self._free and (due := line.next_due()) is not None:
+            if due > now:
                 pause = due - now
                 break
-            elif begun == _AT_ONCE:
+            if begun == _AT_ONCE:
                 pause = 0.0
                 break
-            else:
-                entry = heapq.heappop(self._heap)
-                if key in self._active:
-                    blocked.append(entry)
-                else:
-                    self._start(key)
-                    begun += 1
+            entry = heapq.heappop(line.heap)
+            key = entry[2]
+            if key in self._active:
+                blocked.append(entry)
+                continue
+            for each in self._lines:
+                each.due.pop(key, None)  # what is still to come then, this work finds out anew
+            self._free -= 1
+            self._active[key] = asyncio.create_task(self._work(key), name=f"{self.name} {key}")
+            begun += 1
         for entry in blocked:
-            heapq.heappush(self._heap, entry)
-        return pause
-
-    def _start(self, key: K) -> None:
-        del self._due[key]
-        self._free -= 1
-        task = asyncio.create_task(self._work(key), name=f"{self.name} {key}")
-        self._active[key] = task
+            heapq.heappush(line.heap, entry)
+        return pause, begun
 
     async def _work(self, key: K) -> None:
         structlog.contextvars.bind_contextvars(**{self.name: str(key)})  # for what is logged meanwhile, in this task

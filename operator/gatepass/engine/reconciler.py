@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import Final, Literal
+from typing import Final
 
 import structlog
 
@@ -43,7 +43,8 @@ from gatepass.engine.vouching import Vouching
 
 log = structlog.get_logger(__name__)
 
-_Call = Literal["read", "write"]
+_DOUBTED_SECONDS: Final = 60.0
+"""After which credentials that are still refused are looked at again: a role's session may be another by then."""
 FOREIGN_END_SECONDS: Final = 5.0
 """How long another installation may take to close its rule after the end that is written on it."""
 
@@ -76,7 +77,8 @@ class Reconciler:
         self._reverify = reverify
         self._came: defaultdict[tuple[str, str], float] = defaultdict(lambda: float("-inf"))
         self.queue: Queue[Target] = Queue("target", self.reconcile, workers=32)
-        self._turns: Turns[tuple[Access, _Call], Target] = Turns(self.queue)
+        self._doubted: defaultdict[Access, float] = defaultdict(lambda: float("-inf"))
+        self._turns: Turns[tuple[Access, str], Target] = Turns(self.queue)
 
     async def reconcile(self, target: Target) -> None:
         """One pass. A failure is kept in the target's state, reported, and tried again with backoff."""
@@ -136,7 +138,8 @@ class Reconciler:
         self._mind_strangers(known, plan, accesses)
         if again or known.any_unsettled:
             known.stale = known.stale or known.any_unsettled
-            self._retry(known, "write", closing=bool(plan.revokes) or known.any_unsettled)
+            left = bool(known.rules.keys() & plan.revokes) or known.any_unsettled
+            self._retry(known, "write", accesses, closing=left)
         else:
             self.queue.succeeded(target)
             if self._state.strays.pop(target, None) and not self._state.tenants[target]:
@@ -199,15 +202,16 @@ class Reconciler:
                 return True
         if first:
             self._wake_neighbours(known.target)
-        self._retry(known, "read", closing=True)  # which nobody knows without a read
+        self._retry(known, "read", accesses, closing=True)  # which nobody knows without a read
         self._report(known.target, None)
         return False
 
-    def _retry(self, known: TargetState, call: _Call, *, closing: bool) -> None:
+    def _retry(self, known: TargetState, call: str, accesses: Collection[Access], *, closing: bool) -> None:
         """A no may be taken back soon, or lasts until somebody changes it; an answer may come at any moment."""
-        refused = [access for access, error in known.refusals.items() if error.failure is not Failure.RETRY]
-        if closing and refused:
-            self._turns.refused((refused[0], call), known.target)
+        errors = [known.refusals.get(access) for access in accesses]
+        if closing and all(error is not None and error.failure is not Failure.RETRY for error in errors):
+            for access in accesses:
+                self._turns.refused((access, call), known.target)
         else:
             self.queue.retry(known.target, CLOSING_RETRY if closing else LAST_RETRY)
 
@@ -386,9 +390,11 @@ class Reconciler:
         """The target may be gone, or the credentials may have changed: whoever names it is verified again."""
         before = known.refusals.get(access)
         known.refusals[access] = error
-        news = before is None or before.reason != error.reason
-        if news:
+        if news := before is None or before.reason != error.reason:
             log.warning("call failed", target=str(known.target), reason=error.reason, error=error.message)
-        if error.failure is Failure.NOT_FOUND or (error.failure is not Failure.RETRY and news):
+        now = asyncio.get_running_loop().time()
+        doubtful = news or error.failure is Failure.NOT_FOUND or now >= self._doubted[access] + _DOUBTED_SECONDS
+        if error.failure is not Failure.RETRY and doubtful:
+            self._doubted[access] = now
             for key in self._state.tenants[known.target]:
                 self._reverify(key)

@@ -243,7 +243,7 @@ class SessionPass:
         self._schedule(session, status, now)
         waits = any(entry.state is ResourceState.WAITING for entry in status.resources)
         if waits:  # counted from when it was told: each end wakes all who wait, and would put them off for ever
-            self.queue.add(session.key, PLACE_EVERY_SECONDS if refresh else place_due - second)
+            self.queue.add(session.key, PLACE_EVERY_SECONDS if refresh else place_due - second, patient=True)
         unchanged = status.says_the_same_as(session.status)
         if unchanged or too_early:
             if move is not None and unchanged:

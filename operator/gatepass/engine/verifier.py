@@ -138,12 +138,12 @@ class Verifier:
         if hidden and not silent:
             self._turns.refused(standing.access, key)
             return
-        if not hidden:
+        blind = len(wrong) == len(found)
+        if not hidden and not (blind and standing.refusal):
             self._turns.let_in(standing.access, key)
         if standing.refusal is None and not wrong:
             self.queue.succeeded(key)
         else:
-            blind = len(wrong) == len(found)
             self.queue.retry(key, CLOSING_RETRY if silent and blind else LAST_RETRY)
 
     async def verify(self, resource: ProtectedResource) -> Standing:
