@@ -311,16 +311,18 @@ class Engine:
         self._safekeeping.verified(key)
         self._resources.queue.add(key)
 
-    def _reconciled(self, target: Target, concerned: Collection[str] | None) -> None:
-        """Tell those who use the target: whom the pass has `concerned`, None for all, and others in a moment.
+    def _reconciled(self, target: Target, concerned: Collection[str], for_all: bool) -> None:
+        """Tell those who use the target: first whom the pass has `concerned`, then all if it has found anything.
 
         Where many end at once each makes a pass, which is no news to most of the others.
         """
         waiting = {claim.holder for claim in self._state.waiting}  # who tells his place twice a minute by himself
         for key in self._state.tenants[target]:
             for session in self.store.sessions_of(key):
-                if concerned is None or session.uid in concerned:
+                if session.uid in concerned:
                     self._sessions.queue.add(session.key)
+                elif for_all:
+                    self._sessions.queue.add(session.key, patient=True)
                 elif session.uid not in waiting and not self._is_settled(session):
                     self._sessions.queue.add(session.key, _MOMENT_SECONDS, patient=True)
             self._resources.queue.add(key)

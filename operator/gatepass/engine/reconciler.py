@@ -59,7 +59,7 @@ class Reconciler:
         providers: Mapping[str, Provider],
         clock: Clock,
         journal: Journal,
-        report: Callable[[Target, Collection[str] | None], None],
+        report: Callable[[Target, Collection[str], bool], None],
         reverify: Callable[[Key], None],
         vouching: Vouching,
         switchboard: Switchboard,
@@ -144,9 +144,9 @@ class Reconciler:
             self.queue.succeeded(target)
             if self._state.strays.pop(target, None) and not self._state.tenants[target]:
                 self._state.forget_target(target)  # the next sweep finds it again if something is left
-        concerned = None if read or again or plan.marks else self._concerned(known, plan)
+        concerned = self._concerned(known, plan)
         known.placed.clear()
-        self._report(target, concerned)
+        self._report(target, concerned, read or again or bool(plan.marks))
 
     def _await_foreign_ends(self, known: TargetState, desired: Iterable[Rule], now: float) -> None:
         """Look again when another installation's rule that stands for one of ours should be gone, to put our own."""
@@ -203,7 +203,7 @@ class Reconciler:
         if first:
             self._wake_neighbours(known.target)
         self._retry(known, "read", accesses, closing=True)  # which nobody knows without a read
-        self._report(known.target, None)
+        self._report(known.target, (), True)
         return False
 
     def _retry(self, known: TargetState, call: str, accesses: Collection[Access], *, closing: bool) -> None:
