@@ -1,9 +1,11 @@
 """source.pod, from the pod's events to the rules: on topologies of EC2 that an administrator would build."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from gatepass.egress.aws_topology import REFUSED_SECONDS
 from gatepass.sandbox.cloud import ACCESS_KEY
 from gatepass.sandbox.ec2.faults import Fault
 from gatepass.sandbox.environment import Sandbox
@@ -12,7 +14,7 @@ from tests.e2e.firewall import Firewall, Group
 from tests.e2e.pods import Pods, addresses, asked_for_pods, session
 from tests.e2e.product import Product
 from tests.e2e.tenant import SESSION, Tenant, condition, wait_for
-from tests.egress.vpc import Vpc
+from tests.egress.vpc import Machine, Vpc
 
 
 @pytest.fixture
@@ -257,6 +259,17 @@ def test_after_a_restart_it_is_still_that_pod(
     assert {cidr for cidr, _ in group.open_to()} == {f"{first.public}/32"}
 
 
+def two_hundred(tenant: Tenant, pods: Pods, machines: list[Machine]) -> None:
+    """One after the other on the machines in turn, each with its session as it starts."""
+    nodes = [pods.node_of(each) for each in machines]
+    for number in range(200):
+        machine, node = machines[number % len(machines)], nodes[number % len(machines)]
+        pods.pending(f"runner-{number}")
+        pods.schedule(node, f"runner-{number}")
+        pods.start(machine.private, "192.168.0.7", name=f"runner-{number}")
+        session(tenant, f"it-{number}", f"runner-{number}")
+
+
 def test_two_hundred_pods_on_twenty_nodes_take_six_calls_at_most(
     tenant: Tenant, group: Group, vpc: Vpc, pods: Pods, product: Product, sandbox: Sandbox
 ) -> None:
@@ -265,13 +278,8 @@ def test_two_hundred_pods_on_twenty_nodes_take_six_calls_at_most(
     gateways = {zone: vpc.nat(2) for zone in "ab"}
     subnets = {zone: vpc.subnet(zone, v4=gateways[zone][0]) for zone in "ab"}
     machines = [vpc.machine(subnets[zone], zone) for zone in "ab" for _ in range(10)]
-    nodes = [pods.node_of(each) for each in machines]
     last = sandbox.ec2.last()
-    for number in range(200):
-        pods.pending(f"runner-{number}")
-        pods.schedule(nodes[number % 20], f"runner-{number}")
-        pods.start(machines[number % 20].private, "192.168.0.7", name=f"runner-{number}")
-        session(tenant, f"it-{number}", f"runner-{number}")
+    two_hundred(tenant, pods, machines)
     for number in range(200):
         tenant.until_phase(f"it-{number}", "Active")
     assert len(_topology_calls(sandbox, last)) <= 6
@@ -283,6 +291,28 @@ def test_two_hundred_pods_on_twenty_nodes_take_six_calls_at_most(
     pods.run_on(machines[0], name="runner-199")
     tenant.until_condition(SESSION, "it-199", "SourceResolved", "True", "is another one now")
     assert len(_topology_calls(sandbox, last)) <= 6
+
+
+@pytest.mark.parametrize("why", ["WayNotResolvable", "InstanceGone", "NotAuthorized"])
+def test_so_do_two_hundred_that_are_refused(
+    tenant: Tenant, group: Group, vpc: Vpc, pods: Pods, sandbox: Sandbox, why: str
+) -> None:
+    tenant.resource(group.id)
+    subnet = vpc.subnet(v4=vpc.transit() if why == "WayNotResolvable" else vpc.nat()[0])
+    machines = [vpc.machine(subnet) for _ in range(20)]
+    if why == "InstanceGone":
+        vpc.ec2.terminate_instances(InstanceIds=[each.id for each in machines])
+    if why == "NotAuthorized":
+        sandbox.ec2.set_faults(Fault(kind="deny", action="ec2:DescribeNatGateways"))
+    last, began = sandbox.ec2.last(), time.monotonic()
+    two_hundred(tenant, pods, machines)
+    for number in range(200):
+        tenant.until_phase(f"it-{number}", "Failed")
+    found = {condition(each, "SourceResolved")["reason"] for each in tenant.listed(SESSION)}
+    assert found == {why}
+    assert group.rules() == []
+    rounds = 1 + (time.monotonic() - began) // REFUSED_SECONDS  # on a slow machine more than one
+    assert len(_topology_calls(sandbox, last)) <= 6 * rounds
 
 
 def _topology_calls(sandbox: Sandbox, since: int) -> list[str]:

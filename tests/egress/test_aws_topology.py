@@ -7,7 +7,7 @@ import pytest
 
 from gatepass.core.egress import NodeFacts, PodFacts
 from gatepass.core.errors import SourceError
-from gatepass.egress.aws_topology import AwsTopology
+from gatepass.egress.aws_topology import REFUSED_SECONDS, AwsTopology
 from gatepass.sandbox.ec2.faults import Fault
 from tests.conftest import AwsAccount
 from tests.egress.conftest import Clock
@@ -151,7 +151,7 @@ async def test_what_is_no_instance(topology: AwsTopology, aws: AwsAccount, id_: 
 
 @pytest.mark.parametrize("action", ["DescribeInstances", "DescribeVpcs", "DescribeRouteTables", "DescribeNatGateways"])
 async def test_a_call_that_is_not_allowed_is_named_with_the_remedy(
-    topology: AwsTopology, vpc: Vpc, aws: AwsAccount, action: str
+    topology: AwsTopology, vpc: Vpc, aws: AwsAccount, clock: Clock, action: str
 ) -> None:
     machine = vpc.machine(vpc.subnet(v4=vpc.nat()[0]))
     aws.control.set_faults(Fault(kind="deny", action=f"ec2:{action}", account=aws.account))
@@ -162,6 +162,7 @@ async def test_a_call_that_is_not_allowed_is_named_with_the_remedy(
         "`gatepass iam-policy --pods-in eu-central-1` prints what Gatepass's own identity needs"
     )
     aws.control.set_faults()
+    clock.now += REFUSED_SECONDS + 1
     assert await addresses(topology, machine)
 
 
@@ -202,6 +203,38 @@ async def test_two_hundred_pods_on_twenty_nodes_take_six_calls_at_most(
     assert asked.count("DescribeInstances") == 1
 
 
+@pytest.mark.parametrize("why", ["WayNotResolvable", "InstanceGone", "NotAuthorized"])
+async def test_so_do_two_hundred_that_are_refused(
+    topology: AwsTopology, vpc: Vpc, aws: AwsAccount, clock: Clock, why: str
+) -> None:
+    """One after the other; EC2 is asked again a quarter of a minute later."""
+    gateway, _ = vpc.nat()
+    subnet = vpc.subnet(v4=vpc.transit() if why == "WayNotResolvable" else gateway)
+    machines = [vpc.machine(subnet) for _ in range(20)]
+    nodes = [node_of(each) for each in machines]
+
+    async def neighbours() -> list[NodeFacts]:
+        return nodes
+
+    async def each_is_refused() -> None:
+        for machine, node in zip(machines * 10, nodes * 10, strict=True):
+            with pytest.raises(SourceError) as caught:
+                await topology.departures(pod_on(machine, "192.168.0.7"), node, neighbours)
+            assert caught.value.reason == why
+
+    if why == "InstanceGone":
+        vpc.ec2.terminate_instances(InstanceIds=[each.id for each in machines])
+    if why == "NotAuthorized":
+        aws.control.set_faults(Fault(kind="deny", action="ec2:DescribeNatGateways", account=aws.account))
+    last = aws.control.last()
+    await each_is_refused()
+    assert len(calls(aws, last)) <= 6
+    clock.now += REFUSED_SECONDS + 1
+    last = aws.control.last()
+    await each_is_refused()
+    assert 1 <= len(calls(aws, last)) <= 6
+
+
 async def test_those_who_ask_at_once_share_their_calls(topology: AwsTopology, vpc: Vpc, aws: AwsAccount) -> None:
     gateway, expected = vpc.nat()
     subnet = vpc.subnet(v4=gateway)
@@ -236,7 +269,7 @@ async def test_what_is_known_is_short_lived(topology: AwsTopology, vpc: Vpc, aws
     )
 
 
-async def test_nothing_is_refused_on_the_word_of_what_was_known_before(topology: AwsTopology, vpc: Vpc) -> None:
+async def test_nobody_waits_on_the_word_of_what_was_known_before(topology: AwsTopology, vpc: Vpc) -> None:
     """The CNI plugin puts an address on the machine for each new pod, and the next pod is asked about at once."""
     machine = vpc.machine(vpc.subnet(v4=vpc.internet, v6=vpc.internet), public=True, ipv6=True)
     assert await addresses(topology, machine, vpc.pod_address(machine)) == [machine.public]

@@ -34,6 +34,8 @@ Answer = Mapping[str, Any]
 T = TypeVar("T")
 
 _KEPT_SECONDS: Final = 30.0
+REFUSED_SECONDS: Final = 15.0
+"""The age of an answer on the word of which somebody may be refused."""
 _PER_FILTER: Final = 200
 """Values that EC2 takes in one filter."""
 _PER_PAGE: Final = 100
@@ -59,8 +61,8 @@ _TARGETS: Final = (
 class AwsTopology:
     """The way from an EC2 instance to the Internet, as the operator's own identity sees it.
 
-    `monotonic` is a clock in seconds. What is known is half a minute old at most, and nothing is refused on the word of
-    what was known before it was asked for.
+    `monotonic` is a clock in seconds. What is known is half a minute old at most, what refuses somebody a quarter, and
+    what he is told to wait for was not known before he asked.
     """
 
     def __init__(self, describe: Describe, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -89,21 +91,38 @@ class AwsTopology:
         region = self._regions.setdefault(name, _Region(partial(self._describe, name), self._monotonic))
         asked = self._monotonic()
         try:
-            if not region.knows(id_):
-                others = filter(None, map(_machine, await neighbours()))
-                region.look_at([id_, *(other for where, other in others if where == name)])
+            await self._look(region, named, neighbours, NEVER)
             try:
                 return await region.departures(pod, node, id_, NEVER)
-            except SourceError:
-                return await region.departures(pod, node, id_, asked)
+            except SourceError as error:
+                since = asked if error.retry else asked - REFUSED_SECONDS
+            await self._look(region, named, neighbours, since)
+            return await region.departures(pod, node, id_, since)
         except ProviderError as error:
             raise _told(error, name) from None
+
+    async def _look(
+        self,
+        region: "_Region",
+        named: tuple[str, str],
+        neighbours: Callable[[], Awaitable[Sequence[NodeFacts]]],
+        since: float,
+    ) -> None:
+        """Ask about an instance along with its neighbours, if what is known of it is older than that."""
+        name, id_ = named
+        if not region.knows(id_, since):
+            others = filter(None, map(_machine, await neighbours()))
+            region.look_at([id_, *(other for where, other in others if where == name)], since)
 
 
 def _machine(node: NodeFacts) -> tuple[str, str] | None:
     """The Region and the id of the instance that the node is."""
     named = _PROVIDER_ID.fullmatch(node.provider_id)
     return (named["region"], named["id"]) if named and _INSTANCE.fullmatch(named["id"]) else None
+
+
+def _is_denied(error: Exception) -> bool:
+    return isinstance(error, ProviderError) and error.failure is Failure.FORBIDDEN
 
 
 def _told(error: ProviderError, region: str) -> SourceError:
@@ -120,29 +139,33 @@ class _Region:
         self, describe: Callable[[str, Mapping[str, Any]], Awaitable[Answer]], monotonic: Callable[[], float]
     ) -> None:
         self._describe = describe
-        self._instances = Lookup(self._load_instances, _KEPT_SECONDS, monotonic)
-        self._ranges = Lookup(self._load_ranges, _KEPT_SECONDS, monotonic)
-        self._tables = Lookup(self._load_tables, _KEPT_SECONDS, monotonic)
-        self._main_tables = Lookup(self._load_main_tables, _KEPT_SECONDS, monotonic)
-        self._gateways = Lookup(self._load_gateways, _KEPT_SECONDS, monotonic)
+        self._monotonic = monotonic
+        self._instances = self._lookup(self._load_instances)
+        self._ranges = self._lookup(self._load_ranges)
+        self._tables = self._lookup(self._load_tables)
+        self._main_tables = self._lookup(self._load_main_tables)
+        self._gateways = self._lookup(self._load_gateways)
         self._looks: set[asyncio.Task[None]] = set()
 
-    def knows(self, id_: str) -> bool:
-        """Is the instance known, or asked about?"""
-        return self._instances.has(id_)
+    def _lookup(self, load: Callable[[Sequence[str]], Awaitable[Mapping[str, T]]]) -> Lookup[str, T]:
+        return Lookup(load, _KEPT_SECONDS, self._monotonic, REFUSED_SECONDS, _is_denied)
 
-    def look_at(self, ids: Sequence[str]) -> None:
+    def knows(self, id_: str, since: float) -> bool:
+        """Is the instance known, or asked about?"""
+        return self._instances.has(id_, since)
+
+    def look_at(self, ids: Sequence[str], since: float) -> None:
         """Ask about instances, as many as one answer has, and what surrounds them, for those who will want to know."""
         for id_ in list(dict.fromkeys(ids))[:_PER_PAGE]:
-            task = asyncio.create_task(self._look_at(id_))
+            task = asyncio.create_task(self._look_at(id_, since))
             self._looks.add(task)
             task.add_done_callback(self._looks.discard)
 
-    async def _look_at(self, id_: str) -> None:
+    async def _look_at(self, id_: str, since: float) -> None:
         with suppress(ProviderError):  # is told to whoever wants to know
-            instance = await self._instances.get(id_)
+            instance = await self._instances.get(id_, since)
             if instance is not None and instance.vpc:  # one that has been terminated has none
-                await self._around(instance, NEVER)
+                await self._around(instance, since)
 
     async def departures(self, pod: PodFacts, node: NodeFacts, id_: str, since: float) -> Sequence[Departure]:
         instance = await self._instances.get(id_, since)

@@ -26,7 +26,7 @@ class _Asked(Generic[V]):
 class Lookup(Generic[K, V]):
     """Looks up by `load`, which is given many keys, and leaves out those that are not there.
 
-    An answer is kept for `seconds` of `monotonic`, an error is not kept.
+    An answer is kept for `seconds` of `monotonic`, and an error for `refused_seconds` if it is `lasting`, else not.
     """
 
     def __init__(
@@ -34,10 +34,14 @@ class Lookup(Generic[K, V]):
         load: Callable[[Sequence[K]], Awaitable[Mapping[K, V]]],
         seconds: float,
         monotonic: Callable[[], float],
+        refused_seconds: float = 0.0,
+        lasting: Callable[[Exception], bool] = lambda _error: False,
     ) -> None:
         self._load = load
         self._seconds = seconds
         self._monotonic = monotonic
+        self._refused_seconds = refused_seconds
+        self._lasting = lasting
         self._known: dict[K, _Asked[V]] = {}
         self._next: dict[K, _Asked[V]] = {}
         self._loads: set[asyncio.Task[None]] = set()
@@ -50,15 +54,19 @@ class Lookup(Generic[K, V]):
             raise found
         return found
 
-    def has(self, key: K) -> bool:
+    def has(self, key: K, since: float = NEVER) -> bool:
         """Is the answer known, or on its way?"""
-        return self._current(key, NEVER) is not None
+        return self._current(key, since) is not None
 
     def _current(self, key: K, since: float) -> _Asked[V] | None:
         known = self._known.get(key)
-        if known is not None and known.at >= max(since, self._monotonic() - self._seconds):
+        if known is not None and known.at >= max(since, self._monotonic() - self._kept(known)):
             return known
         return self._next.get(key)
+
+    def _kept(self, asked: _Asked[V]) -> float:
+        refused = asked.answer.done() and isinstance(asked.answer.result(), Exception)
+        return self._refused_seconds if refused else self._seconds
 
     def _ask(self, key: K) -> _Asked[V]:
         asked: _Asked[V] = _Asked(asyncio.get_running_loop().create_future(), float("inf"))
@@ -85,7 +93,7 @@ class Lookup(Generic[K, V]):
             found = await self._load(list(batch))
         except Exception as error:  # whoever asked gets it
             for key, asked in batch.items():
-                if self._known.get(key) is asked:
+                if self._known.get(key) is asked and not self._lasting(error):
                     del self._known[key]
                 asked.answer.set_result(error)
         else:
