@@ -37,11 +37,13 @@ def table(outcomes: Sequence[Outcome], summary: dict[str, Any], begun_anew: int)
             blows[what] = blows.get(what, 0) + count
     patient = [outcome for outcome in outcomes if outcome.round.patient]  # the others did not wait for final phases
     kinds = sum((outcome.kinds for outcome in outcomes), Counter[str]())
+    met = {outcome.round.profile: dict(outcome.met) for outcome in outcomes if outcome.met}
     figures = {
         "seed": outcomes[0].round.seed if outcomes else "",
         "sessions": sum(outcome.created for outcome in outcomes),
         "kinds": dict(kinds),
         "blows": blows,
+        "met": met,
         "breaches": [str(breach) for outcome in outcomes for breach in outcome.breaches],
         "faults": [fault for outcome in outcomes for fault in outcome.faults],
         "wrong_phases": [told for outcome in patient for told in outcome.summary.get("wrong_phases", ())],
@@ -56,6 +58,7 @@ def table(outcomes: Sequence[Outcome], summary: dict[str, Any], begun_anew: int)
         f"sessions                        {figures['sessions']}",
         *(f"  {kind:30}{count}" for kind, count in sorted(kinds.items())),
         *(f"{what:32}{count}" for what, count in blows.items()),
+        *(f"{name + ' struck calls':32}{', '.join(f'{n} {kind}' for kind, n in m.items())}" for name, m in met.items()),
         f"watches that got 410 Gone       {figures['watches_gone']} (the observer's own)",
         f"watches begun at a listing      {begun_anew} (the operator's, beside those of its starts)",
         f"rules closed                    {figures['closed']}",
@@ -92,6 +95,8 @@ def _missing(outcomes: Sequence[Outcome], figures: dict[str, Any]) -> Iterator[s
     for what, count in asked.items():
         if happened.get(what, 0) < count:
             yield f"{happened.get(what, 0)} of {count} {what}"
+    for outcome in outcomes:
+        yield from (f"no call met {kind} of {outcome.round.profile}" for kind, n in outcome.met.items() if not n)
     if blows["api-server"] and not figures["watches_gone"]:
         yield "no watch got 410 Gone"
     if blows["api-server"] and not figures["watches_begun_anew"]:

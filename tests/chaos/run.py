@@ -53,6 +53,7 @@ class Round:
 class Outcome:
     """What came of it. `kinds` is as in `Script`; `faults` says everything that is wrong, one line each.
 
+    `met` counts the calls to AWS that each kind of fault of the profile has struck.
     After the last deed and blow it took `settled` seconds until every session was over.
     """
 
@@ -65,6 +66,7 @@ class Outcome:
     breaches: list[Breach]
     summary: dict[str, Any]
     faults: list[str]
+    met: Counter[str] = field(default_factory=Counter)
 
 
 def play(stage: Stage, wanted: Round) -> Outcome:
@@ -101,6 +103,9 @@ def play(stage: Stage, wanted: Round) -> Outcome:
         blow.run()
         tenants.join()
         runners.join()
+        met: Counter[str] = Counter()
+        for each in stage.sandbox.ec2.faults():
+            met[each["kind"]] += each["struck"]
         stage.sandbox.ec2.set_faults()
         late = ["the script was not done in time"] if over() or runners.undone else []
         ended = time.monotonic()
@@ -127,7 +132,7 @@ def play(stage: Stage, wanted: Round) -> Outcome:
         ):
             faults.append(f"the foreign rule of {group} is gone")
     seconds = time.monotonic() - began
-    return Outcome(wanted, tenants.created, drawn.kinds, blow.struck, seconds, settled, breaches, summary, faults)
+    return Outcome(wanted, tenants.created, drawn.kinds, blow.struck, seconds, settled, breaches, summary, faults, met)
 
 
 def _cleared(api: KubeApi, namespace: str) -> list[str]:

@@ -57,6 +57,7 @@ def test_what_logs_and_observer_say_in_the_end_counts(told: dict[str, Any], foun
         (replace(OUTCOME, created=19), "39 of 40 sessions"),
         (replace(OUTCOME, struck={"kill": 1, "api-server": 1}), "5 of 6 kill"),
         (replace(OUTCOME, struck={"kill": 4}), "1 of 2 api-server"),
+        (replace(OUTCOME, met=Counter({"deny": 0, "lag": 3})), "no call met deny of none"),
     ],
 )
 def test_what_came_of_a_round_counts(outcome: Outcome, found: str) -> None:
