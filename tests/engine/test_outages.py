@@ -38,6 +38,22 @@ async def test_a_session_closes_on_time_while_its_admission_backs_off(world: Wor
         assert cloud.rules(group) == {}
 
 
+async def test_after_a_start_a_group_that_is_read_late_holds_up_no_other(world: World, cloud: SlowFirewalls) -> None:
+    """What nobody wants, wherever it would be, goes before it is known where what is wanted will be."""
+    group = cloud.create("sg-0aaa")
+    cloud.create("sg-0bbb")
+    async with world.running():
+        world.resource(groups=("sg-0aaa", "sg-0bbb"))
+        ended = world.session()
+        world.session("stays", cidrs=("203.0.113.9/32",))
+        await asyncio.sleep(5)
+    world.edit(AccessSession, ended.key, stop=True)
+    cloud.slow["sg-0bbb"] = 30.0
+    async with world.running():
+        await asyncio.sleep(2)
+        assert [rule.rule.cidr for rule in cloud.rules(group).values() if rule.rule] == ["203.0.113.9/32"]
+
+
 async def test_credentials_that_cannot_be_held_hold_up_nobody_else(world: World, cloud: SlowFirewalls) -> None:
     group = cloud.create("sg-0aaa")
 

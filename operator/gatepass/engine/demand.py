@@ -22,14 +22,13 @@ Wishes = Mapping[Rule, tuple[Wanted, Sequence[Access]]]
 class Demand:
     """The rules wanted in a target, each with the credentials that may write it; none may where it is only kept.
 
-    `decided` is False while somebody who names the target has not been heard, so that nothing may be revoked yet;
-    `undecided` are what sessions may be granted whose admission has not been asked for yet since the start.
+    `undecided` may not be revoked yet: what anybody wants, here or elsewhere, while somebody who names the target
+    has not been heard, and what sessions may be granted whose admission has not been asked for since the start.
     `displaced` are other targets that have been given something to do. `newcomers` are the claims that have not had
     a missing rule before; `resumes_at` is when the first of those that were refused here tries again.
     """
 
     rules: Wishes
-    decided: bool
     undecided: frozenset[Rule]
     displaced: frozenset[Target]
     newcomers: Mapping[Rule, Sequence[ClaimKey]]
@@ -104,8 +103,7 @@ class Demands:
         parked = (self._state.parked.get(claim.key) for claim in claims)
         return Demand(
             rules,
-            self._decided(tenants),
-            frozenset(rule for tenant in tenants for rule in self._grants.undecided(tenant.resource, now)),
+            frozenset(self._undecided(tenants, now)),
             frozenset(other for targets in placed.values() for other in targets) - {target},
             newcomers,
             min((entry.until for entry in parked if entry is not None and entry.until > second), default=None),
@@ -125,12 +123,16 @@ class Demands:
             usable = [each for each in proven if self._state.target(each).trouble is None]
             yield _Tenant(resource, standing, claims, recorded, frozenset(proven), usable)
 
-    def _decided(self, tenants: Sequence[_Tenant]) -> bool:
-        return all(
+    def _undecided(self, tenants: Sequence[_Tenant], now: datetime) -> Iterator[Rule]:
+        for tenant in tenants:
+            yield from self._grants.undecided(tenant.resource, now)
+        all_heard = all(
             (tenant.standing is not None or not tenant.resource.held)
             and all(self._state.target(target).read_at is not None for target in tenant.usable)
             for tenant in tenants
         )
+        if not all_heard:  # until then nobody knows where the rules that are wanted will be
+            yield from (rule for tenant in tenants for claim in tenant.claims for rule in claim.rules)
 
     def _prune(self, target: Target, tenants: Sequence[_Tenant]) -> None:
         """Claims that are no more leave their places."""

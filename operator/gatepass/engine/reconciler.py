@@ -107,7 +107,7 @@ class Reconciler:
         desired = demand.rules
         plan = self._plan(known, desired)
         plan = self._switchboard.before(known, plan, demand.rules)
-        settled = [id_ for id_ in plan.revokes if demand.decided and known.rules[id_].rule not in demand.undecided]
+        settled = [id_ for id_ in plan.revokes if known.rules[id_].rule not in demand.undecided]
         if len(settled) < len(plan.revokes):
             plan = replace(plan, revokes=tuple(settled))
             self.queue.add(target, CLOSING_RETRY)  # somebody may still want them; a refusal alone makes no news here
