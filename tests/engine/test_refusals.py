@@ -170,6 +170,22 @@ async def test_of_two_identities_each_may_open_the_way(world: World, cloud: Slow
         assert all(cloud.rules(each) for each in targets[:-1])
 
 
+async def test_who_wants_nothing_any_more_takes_no_turn(world: World, cloud: SlowFirewalls) -> None:
+    """What ended is wanted again in all groups but one, while nothing may be revoked."""
+    async with world.running(resync=1e9) as engine:
+        targets = await stopped(world, cloud, 50)
+        refuse(cloud, "revoke")
+        await asyncio.sleep(130)
+        for target in targets[:-1]:
+            world.session(f"again-{target.id}", resources=({"name": target.id},))
+        await asyncio.sleep(5)
+        assert engine.insight.snapshot().queues["target"].failing == 1
+        refuse(cloud, "revoke", refused=False)
+        await asyncio.sleep(2)
+        assert cloud.rules(targets[-1]) == {}
+        assert all(cloud.rules(each) for each in targets[:-1])
+
+
 async def test_turns_are_no_failures_that_a_backoff_counts(world: World, cloud: SlowFirewalls) -> None:
     """The API server fails once, when credentials have been refused for a minute."""
 

@@ -14,6 +14,7 @@ OTHERS = frozenset({"AKIAANOTHERTOOL00001"})
 ANY = "*"
 SLOW_SECONDS = 0.5
 """A call that takes longer holds up what waits for it."""
+_REFUSALS = ("deny", "expired")
 _TROUBLE = ("latency", "error", "reset", "deny", "expired")
 _SERVER_ERROR = 500
 
@@ -67,7 +68,8 @@ class Ledger:
         group, by = entry.get("group", ""), entry.get("access_key", "")
         self._under_way.pop(_of(entry), None)
         if _struck(entry) or answered - asked > SLOW_SECONDS:
-            for each in [group] if group else entry.get("groups") or [ANY]:
+            about = [group] if group else entry.get("groups") or [ANY]
+            for each in [ANY] if _refused(entry) else about:
                 self._hinder(each, answered)
         if entry.get("effect") != "ok":
             return
@@ -136,6 +138,11 @@ def effect_of(entry: Mapping[str, Any]) -> float:
 def _of(call: Mapping[str, Any]) -> tuple[str, str]:
     """The group that a call is about, ANY for one that names none, and its name."""
     return call.get("group") or ANY, call.get("action") or ""
+
+
+def _refused(entry: Mapping[str, Any]) -> bool:
+    """Was it the caller who was refused, so that no group would have had an answer for him?"""
+    return any(fault.startswith(_REFUSALS) for fault in entry.get("faults", ()))
 
 
 def _struck(entry: Mapping[str, Any]) -> bool:

@@ -39,6 +39,8 @@ def test_lateness_counts_from_when_ec2_answers(play: Play) -> None:
         ({"faults": ["lag-before"]}, False),
         ({"faults": ["reset-after"]}, True),
         ({"faults": ["deny-before"], "status": 403}, True),
+        ({"faults": ["deny-before"], "status": 403, "group": "sg-2"}, True),
+        ({"faults": ["error-before"], "status": 503, "group": "sg-2"}, False),
         ({"status": 503, "code": "RequestLimitExceeded", "effect": ""}, True),
         ({"ms": 600.0, "group": "sg-2"}, False),
         ({"ms": 600.0, "group": None, "groups": ["sg-2"]}, False),

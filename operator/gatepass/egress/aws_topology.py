@@ -36,6 +36,8 @@ T = TypeVar("T")
 _KEPT_SECONDS: Final = 30.0
 REFUSED_SECONDS: Final = 15.0
 """The age of an answer on the word of which somebody may be refused."""
+_NO_WAY_OUT_SECONDS: Final = 3.0
+"""The same for "no way out": a node that has just come gets its public address, or its route, in these seconds."""
 _PER_FILTER: Final = 200
 """Values that EC2 takes in one filter."""
 _PER_PAGE: Final = 100
@@ -95,7 +97,8 @@ class AwsTopology:
             try:
                 return await region.departures(pod, node, id_, NEVER)
             except SourceError as error:
-                since = asked if error.retry else asked - REFUSED_SECONDS
+                age = _NO_WAY_OUT_SECONDS if error.reason == "NoWayOut" else REFUSED_SECONDS
+                since = asked if error.retry else asked - age
             await self._look(region, named, neighbours, since)
             return await region.departures(pod, node, id_, since)
         except ProviderError as error:

@@ -23,12 +23,13 @@ def put(rule: Rule, id_: str, description: str, owner: str, maker: str | None = 
 
 
 def proofs(known: TargetState, desired: Wishes) -> dict[str, str]:
-    """What a session is to rest on has to be there: its label is set again, which fails where there is no rule."""
-    questioned = (known.rules[id_] for id_ in known.unproven)
+    """What somebody rests on has to be there: its label is set again, which fails where there is no rule."""
+    questioned = (known.rules[id_] for id_ in known.unproven | known.doubtful)
     return {
         held.id: held.description
         for held in questioned
-        if held.rule is not None and held.rule in desired and desired[held.rule][0].until is not None
+        if held.rule is not None and held.rule in desired
+        if held.id in known.doubtful or desired[held.rule][0].until is not None
     }
 
 

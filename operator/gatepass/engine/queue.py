@@ -92,14 +92,14 @@ class Queue(Generic[K]):
 
     def retry(self, key: K, longest: float = LAST_RETRY) -> None:
         """Work on the key again after a pause that doubles with each failure, from half a second to the `longest`."""
-        self.failed(key)
-        failures = self._failures[key]
+        failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
+        self._retries += 1
         self.add(key, min(FIRST_RETRY * 2 ** min(failures, 20), longest))
 
-    def failed(self, key: K) -> None:
-        """Count a failure of a key of which somebody else knows when to try it again."""
-        self._failures.setdefault(key, 0)
+    def refused(self, key: K) -> None:
+        """It has failed, and somebody else knows when to try it again. It was answered: a backoff begins anew."""
+        self._failures[key] = 0
         self._retries += 1
 
     def succeeded(self, key: K) -> None:

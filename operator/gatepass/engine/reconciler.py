@@ -94,6 +94,7 @@ class Reconciler:
             return
         accesses = self._accesses(target)
         if not accesses:
+            self._turns.settled(target)
             return  # verification has to succeed first, and comes back here when it does
         read = known.stale = known.stale or now >= known.look_again_at
         before = known.rules if read and known.read_at is not None else None
@@ -127,13 +128,14 @@ class Reconciler:
             self.queue.add(target, demand.resumes_at - now)
         elif not plan.writes:
             known.refusals.clear()  # of calls that nobody needs any more
+        unseen = known.doubtful | known.unproven
         known.revoking.update(plan.revokes)  # at once: whoever wants one of them meanwhile must not count on it
         try:
             again = await self._apply(known, plan, demand, accesses)
         finally:
             known.revoking.clear()
         if before is not None:
-            self._state.repaired += repairs(before, plan, known.rules)
+            self._state.repaired += repairs(before, plan, known.rules, unseen)
         self._switchboard.after(known, accesses)
         self._mind_strangers(known, plan, accesses)
         if again or known.any_unsettled:
@@ -141,7 +143,7 @@ class Reconciler:
             left = bool(known.rules.keys() & plan.revokes) or known.any_unsettled
             self._retry(known, "write", accesses, closing=left)
         else:
-            self.queue.succeeded(target)
+            self._turns.settled(target)
             if self._state.strays.pop(target, None) and not self._state.tenants[target]:
                 self._state.forget_target(target)  # the next sweep finds it again if something is left
         concerned = self._concerned(known, plan)
@@ -227,11 +229,11 @@ class Reconciler:
     def _plan(self, known: TargetState, desired: Wishes) -> Plan:
         plan = make_plan(
             (want for want, _ in desired.values()),
-            known.shown(desired),
+            known.rules.values(),
             self._state.owner,
             known=self._records.ids(known.target),
         )
-        if known.unproven:
+        if known.unproven or known.doubtful:
             plan = replace(plan, relabels={**proofs(known, desired), **plan.relabels})
         return self._vouching.spare(known.target, known.rules, plan, self._clock.now())
 
@@ -327,8 +329,6 @@ class Reconciler:
                 self._journal.firewall(EventType.FIREWALL_RULE_WRITTEN, known.target, id_, new.rule, new.description)
                 return False
             case Duplicate():
-                if known.confirmed(new.rule):
-                    return False
                 known.stale = True
                 known.lost(new.rule, at)  # ours, of an earlier process, or somebody else's: a read has to tell
                 known.refusals[access] = ProviderError(

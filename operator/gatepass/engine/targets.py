@@ -1,6 +1,6 @@
 """What is known of one firewall object: the last read, corrected by the answers to our own writes."""
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -137,10 +137,12 @@ class TargetState:
         self.unproven.update(id_ for id_ in ids if id_ in self.rules and id_ not in self._granted)
 
     def vanished(self, id_: str, at: float) -> None:
-        """A write was told that there is no such rule; of one that we have put ourselves a read has to tell."""
+        """A write was told that there is no such rule; of one that we have put ourselves a read has to tell too."""
         if id_ not in self._granted:
             self._forget(id_)
             self.revoked[id_] = at
+        elif id_ in self.doubtful:
+            self._forget(id_)
 
     def granted(self, observed: ObservedRule, at: float) -> None:
         """A grant was acknowledged."""
@@ -172,25 +174,12 @@ class TargetState:
         self.doubtful.discard(id_)
         self.unproven.discard(id_)
 
-    def confirmed(self, rule: Rule) -> bool:
-        """The firewall called a grant a duplicate: is it a rule of ours that only the last read missed?"""
-        missed = [id_ for id_ in self.doubtful if self.rules[id_].rule == rule]
-        self.doubtful.difference_update(missed)
-        return bool(missed)
-
-    def shown(self, wanted: Container[Rule]) -> list[ObservedRule]:
-        """The rules that are there, without those that are wanted and that the last read does not show.
-
-        Those are put again to be sure: somebody may have taken them away, or the read lags, and then the firewall
-        answers that they are duplicates. One that is not wanted is revoked, shown or not.
-        """
-        return [rule for id_, rule in self.rules.items() if id_ not in self.doubtful or rule.rule not in wanted]
-
     def relabelled(self, id_: str, description: str, at: float) -> None:
         """A new description was acknowledged."""
         before = self.rules.get(id_)
         if before is not None:
             self._keep(replace(before, description=description), at)
+            self.doubtful.discard(id_)
 
     def retagged(self, id_: str, owner: str, at: float) -> None:
         """A new owner tag was acknowledged."""

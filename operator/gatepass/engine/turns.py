@@ -46,9 +46,16 @@ class Turns(Generic[P, K]):
         line = self._lines.setdefault(permission, _Line())
         before = line.waiting.get(key) or line.trying.pop(key, None)
         line.waiting[key] = _Refused(before.since if before else now, now)
-        self._queue.failed(key)
-        if before is None or line.timer is None:
+        self._queue.refused(key)
+        if before is None:
             self._next_turn(permission, line)
+
+    def settled(self, key: K) -> None:
+        """The key wants nothing any more: it has not failed, and takes no turn."""
+        self._queue.succeeded(key)
+        for line in self._lines.values():
+            line.waiting.pop(key, None)
+            line.trying.pop(key, None)
 
     def let_in(self, permission: P, key: K) -> None:
         """The key has got through; of one that was not refused before, that tells nothing about those that were."""
@@ -58,7 +65,7 @@ class Turns(Generic[P, K]):
         del self._lines[permission]
         if line.timer is not None:
             line.timer.cancel()
-        for each in line.waiting.keys() - {key}:
+        for each in (line.waiting.keys() | line.trying.keys()) - {key}:
             self._queue.add(each)
 
     def _next_turn(self, permission: P, line: _Line[K]) -> None:
