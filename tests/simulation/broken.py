@@ -68,7 +68,7 @@ def _fast_clock(engine: Engine, _cloud: Cloud) -> None:
 def _no_patience(engine: Engine, _cloud: Cloud) -> None:
     queue = engine._sessions.queue
     add = queue.add
-    queue.add = lambda key, _delay=0.0: add(key, 0.0)  # type: ignore[method-assign]
+    queue.add = lambda key, _delay=0.0, patient=False: add(key, 0.0, patient=patient)  # type: ignore[method-assign]
 
 
 def _holds_for_ever(engine: Engine, _cloud: Cloud) -> None:
