@@ -366,3 +366,26 @@ async def test_what_a_session_may_have_been_told_that_it_has_is_kept(
         world.edit(AccessSession, session.key, stop=True)
         await asyncio.sleep(5)
         assert not [key for kind, key in world.cluster.objects if kind is ProtectedResource]
+
+
+async def test_what_a_lagging_read_does_not_show_is_proven_in_one_call_for_all(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    """And what somebody has taken away meanwhile is put back."""
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=30):
+        await asyncio.sleep(130)
+        world.resource()
+        for number in range(20):
+            world.session(f"it-{number}", cidrs=(f"203.0.113.{number}/32",))
+        await asyncio.sleep(5)
+        rules, before = dict(cloud.rules(group)), dict(cloud.calls)
+        taken = cloud.rules(group).pop(min(rules))
+        cloud.blind = True
+        await asyncio.sleep(30)
+        assert cloud.calls["relabel"] == before.get("relabel", 0) + 2, (
+            "after the next read too, which tells of the loss"
+        )
+        assert cloud.calls["grant"] == before["grant"] + 1
+        assert {rule.rule for rule in cloud.rules(group).values()} == {rule.rule for rule in rules.values()}
+        assert taken.id not in cloud.rules(group)
