@@ -19,6 +19,7 @@ from tests.engine.world import BIG_BANG, OWNER, World
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
 THEIRS = Rule("198.51.100.1/32", "tcp", 5432, 5432)
+OURS = Rule("203.0.113.7/32", "tcp", 5432, 5432)
 
 
 def marked(world: World, seconds: float) -> str:
@@ -134,6 +135,23 @@ async def test_a_clone_closes_nothing_that_the_original_has_opened(world: World,
         await asyncio.sleep(200)
         assert conflict(world, resource) is None
         assert cloud.rules(group) == {}, "what was opened before the backup is ours to close"
+
+
+async def test_ours_is_put_soon_after_a_strangers_has_ended(world: World, cloud: SlowFirewalls) -> None:
+    """Both want the same rule: what the other has put serves until the other closes it."""
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=3600):
+        world.resource()
+        await asyncio.sleep(5)
+        theirs = cloud.put(group, OURS, marked(world, 900), OWNER, f"another/{world.at(0)}")
+        session = world.session()
+        await asyncio.sleep(890)
+        assert world.status(session).phase is Phase.ACTIVE
+        assert list(cloud.rules(group)) == [theirs]
+        await asyncio.sleep(6)
+        del cloud.rules(group)[theirs]
+        await asyncio.sleep(10)
+        assert [rule.rule for rule in cloud.rules(group).values()] == [OURS]
 
 
 async def test_what_was_there_before_us_is_ours(world: World, cloud: SlowFirewalls) -> None:

@@ -153,7 +153,7 @@ class Reconciler:
     def _await_foreign_ends(self, known: TargetState, desired: Iterable[Rule], now: float) -> None:
         """Look again when another installation's rule that stands for one of ours should be gone, to put our own."""
         present = self._clock.now()
-        ends = known.ends_of_others(desired, self._state.owner)
+        ends = known.ends_of_others(desired, lambda rule: self._vouching.others(known.target, rule, present))
         left = [(end - present).total_seconds() + FOREIGN_END_SECONDS for end in ends]
         ahead = min((seconds for seconds in left if seconds > 0), default=None)
         known.look_again_at = float("inf") if ahead is None else now + ahead

@@ -1,6 +1,6 @@
 """What is known of one firewall object: the last read, corrected by the answers to our own writes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -218,10 +218,10 @@ class TargetState:
             self._holding = {rule.rule: rule for rule in self.rules.values() if rule.rule is not None}
         return self._holding
 
-    def ends_of_others(self, wanted: Iterable[Rule], owner: str) -> list[datetime]:
+    def ends_of_others(self, wanted: Iterable[Rule], others: Callable[[ObservedRule], bool]) -> list[datetime]:
         """When the rules of other installations end, by their own word, that stand where we want one."""
         held = (self.holding().get(rule) for rule in wanted)
-        marks = (parse_mark(rule.description) for rule in held if rule is not None and rule.owner != owner)
+        marks = (parse_mark(rule.description) for rule in held if rule is not None and others(rule))
         return [mark.until for mark in marks if mark is not None and mark.until is not None]
 
     def staying(self) -> Mapping[Rule, ObservedRule]:

@@ -79,6 +79,10 @@ class Vouching:
         log.warning("rules with our id that we did not make", target=str(target), ids=unwanted)
         return replace(plan, revokes=(), conflicts=(*plan.conflicts, *(strange[id_] for id_ in unwanted)))
 
+    def others(self, target: Target, rule: ObservedRule, now: datetime) -> bool:
+        """Is it another installation's, be it one with our id?"""
+        return rule.owner != self._state.owner or self.stranger(target, rule, now)
+
     def stranger(self, target: Target, rule: ObservedRule, now: datetime) -> bool:
         """Did somebody else make it, who still keeps it? Whose time is long over, it may go whoever made it."""
         mark = parse_mark(rule.description)
