@@ -235,6 +235,18 @@ async def test_so_do_two_hundred_that_are_refused(
     assert 1 <= len(calls(aws, last)) <= 6
 
 
+async def test_a_way_out_that_comes_is_seen_within_seconds(topology: AwsTopology, vpc: Vpc, clock: Clock) -> None:
+    """A node that has just come has no public address yet."""
+    machine = vpc.machine(vpc.subnet(v4=vpc.internet))
+    assert (await refusal(topology, machine)).reason == "NoWayOut"
+    public = vpc.address()
+    vpc.ec2.associate_address(InstanceId=machine.id, AllocationId=public["AllocationId"])
+    clock.now += 2
+    assert (await refusal(topology, machine)).reason == "NoWayOut"
+    clock.now += 2
+    assert await addresses(topology, machine) == [public["PublicIp"]]
+
+
 async def test_those_who_ask_at_once_share_their_calls(topology: AwsTopology, vpc: Vpc, aws: AwsAccount) -> None:
     gateway, expected = vpc.nat()
     subnet = vpc.subnet(v4=gateway)
