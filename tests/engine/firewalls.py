@@ -29,6 +29,7 @@ class SlowFirewalls(MemoryFirewalls):
         self.grant_refused: set[str] = set()
         self.refused_calls = 0
         self.slow_find = 0.0
+        self.slow_inspect = 0.0
         self.slow_answer = 0.0
 
     def make_scarce(self, scarce: Target) -> None:
@@ -51,6 +52,7 @@ class SlowFirewalls(MemoryFirewalls):
 
     async def inspect(self, access: Access, ids: Sequence[str]) -> Mapping[str, TargetFacts | ProviderError]:
         self._refuse(self.all_refused)
+        await asyncio.sleep(self.slow_inspect)
         return await super().inspect(access, ids)
 
     async def observe(self, access: Access, target: Target) -> Sequence[ObservedRule]:

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from gatepass.core.rules import ObservedRule, Rule
-from gatepass.core.types.session import Phase
+from gatepass.core.types.session import AccessSession, Phase
+from gatepass.engine.targets import READS_LAG_SECONDS
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.world import OWNER, World
 
@@ -111,3 +112,27 @@ async def test_what_a_predecessor_has_granted_and_not_recorded_is_proven_at_litt
     async with world.running():
         await asyncio.sleep(200)
         assert cloud.calls["relabel"] == proven, "what is on record for who lives needs no proof"
+
+
+async def test_where_somebody_waits_a_new_leader_looks_first(world: World, cloud: SlowFirewalls) -> None:
+    """Of hundreds of groups, all of which it has to look at: one opens and one closes at that moment."""
+    groups = [cloud.create(f"sg-{number:08x}") for number in range(200)]
+    for number, group in enumerate(groups):
+        world.resource(f"db-{number}", groups=(group.id,))
+    names = [f"it-{number}" for number in range(200)]
+    held = {
+        name: world.session(name, resources=({"name": name.replace("it", "db")},), cidrs=(f"203.0.113.{number}/32",))
+        for number, name in enumerate(names)
+    }
+    async with world.running():
+        await asyncio.sleep(READS_LAG_SECONDS + 10)
+    assert {world.status(each).phase for each in held.values()} == {Phase.ACTIVE}
+    cloud.slow_inspect = 1.0
+    async with world.running():
+        await asyncio.sleep(0.1)
+        world.edit(AccessSession, held["it-198"].key, stop=True)
+        new = world.session("new", resources=({"name": "db-199"},), cidrs=("198.51.100.1/32",))
+        await asyncio.sleep(2.5)
+        assert cloud.rules(groups[198]) == {}
+        assert world.status(new).phase is Phase.ACTIVE
+        assert world.status(held["it-198"]).phase is Phase.CANCELLED

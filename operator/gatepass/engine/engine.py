@@ -122,6 +122,7 @@ class Engine:
             ends=self.ends,
             unverified=settings.admission_unverified,
             touch=self._reconciler.queue.add,
+            verify_first=self._verifier.queue.hurry,
             touch_resource=self._resources.queue.add,
             promised=self._switchboard.promised,
         )
@@ -158,6 +159,8 @@ class Engine:
         for session in self.store.sessions.values():
             self._sessions.queue.forget(session.key)  # the listing has asked for all of them at once
             self._sessions.queue.add(session.key, self._patience(session))
+        for key in self.store.resources:
+            self._verifier.queue.forget(key)  # the same; where a session waits, its pass asks for it first
         settled = self._state.reads_settle_at - self._state.started + 1.0
         looks = sorted({0.0, self._settings.handover_seconds, settled})
         first = [after - before for before, after in itertools.pairwise(looks)]

@@ -90,6 +90,12 @@ class Queue(Generic[K]):
         if (self._patient if patient else self._prompt).add(key, due):
             self._wake.set()
 
+    def hurry(self, key: K) -> None:
+        """Let a patient key that is due go first; what waits for a later moment waits on, a backoff above all."""
+        now = asyncio.get_running_loop().time()
+        if self._patient.due.get(key, float("inf")) <= now and self._prompt.add(key, now):
+            self._wake.set()
+
     def retry(self, key: K, longest: float = LAST_RETRY) -> None:
         """Work on the key again after a pause that doubles with each failure, from half a second to the `longest`."""
         failures = self._failures.get(key, 0)

@@ -55,6 +55,7 @@ class SessionPass:
         unverified: bool,
         ends: Ends,
         touch: Callable[[Target], None],
+        verify_first: Callable[[Key], None],
         touch_resource: Callable[[Key], None],
         promised: Callable[[AccessSession, datetime, datetime], datetime],
     ) -> None:
@@ -69,6 +70,7 @@ class SessionPass:
         self._unverified = unverified
         self._ends = ends
         self._touch = touch
+        self._verify_first = verify_first
         self._touch_resource = touch_resource
         self._promised = promised
         self._shape: dict[str, object] = {}
@@ -214,6 +216,8 @@ class SessionPass:
                     # At once, so that no other session that ends now leaves its rule to this one.
                     self._state.release(own)
                 standing = self._state.standings.get(key)
+                if standing is None and session.status.phase not in FINAL:
+                    self._verify_first(key)  # of the hundreds that are to be verified at a start
                 for target in standing.everywhere() if standing else ():
                     known = self._state.target(target)
                     if known.claims.get(own) != claim:
