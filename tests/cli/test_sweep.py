@@ -317,6 +317,33 @@ def test_a_person_is_asked(account: Account) -> None:
     assert account.left() == before
 
 
+@pytest.mark.parametrize(
+    ("owner", "shown"),
+    [
+        ("[/x]", "[/x]"),
+        ("[bold]lost[/bold]", "[bold]lost[/bold]"),
+        ("lost\x9b2J", "lost\ufffd2J"),
+        ("lost\tand found", "lost\ufffdand found"),
+    ],
+)
+def test_a_tag_that_anybody_may_write_is_shown_as_it_is(account: Account, owner: str, shown: str) -> None:
+    id_ = account.put(str(Mark("ci/db", datetime.now(UTC) - timedelta(days=1))), owner, account.group())
+    status, screen = on_a_terminal(lambda: "")
+    assert status == 0
+    assert id_ in screen
+    assert f"installation {shown}" in screen
+
+
+@pytest.mark.parametrize("until", ["9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"])
+def test_a_time_that_we_never_write_is_no_mark_of_ours(account: Account, until: str) -> None:
+    rules = account.scene()
+    odd = account.put(f"gatepass until={until} for=ci/db", LOST, account.group())
+    status, printed, _ = run("--expired", "--yes", "-o", "json")
+    assert status == 0
+    assert results(printed)[rules.expired] == "revoked"
+    assert odd in account.left()
+
+
 def test_what_is_extended_while_a_person_thinks_is_left(account: Account) -> None:
     rules = account.scene()
     before = account.left()

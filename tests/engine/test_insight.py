@@ -59,6 +59,24 @@ async def test_what_cannot_be_closed_is_overdue_and_failing(world: World, cloud:
         assert seen.queues["target"].failing == 0
 
 
+async def test_an_end_that_cannot_be_written_down_is_overdue(world: World, cloud: SlowFirewalls) -> None:
+    """Its rule waits for that write."""
+    group = cloud.create("sg-0aaa")
+    async with world.running() as engine:
+        world.resource()
+        session = world.session()
+        await asyncio.sleep(10)
+        world.cluster.refuse = lambda verb: verb == "status"
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(60)
+        assert len(cloud.rules(group)) == 1
+        assert engine.insight.snapshot().overdue_seconds == pytest.approx(60, abs=1)
+        world.cluster.refuse = lambda _verb: False
+        await asyncio.sleep(2)
+        assert cloud.rules(group) == {}
+        assert engine.insight.snapshot().overdue_seconds == 0
+
+
 async def test_an_end_that_was_asked_for_is_overdue_before_its_deadline(world: World, cloud: SlowFirewalls) -> None:
     cloud.create("sg-0aaa")
     async with world.running() as engine:

@@ -33,6 +33,38 @@ async def test_ours_is_put_soon_after_the_others_has_ended(world: World, cloud: 
         assert list(cloud.rules(group)) != [theirs]
 
 
+async def test_the_last_minute_of_the_others_is_no_reason_to_believe_in_it_longer(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa")
+    theirs = cloud.put(group, RULE, f"gatepass until={world.at(60)} for=ci/db", OTHER, "another/2026-11-22T12:00:00Z")
+    async with world.running(resync=3600):
+        world.resource()
+        session = world.session()
+        await asyncio.sleep(61)
+        assert world.status(session).phase is Phase.ACTIVE
+        del cloud.rules(group)[theirs]
+        await asyncio.sleep(10)
+        assert [rule.rule for rule in cloud.rules(group).values()] == [RULE]
+        assert [rule.foreign for rule in world.status(session).resources[0].rules] == [False]
+
+
+async def test_a_read_that_shows_it_past_its_end_is_asked_again(world: World, cloud: SlowFirewalls) -> None:
+    """Reads lag behind its revocation."""
+    group = cloud.create("sg-0aaa")
+    theirs = cloud.put(group, RULE, f"gatepass until={world.at(300)} for=ci/db", OTHER)
+    async with world.running(resync=3600):
+        world.resource()
+        world.session()
+        await asyncio.sleep(301)
+        cloud.ghosts = [cloud.rules(group).pop(theirs)]
+        await asyncio.sleep(30)
+        assert cloud.rules(group) == {}
+        cloud.ghosts = []
+        await asyncio.sleep(30)
+        assert [rule.rule for rule in cloud.rules(group).values()] == [RULE]
+
+
 async def test_a_later_end_of_theirs_is_waited_for(world: World, cloud: SlowFirewalls) -> None:
     group = cloud.create("sg-0aaa")
     theirs = cloud.put(group, RULE, f"gatepass until={world.at(300)} for=ci/db", OTHER)

@@ -9,7 +9,7 @@ import pytest
 from gatepass.core.errors import Failure
 from gatepass.core.ports import ClusterError
 from gatepass.core.rules import Target
-from gatepass.core.types.session import AccessSession
+from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.queue import Queue
 from gatepass.engine.turns import Turns
 from tests.engine.firewalls import SlowFirewalls
@@ -252,3 +252,22 @@ async def test_who_has_never_been_let_in_is_not_asked_in_turn(world: World, clou
         before = cloud.calls["identify"]
         await asyncio.sleep(600)
         assert cloud.calls["identify"] - before <= 5
+
+
+async def test_what_somebody_closes_by_hand_is_noticed_though_revocations_are_refused(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=3600):
+        world.resource()
+        session = world.session()
+        await asyncio.sleep(300)
+        cloud.revoke_refused = True
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(100)
+        reads = cloud.calls["observe"]
+        await asyncio.sleep(600)
+        assert cloud.calls["observe"] <= reads + 10
+        cloud.rules(group).clear()
+        await asyncio.sleep(65)
+        assert world.status(session).phase is Phase.CANCELLED

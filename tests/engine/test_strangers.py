@@ -154,6 +154,44 @@ async def test_ours_is_put_soon_after_a_strangers_has_ended(world: World, cloud:
         assert [rule.rule for rule in cloud.rules(group).values()] == [OURS]
 
 
+async def test_with_an_id_of_its_own_a_clone_closes_what_it_has_opened(world: World, cloud: SlowFirewalls) -> None:
+    """It has recorded as its own what the other had put, and leaves that alone from then on."""
+    group = cloud.create("sg-0aaa")
+    async with world.running(leadership=Leadership("clone")):
+        world.resource()
+        await asyncio.sleep(5)
+        theirs = cloud.put(group, OURS, marked(world, 7200), OWNER, f"original/{world.at(0)}")
+        shared = world.session()
+        own = world.session("own", cidrs=("203.0.113.8/32",))
+        await asyncio.sleep(READS_LAG_SECONDS)
+        assert [rule.foreign for rule in world.status(shared).resources[0].rules] == [False]
+    known = Leadership("clone-2", earlier={"clone": BIG_BANG + timedelta(hours=1)})
+    async with world.running(owner="of-its-own/gatepass", leadership=known):
+        await asyncio.sleep(READS_LAG_SECONDS + 10)
+        assert [rule.foreign for rule in world.status(shared).resources[0].rules] == [True]
+        for each in (shared, own):
+            world.edit(AccessSession, each.key, stop=True)
+        await asyncio.sleep(5)
+        assert list(cloud.rules(group)) == [theirs]
+        assert {world.status(each).phase for each in (shared, own)} == {Phase.CANCELLED}
+
+
+async def test_a_time_that_we_never_write_is_no_mark_of_ours(world: World, cloud: SlowFirewalls) -> None:
+    """Nothing can be counted from the last second of the calendar, and nobody is held up by it."""
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=10):
+        resource = world.resource()
+        session = world.session()
+        await asyncio.sleep(5)
+        odd = cloud.put(group, THEIRS, "gatepass until=9999-12-31T23:59:59Z for=ci/staging-db", OWNER)
+        await asyncio.sleep(20)
+        assert odd in str(conflict(world, resource))
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(5)
+        assert list(cloud.rules(group)) == [odd]
+        assert world.status(session).phase is Phase.CANCELLED
+
+
 async def test_what_was_there_before_us_is_ours(world: World, cloud: SlowFirewalls) -> None:
     """A session was torn out while nobody watched, so that no object tells what was granted."""
     group = cloud.create("sg-0aaa")

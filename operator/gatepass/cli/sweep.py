@@ -186,23 +186,29 @@ def _print_rows(rows: "Sequence[Mapping[str, Any]]", *, err: bool) -> None:
     """A table for each installation on a terminal, else lines with tabs and the installation last."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(stderr=err)
     shown = [name for name in _COLUMNS if name in rows[0]]
     if not console.is_terminal:
         print("\t".join(name.upper() for name in (*shown, "owner")), file=console.file)
         for row in rows:
-            print("\t".join(str(row[name] or "-") for name in (*shown, "owner")), file=console.file)
+            print("\t".join(_cell(row[name]) for name in (*shown, "owner")), file=console.file)
         return
     for owner in sorted({str(row["owner"]) for row in rows}):
-        table = Table(title=f"installation {owner}", title_justify="left")
+        table = Table(title=Text(f"installation {_cell(owner)}"), title_justify="left")
         for name in shown:
             table.add_column(name, overflow="fold", no_wrap=name == "id")
         for row in rows:
             if row["owner"] == owner:
                 style = {"expired": "red", "one mark": "yellow"}.get(row["state"])
-                table.add_row(*(str(row[name] or "-") for name in shown), style=style)
+                table.add_row(*(Text(_cell(row[name])) for name in shown), style=style)
         console.print(table)
+
+
+def _cell(value: object) -> str:
+    """What anybody may have written on a rule is shown as it is, and moves no cursor."""
+    return "".join(each if each.isprintable() else "\ufffd" for each in str(value or "-"))
 
 
 def _told(error: "ProviderError") -> str:

@@ -97,7 +97,7 @@ _LONGEST: Final = 255
 _FOREIGN_TO_DESCRIPTIONS = re.compile(r"[^a-zA-Z0-9 ._\-:/()#,@\[\]+=&;{}!$*]")
 _NAME = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _MARK = re.compile(
-    rf"gatepass (?:static|until=(?P<until>\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\dZ))"
+    rf"gatepass (?:static|until=(?P<until>(?:19|20|21)\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ))"
     rf" for=(?P<resource>{_NAME}/{_NAME})(?: (?P<note>.*))?"
 )
 

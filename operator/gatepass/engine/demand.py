@@ -119,7 +119,8 @@ class Demands:
             claims = list(self._grants.claims(resource, now))
             records = self._state.store.records_of(resource.key, target.id)
             recorded = frozenset((session.uid, rule_of(record)) for session, record in records)
-            proven = standing.usable() if standing is not None else []
+            named = resource.spec.aws.security_groups  # by now: an edit comes before its verification
+            proven = [each for each in standing.usable() if each.id in named] if standing is not None else []
             usable = [each for each in proven if self._state.target(each).trouble is None]
             yield _Tenant(resource, standing, claims, recorded, frozenset(proven), usable)
 

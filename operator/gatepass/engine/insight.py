@@ -120,13 +120,15 @@ class Insight:
         return max((now - end.at).total_seconds() - ago, 0.0)
 
     def _end(self, session: AccessSession, now: datetime) -> lifecycle.End | None:
-        return lifecycle.end(session, now, self._grants.deadline(session), withdrawn=False)
+        """One that is not written down yet came when it was seen first."""
+        seen = self._state.ending.get(session.uid)
+        return seen or lifecycle.end(session, now, self._grants.deadline(session), withdrawn=False)
 
     def _overdue(self, now: datetime) -> list[timedelta]:
         """How long ago those sessions ended of which a rule of ours may still be there."""
         found = []
         for session in self._state.store.sessions.values():
-            if not _may_have_ended(session, now):
+            if session.uid not in self._state.ending and not _may_have_ended(session, now):
                 continue
             end = self._end(session, now)
             if end is not None and now - end.at > _ON_TIME:

@@ -17,6 +17,8 @@ FIRST_RETRY = 0.5
 LAST_RETRY = 300.0
 CLOSING_RETRY = 1.0
 """The longest pause, in seconds, while something that has ended is still open, or may be, and nobody has said no."""
+_DEFECT_RETRY = 10.0
+"""The same where a pass breaks off by a defect of ours: something may have to close there."""
 _SLACK = 1000
 _AT_ONCE = 4
 """Works that are begun in one turn of the event loop: with thousands due, others must have their turn in time, the
@@ -189,7 +191,7 @@ class Queue(Generic[K]):
         except Exception:
             # A defect in one pass must not stop the others; the next pass starts from the whole state again.
             log.exception("pass failed", queue=self.name, key=str(key))
-            self.retry(key)
+            self.retry(key, _DEFECT_RETRY)
         finally:
             del self._active[key]
             self._free += 1

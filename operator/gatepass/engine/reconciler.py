@@ -43,10 +43,10 @@ from gatepass.engine.vouching import Vouching
 
 log = structlog.get_logger(__name__)
 
+_LOOK_SECONDS: Final = 60.0
+"""How old a read may be on which a write is tried again."""
 _DOUBTED_SECONDS: Final = 60.0
 """After which credentials that are still refused are looked at again: a role's session may be another by then."""
-FOREIGN_END_SECONDS: Final = 5.0
-"""How long another installation may take to close its rule after the end that is written on it."""
 
 
 class Reconciler:
@@ -139,7 +139,8 @@ class Reconciler:
         self._switchboard.after(known, accesses)
         self._mind_strangers(known, plan, accesses)
         if again or known.any_unsettled:
-            known.stale = known.stale or known.any_unsettled
+            # Somebody may close by hand what we are refused to close.
+            known.stale = known.stale or known.any_unsettled or now >= (known.read_at or now) + _LOOK_SECONDS
             left = bool(known.rules.keys() & plan.revokes) or known.any_unsettled
             self._retry(known, "write", accesses, closing=left)
         else:
@@ -153,9 +154,7 @@ class Reconciler:
     def _await_foreign_ends(self, known: TargetState, desired: Iterable[Rule], now: float) -> None:
         """Look again when another installation's rule that stands for one of ours should be gone, to put our own."""
         present = self._clock.now()
-        ends = known.ends_of_others(desired, lambda rule: self._vouching.others(known.target, rule, present))
-        left = [(end - present).total_seconds() + FOREIGN_END_SECONDS for end in ends]
-        ahead = min((seconds for seconds in left if seconds > 0), default=None)
+        ahead = known.next_end_of_others(desired, self._vouching.others(known.target, present), present)
         known.look_again_at = float("inf") if ahead is None else now + ahead
         if ahead is not None:
             self.queue.add(known.target, ahead)
@@ -196,7 +195,7 @@ class Reconciler:
                     known.refusals.pop(access, None)
                 self._turns.let_in((access, "read"), known.target)
                 self._vouching.see(known.target, observed)
-                known.read(observed, started)
+                known.read(observed, started, self._vouching.others(known.target, self._clock.now()))
                 if started < self._state.reads_settle_at:
                     self._records.correct(known)
                 if first:
@@ -231,7 +230,7 @@ class Reconciler:
             (want for want, _ in desired.values()),
             known.rules.values(),
             self._state.owner,
-            known=self._records.ids(known.target),
+            known=self._records.ids(known),
         )
         if known.unproven or known.doubtful:
             plan = replace(plan, relabels={**proofs(known, desired), **plan.relabels})

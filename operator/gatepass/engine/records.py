@@ -24,9 +24,10 @@ class Records:
         self._clock = clock
         self._vouching = vouching
 
-    def ids(self, target: Target) -> set[str]:
+    def ids(self, known: TargetState) -> set[str]:
         """What was made by us."""
-        return {record.id for _, _, record in self._of(target)}
+        left = {rule.id for rule in known.rules.values() if self._state.has_left(rule)}
+        return {record.id for _, _, record in self._of(known.target)} - left
 
     def holders(self, target: Target, ids: set[str]) -> set[str]:
         """Whose records name one of these rules."""

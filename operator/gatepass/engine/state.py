@@ -12,7 +12,7 @@ from gatepass.core.leadership import Leadership
 from gatepass.core.lifecycle import End
 from gatepass.core.policy import Refusal
 from gatepass.core.ports import Access, SecretSeen, TargetFacts
-from gatepass.core.rules import Rule, Stamp, Target
+from gatepass.core.rules import ObservedRule, Rule, Stamp, Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.session import EndedReason, SessionResourceStatus, SourceAddress
 from gatepass.engine.queue import FIRST_RETRY, LAST_RETRY
@@ -238,6 +238,14 @@ class State:
         """Something about the resource has changed: what was refused may be granted now."""
         for claim in [claim for claim in self.parked if claim.resource == resource]:
             del self.parked[claim]
+
+    def has_left(self, rule: ObservedRule) -> bool:
+        """Does it bear another installation's id, and was never made here? Then it is not ours whatever is on record.
+
+        Of two that had one id by mistake, one has taken for its own what the other had put.
+        """
+        foreign = rule.owner not in (None, self.owner) and rule.maker is not None
+        return foreign and not self.leadership.made(rule.maker or "")
 
     @property
     def stamp(self) -> Stamp:

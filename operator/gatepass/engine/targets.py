@@ -13,6 +13,12 @@ from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 
 READS_LAG_SECONDS: Final = 120.0
 """How long after a write a read may still miss it: EC2 is eventually consistent, and gives no bound of its own."""
+FOREIGN_END_SECONDS: Final = 5.0
+"""How long another installation may take to close its rule after the end that is written on it."""
+_LATE_LOOK_SECONDS: Final = 20.0
+"""The pause to the next look where a rule is still shown past that end."""
+Others = Callable[[ObservedRule], bool]
+"""Is a rule another installation's?"""
 
 
 @dataclass(slots=True)
@@ -97,10 +103,10 @@ class TargetState:
         """What was held back goes out."""
         self._waits_until = None
 
-    def read(self, observed: Iterable[ObservedRule], started: float) -> None:
+    def read(self, observed: Iterable[ObservedRule], started: float, others: Others) -> None:
         """Take a read that started at `started`; a write acknowledged less than two minutes before beats it.
 
-        So does an earlier read that has shown a rule with an owner, less than two minutes after it was first seen.
+        So does an earlier read that has shown a rule of ours, less than two minutes after it was first seen.
         """
         self._granted = {id_: ack for id_, ack in self._granted.items() if started < ack[0] + READS_LAG_SECONDS}
         self.revoked = {id_: at for id_, at in self.revoked.items() if started < at + READS_LAG_SECONDS}
@@ -108,7 +114,7 @@ class TargetState:
         young = {
             id_: rule
             for id_, rule in self.rules.items()
-            if rule.owner is not None and started < self._first_seen.get(id_, started) + READS_LAG_SECONDS
+            if not others(rule) and started < self._first_seen.get(id_, started) + READS_LAG_SECONDS
         }
         self.rules = {**young, **seen, **{id_: rule for id_, (_, rule) in self._granted.items()}}
         self._first_seen = {id_: self._first_seen.get(id_, started) for id_ in self.rules}
@@ -218,11 +224,21 @@ class TargetState:
             self._holding = {rule.rule: rule for rule in self.rules.values() if rule.rule is not None}
         return self._holding
 
-    def ends_of_others(self, wanted: Iterable[Rule], others: Callable[[ObservedRule], bool]) -> list[datetime]:
-        """When the rules of other installations end, by their own word, that stand where we want one."""
+    def next_end_of_others(self, wanted: Iterable[Rule], others: Others, present: datetime) -> float | None:
+        """Seconds until a rule of another installation that stands where we want one should be gone, by its own word.
+
+        What is shown a little later still may be a read that lags, and is looked at again.
+        """
         held = (self.holding().get(rule) for rule in wanted)
         marks = (parse_mark(rule.description) for rule in held if rule is not None and others(rule))
-        return [mark.until for mark in marks if mark is not None and mark.until is not None]
+        ends = (mark.until for mark in marks if mark is not None and mark.until is not None)
+        left = ((end - present).total_seconds() + FOREIGN_END_SECONDS for end in ends)
+        looks = (
+            max(seconds, _LATE_LOOK_SECONDS) if seconds <= 0 else seconds
+            for seconds in left
+            if seconds > -READS_LAG_SECONDS
+        )
+        return min(looks, default=None)
 
     def staying(self) -> Mapping[Rule, ObservedRule]:
         """The same, without those that are being revoked: who wants one of them has to wait, and gets another."""

@@ -16,6 +16,7 @@ from gatepass.core.plan import Plan
 from gatepass.core.rules import ObservedRule, Target, parse_mark
 from gatepass.core.sweep import MARGIN
 from gatepass.engine.state import State
+from gatepass.engine.targets import Others
 
 log = structlog.get_logger(__name__)
 
@@ -79,9 +80,9 @@ class Vouching:
         log.warning("rules with our id that we did not make", target=str(target), ids=unwanted)
         return replace(plan, revokes=(), conflicts=(*plan.conflicts, *(strange[id_] for id_ in unwanted)))
 
-    def others(self, target: Target, rule: ObservedRule, now: datetime) -> bool:
-        """Is it another installation's, be it one with our id?"""
-        return rule.owner != self._state.owner or self.stranger(target, rule, now)
+    def others(self, target: Target, now: datetime) -> Others:
+        """Which rules are another installation's, be it one with our id?"""
+        return lambda rule: rule.owner != self._state.owner or self.stranger(target, rule, now)
 
     def stranger(self, target: Target, rule: ObservedRule, now: datetime) -> bool:
         """Did somebody else make it, who still keeps it? Whose time is long over, it may go whoever made it."""
