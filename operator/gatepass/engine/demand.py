@@ -119,8 +119,8 @@ class Demands:
             claims = list(self._grants.claims(resource, now))
             records = self._state.store.records_of(resource.key, target.id)
             recorded = frozenset((session.uid, rule_of(record)) for session, record in records)
-            named = resource.spec.aws.security_groups  # by now: an edit comes before its verification
-            proven = [each for each in standing.usable() if each.id in named] if standing is not None else []
+            found = standing.usable() if standing is not None else []
+            proven = [each for each in found if _is_named(each, resource)]
             usable = [each for each in proven if self._state.target(each).trouble is None]
             yield _Tenant(resource, standing, claims, recorded, frozenset(proven), usable)
 
@@ -176,7 +176,7 @@ class Demands:
             return True
         if placed is not None and rule in self._state.target(placed).staying():
             return False
-        leaves = tenant.standing is not None and target in tenant.standing.draining
+        leaves = tenant.standing is not None and not _is_named(target, tenant.resource)
         return (placed is None or leaves) and self._had(target, tenant, claim, rule)
 
     def _had(self, target: Target, tenant: _Tenant, claim: Claim, rule: Rule) -> bool:
@@ -276,3 +276,8 @@ class Demands:
         if live < ceiling:
             return None
         return f"{live} of {ceiling} concurrent sessions are live (policy.maxConcurrentSessions)"
+
+
+def _is_named(target: Target, resource: ProtectedResource) -> bool:
+    """By now: an edit comes before its verification."""
+    return target.id in resource.spec.aws.security_groups
