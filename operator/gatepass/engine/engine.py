@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -29,12 +29,13 @@ from gatepass.engine.state import Standing, State
 from gatepass.engine.store import Namespace, Store
 from gatepass.engine.sweeper import Sweeper
 from gatepass.engine.switches import Switchboard
+from gatepass.engine.takeover import is_as_told, patience
 from gatepass.engine.verifier import Confinement, Verifier
 from gatepass.engine.views import FINAL, Views
 from gatepass.engine.vouching import Vouching
 
-_FIRST_LOOK_SECONDS: Final = 10.0
-"""How long after the start a session that is open as its status says is looked at, if nothing has come of it before."""
+_AT_ONCE: Final = 50
+"""Sessions that are taken up at the start in one turn of the event loop."""
 _MOMENT_SECONDS: Final = 1.0
 """How soon a session looks again after a pass that concerns others."""
 
@@ -156,42 +157,46 @@ class Engine:
         Soon after the start too: when an earlier process can have nothing under way any more, and when reads show
         everything that it has written.
         """
-        for session in self.store.sessions.values():
-            self._sessions.queue.forget(session.key)  # the listing has asked for all of them at once
-            self._sessions.queue.add(session.key, self._patience(session))
-        for key in self.store.resources:
-            self._verifier.queue.forget(key)  # the same; where a session waits, its pass asks for it first
+        for key in self.store.sessions:  # the listing has asked for all of them at once
+            self._sessions.queue.forget(key)
+        for key in self.store.resources:  # the same; where a session waits, its pass asks for it first
+            self._verifier.queue.forget(key)
+        self._look_at_everything()
+        await self._take_up(list(self.store.sessions.values()))
         settled = self._state.reads_settle_at - self._state.started + 1.0
         looks = sorted({0.0, self._settings.handover_seconds, settled})
         first = [after - before for before, after in itertools.pairwise(looks)]
         longest = self._settings.resync_seconds
         for pause in itertools.chain((min(each, longest) for each in first), itertools.repeat(longest)):
-            self._sweeper.again()
-            self._switchboard.again()
-            self._state.parked.clear()
-            self._sources.again()
-            for key in list(self.store.resources):
-                self._verifier.queue.add(key, patient=True)
-            for target, known in self._state.targets.items():
-                known.stale = True
-                self._reconciler.queue.add(target, patient=True)
-            for binding in list(self.store.bindings):
-                self._bindings.queue.add(binding, patient=True)
             await asyncio.sleep(pause)
             for key in list(self.store.sessions):
                 self._sessions.queue.add(key, patient=True)
+            self._look_at_everything()
 
-    def _patience(self, session: AccessSession) -> float:
-        """Seconds at the start in which the pass over its group will say whether a session has to be looked at."""
-        status, spec = session.status, session.spec
-        as_told = status.phase is Phase.ACTIVE and status.observed_generation == session.metadata.generation
-        alone = spec.bound_to is None and spec.heartbeat is None and spec.source.kind.declared
+    def _look_at_everything(self) -> None:
+        self._sweeper.again()
+        self._switchboard.again()
+        self._state.parked.clear()
+        self._sources.again()
+        for key in self.store.resources:
+            self._verifier.queue.add(key, patient=True)
+        for target, known in self._state.targets.items():
+            known.stale = True
+            self._reconciler.queue.add(target, patient=True)
+        for binding in self.store.bindings:
+            self._bindings.queue.add(binding, patient=True)
+
+    async def _take_up(self, sessions: Sequence[AccessSession]) -> None:
+        """What is not as its status says comes first; the thousands that seem to be are asked about bit by bit."""
         now = self._clock.now()
-        if not as_told or not alone or status.expires_at is None or self._grants.end(session, now) is not None:
-            return 0.0
-        if any(self._grants.refusal(session, key, now) is not None for key in session.resource_keys()):
-            return 0.0
-        return min((status.expires_at - now).total_seconds(), _FIRST_LOOK_SECONDS)
+        for session in sessions:
+            if not is_as_told(session, now):
+                self._sessions.queue.add(session.key)
+        calm = (session for session in sessions if is_as_told(session, now))
+        for number, session in enumerate(calm):
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+            self._sessions.queue.add(session.key, patience(session, self._grants, self._clock.now()))
 
     def clock_corrected(self) -> None:
         """What was to be done at some time is to be done at another."""
@@ -308,7 +313,7 @@ class Engine:
                 self._reconciler.queue.add(target)
             read_next = before is None and after is not None and after.complete
             for session in self.store.sessions_of(key):
-                if not read_next or self._patience(session) <= 0:
+                if not read_next or patience(session, self._grants, self._clock.now()) <= 0:
                     self._sessions.queue.add(session.key)
         self._sweeper.verified(key)
         self._safekeeping.verified(key)

@@ -233,11 +233,7 @@ class TargetState:
         marks = (parse_mark(rule.description) for rule in held if rule is not None and others(rule))
         ends = (mark.until for mark in marks if mark is not None and mark.until is not None)
         left = ((end - present).total_seconds() + FOREIGN_END_SECONDS for end in ends)
-        looks = (
-            max(seconds, _LATE_LOOK_SECONDS) if seconds <= 0 else seconds
-            for seconds in left
-            if seconds > -READS_LAG_SECONDS
-        )
+        looks = (seconds if seconds > 0 else _LATE_LOOK_SECONDS for seconds in left if seconds > -READS_LAG_SECONDS)
         return min(looks, default=None)
 
     def staying(self) -> Mapping[Rule, ObservedRule]:
