@@ -189,14 +189,19 @@ class Engine:
     async def _take_up(self, sessions: Sequence[AccessSession]) -> None:
         """What is not as its status says comes first; the thousands that seem to be are asked about bit by bit."""
         now = self._clock.now()
+        calm: list[AccessSession] = []
         for session in sessions:
-            if not is_as_told(session, now):
+            if is_as_told(session, now):
+                calm.append(session)
+            else:
                 self._sessions.queue.add(session.key)
-        calm = (session for session in sessions if is_as_told(session, now))
         for number, session in enumerate(calm):
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
-            self._sessions.queue.add(session.key, patience(session, self._grants, self._clock.now()))
+            self._sessions.queue.add(session.key, self._patience(session))
+
+    def _patience(self, session: AccessSession) -> float:
+        return patience(session, self._grants, self._clock.now())
 
     def clock_corrected(self) -> None:
         """What was to be done at some time is to be done at another."""
@@ -313,7 +318,7 @@ class Engine:
                 self._reconciler.queue.add(target)
             read_next = before is None and after is not None and after.complete
             for session in self.store.sessions_of(key):
-                if not read_next or patience(session, self._grants, self._clock.now()) <= 0:
+                if not read_next or self._patience(session) <= 0:
                     self._sessions.queue.add(session.key)
         self._sweeper.verified(key)
         self._safekeeping.verified(key)

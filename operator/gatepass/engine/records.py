@@ -25,9 +25,10 @@ class Records:
         self._vouching = vouching
 
     def ids(self, known: TargetState) -> set[str]:
-        """What was made by us."""
-        left = {rule.id for rule in known.rules.values() if self._state.has_left(rule)}
-        return {record.id for _, _, record in self._of(known.target)} - left
+        """What was made by us, as far as the rules that are there do not say otherwise."""
+        recorded = {record.id for _, _, record in self._of(known.target)}
+        held = (known.rules[id_] for id_ in recorded & known.rules.keys())
+        return recorded - {rule.id for rule in held if not self._state.is_ours(rule, recorded)}
 
     def holders(self, target: Target, ids: set[str]) -> set[str]:
         """Whose records name one of these rules."""

@@ -1,7 +1,7 @@
 """Everything the engine knows; the passes read it, and each part is written by one of them."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -10,6 +10,7 @@ from gatepass.core.desired import ClaimKey
 from gatepass.core.errors import Failure, ProviderError, SourceError
 from gatepass.core.leadership import Leadership
 from gatepass.core.lifecycle import End
+from gatepass.core.plan import is_ours
 from gatepass.core.policy import Refusal
 from gatepass.core.ports import Access, SecretSeen, TargetFacts
 from gatepass.core.rules import ObservedRule, Rule, Stamp, Target
@@ -239,13 +240,14 @@ class State:
         for claim in [claim for claim in self.parked if claim.resource == resource]:
             del self.parked[claim]
 
-    def has_left(self, rule: ObservedRule) -> bool:
-        """Does it bear another installation's id, and was never made here? Then it is not ours whatever is on record.
+    def is_ours(self, rule: ObservedRule, known: Collection[str]) -> bool:
+        """Has it both marks, or is it `known` from a record? Never one with another's id that was not made here.
 
         Of two that had one id by mistake, one has taken for its own what the other had put.
         """
-        foreign = rule.owner not in (None, self.owner) and rule.maker is not None
-        return foreign and not self.leadership.made(rule.maker or "")
+        if rule.maker is not None and rule.owner not in (None, self.owner) and not self.leadership.made(rule.maker):
+            return False
+        return is_ours(rule, self.owner, known)
 
     @property
     def stamp(self) -> Stamp:

@@ -1,6 +1,6 @@
 """What the engine knows of one session or one resource, put into the words of the pure status functions."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from gatepass.core.plan import is_ours
 from gatepass.core.policy import Refusal
 from gatepass.core.ports import TargetFacts
 from gatepass.core.resource_status import Findings, capacity_of
-from gatepass.core.rules import ObservedRule, Rule, Target, rules_for
+from gatepass.core.rules import Rule, Target, rules_for
 from gatepass.core.status import PresentRule, ResourceView, SourceView
 from gatepass.core.types.common import Key, SourceKind
 from gatepass.core.types.resource import Capacity, ProtectedResource
@@ -147,7 +147,7 @@ class Views:
                 known = self._state.target(target)
                 held = known.staying().get(rule)
                 if held is not None and held.id not in known.unproven:
-                    foreign = not self._is_ours(held, known_ids)
+                    foreign = not self._state.is_ours(held, known_ids)
                     found.append(PresentRule(rule, target.id, held.id, foreign))
                     break
         return tuple(found)
@@ -165,7 +165,7 @@ class Views:
             if record.foreign or record.removed_at is not None or rule in rules or target is None:
                 continue
             held = self._state.target(target).holding().get(rule)
-            if held is not None and held.id == record.id and not self._state.has_left(held):
+            if held is not None and held.id == record.id and self._state.is_ours(held, {record.id}):
                 yield PresentRule(rule, target.id, held.id, foreign=False)
 
     def _remaining(
@@ -201,15 +201,12 @@ class Views:
             }
             for rule in unwanted:
                 held = holding.get(rule)
-                if held is not None and self._is_ours(held, recorded):
+                if held is not None and self._state.is_ours(held, recorded):
                     remaining.append(PresentRule(rule, target.id, held.id, foreign=False))
             uncertain = uncertain or any(known.unsettled(rule) for rule in unwanted)
             if self._blind(session, entry) and (lost or not (unwanted <= known.settled | holding.keys())):
                 uncertain = uncertain or known.read_at is None or known.read_at < self._state.reads_settle_at
         return tuple(remaining), uncertain
-
-    def _is_ours(self, rule: ObservedRule, known: Collection[str]) -> bool:
-        return is_ours(rule, self._state.owner, known) and not self._state.has_left(rule)
 
     def _wants(self, claim: ClaimKey, rule: Rule, target: Target) -> bool:
         """Does a claim that is placed want the rule still? While no pass succeeds, nobody takes it out of its place."""
