@@ -22,6 +22,8 @@ class SlowFirewalls(MemoryFirewalls):
         self.lose_answers = False
         self.blind = False
         self.ghosts: list[ObservedRule] = []
+        self.read_refused = False
+        self.sealed: set[str] = set()
         self.revoke_refused = False
         self.all_refused = False
         self.bolted: set[str] = set()
@@ -59,7 +61,7 @@ class SlowFirewalls(MemoryFirewalls):
         await asyncio.sleep(self.slow.get(target.id, 0.0))
         if target.id in self.unreadable:
             raise ProviderError(Failure.RETRY, "NoAnswer", "ec2 does not answer")
-        self._refuse(self.all_refused)
+        self._refuse(self.all_refused or self.read_refused or target.id in self.sealed)
         return self.ghosts if self.blind else [*await super().observe(access, target), *self.ghosts]
 
     async def find(self, access: Access, owner: str | None) -> Sequence[tuple[Target, ObservedRule]]:

@@ -8,7 +8,7 @@ from typing import Any
 from gatepass.cli import main
 from gatepass.core import lifecycle, plan
 from gatepass.egress.pod import PodFinder
-from gatepass.engine.reconciler import Reconciler
+from gatepass.engine.calls import Calls
 from gatepass.engine.sources import Sources
 from gatepass.engine.vouching import Vouching
 from gatepass.kube import runners
@@ -30,7 +30,7 @@ def never_revokes() -> None:
     async def nothing(*_: Any) -> bool:
         return False
 
-    Reconciler._revoke = nothing  # type: ignore[method-assign]
+    Calls._revoke = nothing  # type: ignore[method-assign]
 
 
 def revokes_early() -> None:

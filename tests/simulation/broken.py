@@ -55,7 +55,7 @@ class _Fast(LoopClock):
 
 def _by(cloud: type[_Around]) -> Callable[[Engine, Cloud], None]:
     def sabotage(engine: Engine, real: Cloud) -> None:
-        engine._reconciler._providers = {"aws": cloud(real)}  # type: ignore[dict-item]
+        engine._reconciler._calls._providers = {"aws": cloud(real)}  # type: ignore[dict-item]
 
     return sabotage
 

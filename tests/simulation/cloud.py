@@ -192,11 +192,13 @@ class Cloud:
 
     # on the way
 
-    def _fate(self, access: Access, *, write: bool) -> tuple[Fate, Exception]:
+    def _fate(self, access: Access, verb: str, *, write: bool) -> tuple[Fate, Exception]:
         modes, draw = self._weather.modes, self._weather.draw
         if modes["expired"]:
             return Fate.REFUSED, EXPIRED
         if modes["denied"] and write:
+            return Fate.REFUSED, DENIED
+        if modes["denied-reads"] and verb == "observe":
             return Fate.REFUSED, DENIED
         if modes["denied-key"] and access.credentials.secret is not None:
             return Fate.REFUSED, DENIED
@@ -219,7 +221,7 @@ class Cloud:
 
     async def _read(self, verb: str, access: Access, effect: Callable[[], T]) -> T:
         self._witness.called(verb)
-        fate, refused = self._fate(access, write=False)
+        fate, refused = self._fate(access, verb, write=False)
         there, back = self._ways(fate)
         return await exchange(effect, there, back, fate, refused=refused, lost=LOST)
 
@@ -233,7 +235,7 @@ class Cloud:
     ) -> Mapping[M, Any]:
         """Answers for each member, as a batch that is retried without the members that are wrong does."""
         self._witness.called(verb)
-        fate, refused = self._fate(access, write=True)
+        fate, refused = self._fate(access, verb, write=True)
         there, back = self._ways(fate)
 
         def take_effect() -> Any:

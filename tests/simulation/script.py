@@ -217,7 +217,18 @@ def _by_hand(chance: Random, at: float) -> Iterator[Step]:
             yield Step(at, "limit", {"group": group, "limit": chance.choice((2, 5, 20, 60))})
 
 
-CLOUD_FAULTS: Final = ("throttle", "slow", "lossy", "down", "lag", "lag", "denied", "denied-key", "expired")
+CLOUD_FAULTS: Final = (
+    "throttle",
+    "slow",
+    "lossy",
+    "down",
+    "lag",
+    "lag",
+    "denied",
+    "denied-reads",
+    "denied-key",
+    "expired",
+)
 FINDER_FAULTS: Final = ("finder-down", "finder-slow")
 API_FAULTS: Final = ("api-lossy", "api-down", "api-slow", "events-late")
 

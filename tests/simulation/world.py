@@ -28,7 +28,7 @@ from tests.simulation.runners import Hearts
 from tests.simulation.script import GROUPS, Script, Step
 from tests.simulation.weather import Weather
 
-_REFUSALS: Final = ("throttle", "denied", "denied-key", "expired")
+_REFUSALS: Final = ("throttle", "denied", "denied-reads", "denied-key", "expired")
 _TURN: Final = 2.0
 """Until who is refused is tried again, when that has taken more than 20 minutes; before, half of it."""
 _UNDER_WAY: Final = 12.0

@@ -176,8 +176,7 @@ class Demands:
             return True
         if placed is not None and rule in self._state.target(placed).staying():
             return False
-        leaves = tenant.standing is not None and not _is_named(target, tenant.resource)
-        return (placed is None or leaves) and self._had(target, tenant, claim, rule)
+        return self._had(target, tenant, claim, rule)
 
     def _had(self, target: Target, tenant: _Tenant, claim: Claim, rule: Rule) -> bool:
         """Was it granted there? Who has not proven that the target is theirs keeps only what is on record."""

@@ -1,0 +1,262 @@
+"""The calls of a pass to the provider of its target, and what their answers tell. The only caller of its writes."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Set
+from typing import Final
+
+import structlog
+
+from gatepass.core.audit import EventType
+from gatepass.core.desired import ClaimKey
+from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
+from gatepass.core.placement import FAMILIES
+from gatepass.core.plan import Plan, Wanted
+from gatepass.core.ports import (
+    Access,
+    Clock,
+    Duplicate,
+    Full,
+    Granted,
+    GrantOutcome,
+    NewRule,
+    Provider,
+    Revoked,
+    Unknown,
+)
+from gatepass.core.rules import Rule, Stamp, Target
+from gatepass.core.types.common import Key
+from gatepass.engine.demand import Demand
+from gatepass.engine.journal import Journal
+from gatepass.engine.marks import put, repair
+from gatepass.engine.queue import Queue
+from gatepass.engine.records import Records
+from gatepass.engine.state import State
+from gatepass.engine.targets import TargetState
+from gatepass.engine.turns import Turns
+from gatepass.engine.vouching import Vouching
+
+log = structlog.get_logger(__name__)
+
+_DOUBTED_SECONDS: Final = 60.0
+"""After which credentials that are still refused are looked at again: a role's session may be another by then."""
+
+Permission = tuple[Access, str]
+"""What credentials may do or not: `read` or `write`."""
+
+
+class Calls:
+    """Whom an answer concerns is added to the `queue` of targets, and verified again by `reverify`."""
+
+    def __init__(
+        self,
+        state: State,
+        providers: Mapping[str, Provider],
+        clock: Clock,
+        journal: Journal,
+        records: Records,
+        vouching: Vouching,
+        queue: Queue[Target],
+        turns: Turns[Permission, Target],
+        reverify: Callable[[Key], None],
+    ) -> None:
+        self._state = state
+        self._providers = providers
+        self._clock = clock
+        self._journal = journal
+        self._records = records
+        self._vouching = vouching
+        self._queue = queue
+        self._turns = turns
+        self._reverify = reverify
+        self._doubted: defaultdict[Access, float] = defaultdict(lambda: float("-inf"))
+
+    async def observe(self, known: TargetState, accesses: list[Access]) -> bool:
+        """Read, by the first credentials that may. Answers whether any may."""
+        started = asyncio.get_running_loop().time()
+        first, before = known.read_at is None, known.trouble
+        for access in accesses:
+            try:
+                observed = await self._providers[known.target.provider].observe(access, known.target)
+            except ProviderError as error:
+                known.trouble = error
+                self._failed(known, access, error)
+            else:
+                if known.refusals.get(access) is known.trouble:  # and not of a write, of which a read tells nothing
+                    known.refusals.pop(access, None)
+                self._turns.let_in((access, "read"), known.target)
+                self._vouching.see(known.target, observed)
+                known.read(observed, started, self._vouching.others(known.target, self._clock.now()))
+                if started < self._state.reads_settle_at:
+                    self._records.correct(known)
+                if first:
+                    self._wake_neighbours(known.target)
+                return True
+        if first and (known.trouble and known.trouble.failure) != (before and before.failure):
+            self._wake_neighbours(known.target)
+        return False
+
+    def _wake_neighbours(self, target: Target) -> None:
+        """Claims that could not be placed, and rules that could not go, before this target was read or refused."""
+        for other in self._neighbours(target):
+            self._queue.add(other)
+
+    def _neighbours(self, target: Target) -> set[Target]:
+        """Other targets of those who name this one."""
+        standings = (self._state.standings[key] for key in self._state.tenants[target])
+        return {other for standing in standings for other in standing.everywhere()} - {target}
+
+    async def apply(
+        self,
+        known: TargetState,
+        plan: Plan,
+        demand: Demand,
+        accesses: list[Access],
+    ) -> bool:
+        """Grant before revoke, but revoke first where there is no room. Answers whether to try again."""
+        if self._crowded(known, plan):
+            again = await self._revoke(known, plan.revokes, accesses)
+            again = await self._grant(known, plan.grants, demand) or again
+        else:
+            again = await self._grant(known, plan.grants, demand)
+            again = await self._revoke(known, plan.revokes, accesses) or again
+        return await repair(self._providers[known.target.provider], self._state.owner, known, plan, accesses) or again
+
+    def _crowded(self, known: TargetState, plan: Plan) -> bool:
+        if not plan.revokes:
+            return False
+        quotas = (self._state.standings[key].quota(known.target) for key in self._state.tenants[known.target])
+        quota = min((quota for quota in quotas if quota), default=0)
+        return any(
+            known.used(family) + sum(want.rule.family == family for want in plan.grants) > known.limit(family, quota)
+            for family in FAMILIES
+        )
+
+    async def _grant(
+        self,
+        known: TargetState,
+        grants: Iterable[Wanted],
+        demand: Demand,
+    ) -> bool:
+        """Put rules with the credentials of a resource that wants them: nobody's rights are lent to others."""
+        batches: dict[Access, list[NewRule]] = {}
+        placed = self._state.placements.at(known.target)
+        for want in grants:
+            _, writers = demand.rules[want.rule]
+            if writers and placed.get(want.rule):  # a revocation before may have taken its time
+                access = min(writers, key=lambda access: access in known.refusals)
+                batches.setdefault(access, []).append(NewRule(want.rule, str(want.mark)))
+        provider = self._providers[known.target.provider]
+        again = False
+        for access, rules in batches.items():
+            known.granting.update(new.rule for new in rules)
+            stamp = self._state.stamp
+            try:
+                outcomes = await provider.grant(access, known.target, rules, stamp)
+            except ProviderError as error:
+                outcomes = {new.rule: error for new in rules}
+            except UnknownOutcomeError:
+                outcomes = {new.rule: Unknown() for new in rules}
+            finally:
+                known.granting.difference_update(new.rule for new in rules)
+            for new in rules:
+                outcome = outcomes[new.rule]
+                again = self._granted(known, access, new, outcome, stamp) or again
+                if isinstance(outcome, ProviderError) and outcome.failure is not Failure.RETRY:
+                    self._park(demand.newcomers.get(new.rule, ()), outcome)
+        self._let_go_elsewhere(known, {want.rule for want in grants} & known.holding().keys())
+        return again
+
+    def _let_go_elsewhere(self, known: TargetState, rules: Set[Rule]) -> None:
+        """A rule that comes here was kept where it was until now."""
+        for other in self._neighbours(known.target) if rules else ():
+            if rules & self._state.target(other).holding().keys():
+                self._queue.add(other)
+
+    def _park(self, claims: Iterable[ClaimKey], error: ProviderError) -> None:
+        """Whoever has not had the rule before leaves the other rules that it has got for now, wherever they are."""
+        for claim in claims:
+            places = set(self._state.placements.of(claim).values())
+            if places:
+                self._state.park(claim, error, asyncio.get_running_loop().time())
+            for target in places:
+                self._queue.add(target)
+
+    def _granted(self, known: TargetState, access: Access, new: NewRule, outcome: GrantOutcome, stamp: Stamp) -> bool:
+        at = asyncio.get_running_loop().time()
+        match outcome:
+            case Granted(id=id_):
+                known.granted(put(new.rule, id_, new.description, *stamp), at)
+                known.refusals.pop(access, None)
+                self._journal.firewall(EventType.FIREWALL_RULE_WRITTEN, known.target, id_, new.rule, new.description)
+                return False
+            case Duplicate():
+                known.stale = True
+                known.lost(new.rule, at)  # ours, of an earlier process, or somebody else's: a read has to tell
+                known.refusals[access] = ProviderError(
+                    Failure.RETRY, "DuplicateNotSeen", f"{new.rule} is there, and reads do not show it yet"
+                )
+            case Full():
+                known.full(new.rule.family)
+                self._state.placements.drop_at(known.target, [new.rule])
+                self._queue.add(known.target)
+                return False
+            case Unknown():
+                known.lost(new.rule, at)
+                known.refusals[access] = ProviderError(Failure.RETRY, "NoAnswer", "the answer to a grant was lost")
+            case ProviderError():
+                self._failed(known, access, outcome)
+        return True
+
+    async def _revoke(self, known: TargetState, ids: tuple[str, ...], accesses: list[Access]) -> bool:
+        if not ids:
+            return False
+        provider = self._providers[known.target.provider]
+        left = list(ids)
+        for access in accesses:
+            try:
+                outcomes = await provider.revoke(access, known.target, left)
+            except ProviderError as error:
+                self._failed(known, access, error)
+                continue
+            except UnknownOutcomeError:
+                return True  # tried again by id, which settles it
+            at = asyncio.get_running_loop().time()
+            for id_, outcome in outcomes.items():
+                if isinstance(outcome, Revoked):
+                    self._tell_revoked(known, id_)
+                    known.gone(id_, at)
+                elif isinstance(outcome, ProviderError):
+                    self._failed(known, access, outcome)
+            if not any(isinstance(outcome, ProviderError) for outcome in outcomes.values()):
+                known.refusals.pop(access, None)
+                self._turns.let_in((access, "write"), known.target)
+            left = [id_ for id_ in left if not isinstance(outcomes.get(id_), Revoked)]
+            if not left:
+                if self._someone_waits(known.target):
+                    self._queue.add(known.target)
+                return False
+        return True
+
+    def _tell_revoked(self, known: TargetState, id_: str) -> None:
+        held = known.rules.get(id_)
+        rule, description = (held.rule, held.description) if held else ("", "")
+        self._journal.firewall(EventType.FIREWALL_RULE_REVOKED, known.target, id_, rule, description)
+
+    def _someone_waits(self, target: Target) -> bool:
+        resources = (self._state.store.resources.get(key) for key in self._state.tenants[target])
+        uids = {resource.uid for resource in resources if resource is not None}
+        return any(claim.resource in uids for claim in self._state.waiting)
+
+    def _failed(self, known: TargetState, access: Access, error: ProviderError) -> None:
+        """The target may be gone, or the credentials may have changed: whoever names it is verified again."""
+        before = known.refusals.get(access)
+        known.refusals[access] = error
+        if news := before is None or before.reason != error.reason:
+            log.warning("call failed", target=str(known.target), reason=error.reason, error=error.message)
+        now = asyncio.get_running_loop().time()
+        doubtful = news or error.failure is Failure.NOT_FOUND or now >= self._doubted[access] + _DOUBTED_SECONDS
+        if error.failure is not Failure.RETRY and doubtful:
+            self._doubted[access] = now
+            for key in self._state.tenants[known.target]:
+                self._reverify(key)
