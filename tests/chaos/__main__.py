@@ -18,7 +18,7 @@ from tests.chaos.report import line, table
 from tests.chaos.run import Outcome, Round, play
 from tests.chaos.stage import Stage
 
-_COUNTS = {"kill": 100, "api-server": 10, "etcd": 10, "no-api-server": 20, "no-lease": 5, "no-ec2": 20}
+_COUNTS = {"kill": 100, "api-server": 10, "etcd": 10, "no-api-server": 20, "no-lease": 5, "no-ec2": 20, "frozen": 10}
 
 
 def main() -> int:

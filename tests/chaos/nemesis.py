@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tests.chaos.stage import Stage
 
-WAYS = ("kill", "api-server", "etcd", "no-api-server", "no-lease", "no-ec2")
+WAYS = ("kill", "api-server", "etcd", "no-api-server", "no-lease", "no-ec2", "frozen")
 _KILL_PAUSE_SECONDS = 1.5
 
 
@@ -46,6 +46,7 @@ class Nemesis:
             "no-api-server": self._partition_from_the_api_server,
             "no-lease": self._partition_until_the_lease_is_lost,
             "no-ec2": self._partition_from_ec2,
+            "frozen": self._freeze_the_api_server,
         }
         for blow in self._blows:
             time.sleep(max(0.0, began + blow.at - time.monotonic()))
@@ -87,6 +88,12 @@ class Nemesis:
             time.sleep(lot.uniform(12.0, 20.0))
             self._stage.kube.mend()
             self._stage.start_again()
+
+    def _freeze_the_api_server(self, lot: random.Random) -> None:
+        with self._stage.unreachable():
+            with self._stage.sandbox.control_plane.frozen_api():
+                time.sleep(lot.uniform(1.0, 6.0))
+            self._stage.served()
 
     def _partition_from_ec2(self, lot: random.Random) -> None:
         with self._stage.unreachable():

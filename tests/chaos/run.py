@@ -128,7 +128,7 @@ def play(stage: Stage, wanted: Round) -> Outcome:
         if (
             rules is not None
             and "meddling" not in wanted.profile
-            and FOREIGN not in {each["cidrIpv4"] for each in rules}
+            and FOREIGN not in {each.get("cidrIpv4") for each in rules}
         ):
             faults.append(f"the foreign rule of {group} is gone")
     seconds = time.monotonic() - began

@@ -11,6 +11,7 @@ SEEN = "203.0.113.77"
 """What Gatepass itself is seen as."""
 HEART = {"interval": "5s", "missed": 3}
 WINDOW_SECONDS = 15.0
+_NETWORKS = ("203.0.113.", "2001:db8::")
 _SOURCES = {"cidrs": 0.55, "pod": 0.2, "claim": 0.15, "operator": 0.1}
 _RUNNERS = {"none": 0.7, "job": 0.17, "heart": 0.13}
 _FAREWELLS = ("finished", "failed", "deleted")
@@ -40,7 +41,7 @@ class Deed:
 class Script:
     """The deeds of tenants and of runners, each in their order, and the addresses that are to be found for sessions.
 
-    `kinds` counts the sessions by their source, and those that end with their runner by what that is.
+    `kinds` counts the sessions by their source, those over IPv6, and those that end with their runner by what that is.
     """
 
     tenants: list[Deed]
@@ -83,12 +84,14 @@ class _Draft:
     def _source(self, at: float, name: str, spec: dict[str, Any]) -> bool:
         """Where it comes from; False when nobody will ever say so."""
         (source,) = self.lot.choices(list(_SOURCES), list(_SOURCES.values()))
-        address = f"203.0.113.{self.lot.randrange(24)}"
+        address, other = (f"{network}{self.lot.randrange(1, 25)}" for network in self.lot.sample(_NETWORKS, 2))
         unclaimed = source == "claim" and self.lot.random() < 0.25
         self.kinds["unclaimed" if unclaimed else source] += 1
         match source:
             case "cidrs":
-                spec["source"] = {"cidrs": [f"{address}/32"]}
+                chosen = [address, other] if self.lot.random() < 0.15 else [address]
+                self.kinds["over IPv6"] += any(":" in each for each in chosen)
+                spec["source"] = {"cidrs": [f"{each}/{128 if ':' in each else 32}" for each in chosen]}
             case "pod":
                 way = self.lot.choice(self._ways)
                 spec["source"] = {"pod": {"name": name}}
