@@ -16,8 +16,9 @@ spec:
 EOF
 kubectl wait --for=jsonpath='{.status.heartbeat.leaseName}' --timeout=1m "accesssession/$SESSION"
 lease=$(kubectl get accesssession "$SESSION" --output 'jsonpath={.status.heartbeat.leaseName}')
-# It counts that the time is another one; that it is right does not. When this script dies, so does its loop.
-while kill -0 $$ 2>/dev/null; do
+# It counts that the time is another one; that it is right does not. When this script dies, so does its loop, also where
+# nobody takes note of its death, as in a container whose first process reaps no others.
+while kill -0 $$ 2>/dev/null && ! grep -q '^State:.Z' "/proc/$$/status" 2>/dev/null; do
   kubectl patch lease "$lease" --type merge --patch "{\"spec\": {\"renewTime\": \"$(date -u +%Y-%m-%dT%H:%M:%S.000000Z)\"}}" || true
   sleep 4
 done >/dev/null &

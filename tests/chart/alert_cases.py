@@ -78,6 +78,12 @@ CASES = [
         None,
     ),
     Case(
+        "GatepassResourceNotReady",
+        {'gatepass_resources_not_ready{reason="Deleting"}': "1x20", **_ALIVE},
+        "16m",
+        None,
+    ),
+    Case(
         "GatepassCapacityLow",
         {f"gatepass_resource_rules_used{{{_ROOM}}}": "57x20", f"gatepass_resource_rules_limit{{{_ROOM}}}": "60x20"},
         "11m",

@@ -178,10 +178,18 @@ def test_expired_of_one_installation(account: Account) -> None:
 
 def test_all_of_an_installation(account: Account) -> None:
     rules = account.scene()
-    status, printed, _ = run("--all", "--owner", LOST, "--yes", "-o", "json", "--all-regions")
+    status, printed, told = run("--all", "--owner", LOST, "--yes", "-o", "json", "--all-regions")
     assert status == 0
+    assert "left alone, with one of the two marks: 1;" in told
     assert set(results(printed)) == {rules.expired, rules.open, rules.static, rules.away}
     assert account.left() == {rules.untagged, rules.undescribed, rules.others}
+
+
+def test_an_installation_of_which_nothing_is_found_is_named(account: Account) -> None:
+    account.scene()
+    status, _, told = run("--all", "--owner", "misspelt", "--yes")
+    assert status == 0
+    assert "no rule of misspelt found; without --owner those of every installation are listed" in told
 
 
 def test_what_the_margin_covers_is_left(account: Account) -> None:

@@ -13,6 +13,7 @@ from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.queue import Queue
 from gatepass.engine.turns import Turns
 from tests.engine.firewalls import SlowFirewalls
+from tests.engine.refused import refuse, stopped
 from tests.engine.world import World
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
@@ -20,37 +21,10 @@ pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 TEN_MINUTES = 600.0
 
 
-def refuse(cloud: SlowFirewalls, what: str, refused: bool = True) -> None:
-    """Have the identity lack one permission or all of EC2, or be nobody; or no more."""
-    cloud.read_refused = refused and what == "read"
-    cloud.revoke_refused = refused and what == "revoke"
-    cloud.all_refused = refused and what == "ec2"
-    cloud.missing = [None] if refused and what == "identity" else ()
-
-
 def by_secret(target: Target, name: str) -> dict[str, Any]:
     """A target and the credentials for it."""
     credentials = {"secretRef": {"name": name}}
     return {"region": "eu-central-1", "securityGroups": [target.id], "credentials": credentials}
-
-
-async def opened(world: World, cloud: SlowFirewalls, groups: int) -> tuple[list[Target], list[AccessSession]]:
-    """As many groups, each with a resource of its own, of one identity, and a session that is open."""
-    targets = [cloud.create(f"sg-{number:04}") for number in range(groups)]
-    for target in targets:
-        world.resource(target.id, groups=(target.id,))
-    sessions = [world.session(each.id, resources=({"name": each.id},)) for each in targets]
-    await asyncio.sleep(20)
-    assert all(cloud.rules(each) for each in targets)
-    return targets, sessions
-
-
-async def stopped(world: World, cloud: SlowFirewalls, groups: int) -> list[Target]:
-    """The same, and what was open ends now."""
-    targets, sessions = await opened(world, cloud, groups)
-    for session in sessions:
-        world.edit(AccessSession, session.key, stop=True)
-    return targets
 
 
 @pytest.mark.parametrize("what", ["revoke", "ec2", "identity"])
@@ -69,112 +43,6 @@ async def test_what_was_refused_closes_within_two_seconds(
         refuse(cloud, what, refused=False)
         await asyncio.sleep(2)
         assert cloud.rules(group) == {}
-
-
-async def test_what_ends_closes_though_reads_are_refused(world: World, cloud: SlowFirewalls) -> None:
-    """A resync asks for a read, and a policy lacks what that needs."""
-    async with world.running(resync=200):
-        group = cloud.create("sg-0aaa")
-        world.resource()
-        world.session(duration="10m")
-        await asyncio.sleep(500)
-        refuse(cloud, "read")
-        await asyncio.sleep(102)
-        assert cloud.rules(group) == {}
-
-
-async def test_what_ends_closes_though_reads_get_no_answer(world: World, cloud: SlowFirewalls) -> None:
-    async with world.running(resync=200):
-        group = cloud.create("sg-0aaa")
-        world.resource()
-        session = world.session(duration="10m")
-        await asyncio.sleep(500)
-        cloud.unreadable = {group.id}
-        await asyncio.sleep(102)
-        assert cloud.rules(group) == {}
-        assert world.status(session).phase is Phase.EXPIRED
-
-
-async def test_nothing_opens_where_reads_are_refused(world: World, cloud: SlowFirewalls) -> None:
-    """What is there by now nobody knows: it may be full."""
-    async with world.running(resync=200):
-        group = cloud.create("sg-0aaa")
-        world.resource()
-        await asyncio.sleep(500)
-        refuse(cloud, "read")
-        await asyncio.sleep(110)
-        session = world.session()
-        await asyncio.sleep(60)
-        assert cloud.rules(group) == {}
-        refuse(cloud, "read", refused=False)
-        await asyncio.sleep(2)
-        assert world.status(session).phase is Phase.ACTIVE
-
-
-async def test_of_many_groups_that_close_unread_one_is_asked_about_each_second(
-    world: World, cloud: SlowFirewalls
-) -> None:
-    async with world.running(resync=200):
-        targets, sessions = await opened(world, cloud, 20)
-        await asyncio.sleep(130)
-        refuse(cloud, "read")
-        await asyncio.sleep(100)
-        for session in sessions:
-            world.edit(AccessSession, session.key, stop=True)
-        await asyncio.sleep(2)
-        assert not any(cloud.rules(each) for each in targets)
-        before = cloud.refused_calls
-        await asyncio.sleep(100)
-        assert cloud.refused_calls - before <= 101
-
-
-async def test_unreadable_groups_are_not_asked_again_for_what_may_be_there(world: World, cloud: SlowFirewalls) -> None:
-    """The answer to a grant was lost: a read has to tell, and not a Duplicate each second."""
-    async with world.running(resync=3600):
-        resources = [
-            world.resource(cloud.create(f"sg-{number:04}").id, groups=(f"sg-{number:04}",)) for number in range(20)
-        ]
-        await asyncio.sleep(130)
-        cloud.lose_answers = cloud.read_refused = True
-        sessions = [world.session(each.key.name, resources=({"name": each.key.name},)) for each in resources]
-        await asyncio.sleep(60)
-        assert cloud.calls["grant"] == 20
-        cloud.lose_answers = cloud.read_refused = False
-        await asyncio.sleep(2)
-        assert {world.status(each).phase for each in sessions} == {Phase.ACTIVE}
-        assert cloud.calls["grant"] == 20
-
-
-async def test_groups_that_were_never_read_do_not_wake_each_other_for_ever(world: World, cloud: SlowFirewalls) -> None:
-    groups = [cloud.create(f"sg-{number:04}") for number in range(3)]
-    cloud.slow = {group.id: 0.02 for group in groups}
-    refuse(cloud, "read")
-    async with world.running(resync=3600):
-        world.resource(groups=tuple(group.id for group in groups))
-        await asyncio.sleep(60)
-        assert cloud.refused_calls <= 70
-
-
-async def test_what_is_found_after_all_stays_until_it_stands_where_it_was_placed_meanwhile(
-    world: World, cloud: SlowFirewalls
-) -> None:
-    """One of two groups was refused since the start; it is read while the rule is on its way to the other."""
-    here, there = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
-    world.resource(groups=(here.id, there.id))
-    async with world.running(resync=3600):
-        session = world.session()
-        await asyncio.sleep(5)
-    cloud.sealed, cloud.grant_refused = {here.id}, {there.id}
-    async with world.running(resync=3600):
-        await asyncio.sleep(200)
-        cloud.sealed = set()
-        await asyncio.sleep(20)
-        assert [len(cloud.rules(each)) for each in (here, there)] == [1, 0]
-        assert world.status(session).phase is Phase.ACTIVE
-        cloud.grant_refused = set()
-        await asyncio.sleep(320)  # what is refused for long is tried again after up to five minutes
-        assert [len(cloud.rules(each)) for each in (here, there)] == [0, 1]
-        assert world.status(session).phase is Phase.ACTIVE
 
 
 @pytest.mark.parametrize("what", ["revoke", "ec2"])

@@ -1,6 +1,7 @@
 """Room: groups fill in order, nobody is moved, who waits is told, and who comes first opens first."""
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -78,6 +79,21 @@ async def test_who_waits_opens_in_order_of_creation(world: World, cloud: SlowFir
         assert world.status(sessions[2]).phase is Phase.ACTIVE
         assert world.status(sessions[3]).phase is Phase.PENDING
         assert len(cloud.rules(group)) == 2
+
+
+async def test_who_waits_since_the_same_second_opens_in_order_too(world: World, cloud: SlowFirewalls) -> None:
+    """Creation is told in whole seconds."""
+    cloud.create("sg-0aaa", limit=1)
+    async with world.running():
+        world.resource()
+        sessions = [world.session(name, cidrs=(f"203.0.113.{number}/32",)) for number, name in enumerate("dcba")]
+        await asyncio.sleep(5)
+        texts = [world.status(session).resources[0].message or "" for session in sessions[1:]]
+        assert [text[: len("place 1")] for text in texts] == ["place 1", "place 2", "place 3"]
+        for ended, following in itertools.pairwise(sessions):
+            world.edit(AccessSession, ended.key, stop=True)
+            await asyncio.sleep(3)
+            assert world.status(following).phase is Phase.ACTIVE
 
 
 async def test_a_thousand_sessions_and_room_for_sixty(world: World, cloud: SlowFirewalls) -> None:
@@ -170,6 +186,24 @@ async def test_the_firewalls_own_word_on_its_limit_wins(world: World, cloud: Slo
         await asyncio.sleep(5)
         assert world.status(session).phase is Phase.ACTIVE
         assert len(cloud.rules(second)) == 1
+
+
+async def test_a_higher_quota_counts_at_once_where_the_firewall_has_said_that_it_is_full(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa", limit=1)
+    fill(cloud, group, 1)
+    async with world.running(resync=3600):
+        aws = {"region": "eu-central-1", "securityGroups": ["sg-0aaa"]}
+        resource = world.resource(aws={**aws, "rulesPerSecurityGroup": 50})
+        session = world.session()
+        await asyncio.sleep(200)
+        assert world.status(session).resources[0].state is ResourceState.WAITING
+        cloud.create("sg-0aaa", limit=60)
+        fill(cloud, group, 1)
+        world.edit(ProtectedResource, resource.key, aws={**aws, "rulesPerSecurityGroup": 60})
+        await asyncio.sleep(3)
+        assert world.status(session).phase is Phase.ACTIVE
 
 
 async def test_a_group_off_the_list_is_drained_without_a_gap(world: World, cloud: SlowFirewalls) -> None:

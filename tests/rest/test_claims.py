@@ -68,6 +68,7 @@ def test_the_right_caller_opens_the_door_and_starts_the_clock(org: Organisation,
     assert org.person.get(f"/sessions/{uid}").json()["expiresAt"] == claim.offer["expiresAt"]
 
     told = claim.by(HERE)
+    assert [each["errorMessage"] for each in told.json()["resourceIps"]] == [None], "what is done is asked for no more"
     assert (told.status_code, told.json()["ipv4Address"]) == (200, HERE)
     status = claim.until_active()
     assert (told.json()["startedAt"], told.json()["expiresAt"]) == (status["startedAt"], status["expiresAt"])

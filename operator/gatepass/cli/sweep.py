@@ -95,6 +95,8 @@ async def _close(
     from dataclasses import replace
     from datetime import UTC, datetime
 
+    from gatepass.core.sweep import Remnant, remnant
+
     going = [found for found in finding.rules if chosen(found)]
     if going and not yes:
         _show(replace(finding, rules=going), datetime.now(UTC), "text", err=True)
@@ -109,6 +111,10 @@ async def _close(
     _show(replace(finding, rules=going), datetime.now(UTC), output, outcomes)
     left = sum(error is not None for error in outcomes.values())
     print(f"revoked {len(going) - left} of {len(going)} rules", file=sys.stderr)
+    if halves := sum(remnant(found.rule, datetime.now(UTC)) is Remnant.ONE_MARK for found in finding.rules):
+        print(f"left alone, with one of the two marks: {halves}; a listing names them", file=sys.stderr)
+    if owner is not None and not finding.rules:
+        print(f"no rule of {owner} found; without --owner those of every installation are listed", file=sys.stderr)
     return not finding.failed and not left
 
 

@@ -69,12 +69,16 @@ class PartlyFoundError(SourceError):
     heard: bool = False
 
 
+UNCLAIMED = "Unclaimed"
+"""The reason of a session that nobody has claimed yet."""
+
+
 class ClaimAwaitedError(SourceError):
     """The session can be claimed, and nobody has yet."""
 
     def __init__(self, claim: ClaimStatus) -> None:
         told = f"POST the token of Secret {claim.secret_name} to {claim.url} before {format_time(claim.expires_at)}"
-        super().__init__("Unclaimed", told, awaited=True)
+        super().__init__(UNCLAIMED, told, awaited=True)
         self.claim = claim
 
 

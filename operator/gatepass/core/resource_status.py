@@ -123,6 +123,9 @@ def _target_found(findings: Findings) -> Fact:
 
 def _capacity(findings: Findings) -> Fact:
     if findings.capacity is None:
+        wrong = findings.refusal or next((e for e in findings.targets.values() if isinstance(e, ProviderError)), None)
+        if wrong is not None:
+            return Fact("CapacityAvailable", None, wrong.reason, "no firewall can be read now")
         return Fact("CapacityAvailable", None, "NotRead", "no firewall has been read yet")
     numbers = "; ".join(
         f"{family}: {room.used} of {room.limit} rules used, {room.ours} ours"

@@ -74,25 +74,26 @@ class Calls:
     async def observe(self, known: TargetState, accesses: list[Access]) -> bool:
         """Read, by the first credentials that may. Answers whether any may."""
         started = asyncio.get_running_loop().time()
-        first, before = known.read_at is None, known.trouble
+        first, before, had = known.read_at is None, known.trouble, set(known.holding())
         for access in accesses:
             try:
                 observed = await self._providers[known.target.provider].observe(access, known.target)
             except ProviderError as error:
                 known.trouble = error
-                self._failed(known, access, error)
+                self._failed(known, access, error, "read")
             else:
                 if known.refusals.get(access) is known.trouble:  # and not of a write, of which a read tells nothing
                     known.refusals.pop(access, None)
-                self._turns.let_in((access, "read"), known.target)
+                self._let_in(known, access, "read")
                 self._vouching.see(known.target, observed)
                 known.read(observed, started, self._vouching.others(known.target, self._clock.now()))
                 if started < self._state.reads_settle_at:
                     self._records.correct(known)
                 if first:
                     self._wake_neighbours(known.target)
+                self._let_go_elsewhere(known, known.holding().keys() - had)
                 return True
-        if first and (known.trouble and known.trouble.failure) != (before and before.failure):
+        if first and (before is None or (_may_pass(before) and not _may_pass(known.trouble))):
             self._wake_neighbours(known.target)
         return False
 
@@ -188,6 +189,7 @@ class Calls:
             case Granted(id=id_):
                 known.granted(put(new.rule, id_, new.description, *stamp), at)
                 known.refusals.pop(access, None)
+                known.told.pop((access, "write"), None)
                 self._journal.firewall(EventType.FIREWALL_RULE_WRITTEN, known.target, id_, new.rule, new.description)
                 return False
             case Duplicate():
@@ -205,7 +207,7 @@ class Calls:
                 known.lost(new.rule, at)
                 known.refusals[access] = ProviderError(Failure.RETRY, "NoAnswer", "the answer to a grant was lost")
             case ProviderError():
-                self._failed(known, access, outcome)
+                self._failed(known, access, outcome, "write")
         return True
 
     async def _revoke(self, known: TargetState, ids: tuple[str, ...], accesses: list[Access]) -> bool:
@@ -217,7 +219,7 @@ class Calls:
             try:
                 outcomes = await provider.revoke(access, known.target, left)
             except ProviderError as error:
-                self._failed(known, access, error)
+                self._failed(known, access, error, "write")
                 continue
             except UnknownOutcomeError:
                 return True  # tried again by id, which settles it
@@ -227,10 +229,10 @@ class Calls:
                     self._tell_revoked(known, id_)
                     known.gone(id_, at)
                 elif isinstance(outcome, ProviderError):
-                    self._failed(known, access, outcome)
+                    self._failed(known, access, outcome, "write")
             if not any(isinstance(outcome, ProviderError) for outcome in outcomes.values()):
                 known.refusals.pop(access, None)
-                self._turns.let_in((access, "write"), known.target)
+                self._let_in(known, access, "write")
             left = [id_ for id_ in left if not isinstance(outcomes.get(id_), Revoked)]
             if not left:
                 if self._someone_waits(known.target):
@@ -248,11 +250,15 @@ class Calls:
         uids = {resource.uid for resource in resources if resource is not None}
         return any(claim.resource in uids for claim in self._state.waiting)
 
-    def _failed(self, known: TargetState, access: Access, error: ProviderError) -> None:
+    def _let_in(self, known: TargetState, access: Access, call: str) -> None:
+        known.told.pop((access, call), None)
+        self._turns.let_in((access, call), known.target)
+
+    def _failed(self, known: TargetState, access: Access, error: ProviderError, call: str) -> None:
         """The target may be gone, or the credentials may have changed: whoever names it is verified again."""
-        before = known.refusals.get(access)
         known.refusals[access] = error
-        if news := before is None or before.reason != error.reason:
+        if news := known.told.get((access, call)) != error.reason:
+            known.told[access, call] = error.reason
             log.warning("call failed", target=str(known.target), reason=error.reason, error=error.message)
         now = asyncio.get_running_loop().time()
         doubtful = news or error.failure is Failure.NOT_FOUND or now >= self._doubted[access] + _DOUBTED_SECONDS
@@ -260,3 +266,8 @@ class Calls:
             self._doubted[access] = now
             for key in self._state.tenants[known.target]:
                 self._reverify(key)
+
+
+def _may_pass(trouble: ProviderError | None) -> bool:
+    """Is it over in a moment, so that everybody waits for it?"""
+    return trouble is not None and trouble.failure is Failure.RETRY

@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -94,14 +95,16 @@ class Reconciler:
         if known.ends_at < float("inf"):  # the passes of the sessions may have to wait for others
             self.queue.add(target, known.ends_at - now)
         desired = demand.rules
-        plan = self._plan(known, desired)
+        seen_at = self._clock.now() - timedelta(seconds=now - (known.read_at or now) if blind else 0.0)
+        plan = self._plan(known, desired, seen_at)
         plan = self._switchboard.before(known, plan, demand.rules)
         settled = [id_ for id_ in plan.revokes if known.rules[id_].rule not in demand.undecided]
         if blind:  # what is known to be over closes
             plan = replace(plan, grants=(), relabels={}, retags=())
         if len(settled) < len(plan.revokes):
             plan = replace(plan, revokes=tuple(settled))
-            self.queue.add(target, CLOSING_RETRY)  # somebody may still want them; a refusal alone makes no news here
+            if not blind:  # which comes back by itself
+                self.queue.add(target, CLOSING_RETRY)  # somebody may want them; a refusal alone makes no news here
         if plan.writes and not known.has_waited:
             provider = self._providers[target.provider]
             closing = provider.closing_delay(target)
@@ -118,6 +121,7 @@ class Reconciler:
             self.queue.add(target, demand.resumes_at - now)
         elif not plan.writes and not blind:
             known.refusals.clear()  # of calls that nobody needs any more
+            known.told.clear()
         unseen = known.doubtful | known.unproven
         known.revoking.update(plan.revokes)  # at once: whoever wants one of them meanwhile must not count on it
         try:
@@ -127,7 +131,8 @@ class Reconciler:
         if read and not (first or blind):
             self._state.repaired += repairs(before, plan, known.rules, unseen)
         self._switchboard.after(known, accesses)
-        self._mind_strangers(known, plan, accesses)
+        if not blind:
+            self._mind_strangers(known, plan, accesses)
         left = bool(known.rules.keys() & plan.revokes)
         if again or (known.any_unsettled and not blind):
             # Somebody may close by hand what we are refused to close.
@@ -184,7 +189,8 @@ class Reconciler:
 
     # plan
 
-    def _plan(self, known: TargetState, desired: Wishes) -> Plan:
+    def _plan(self, known: TargetState, desired: Wishes, seen_at: datetime) -> Plan:
+        """By what was seen then: whoever has put a rule may have made its time longer since."""
         plan = make_plan(
             (want for want, _ in desired.values()),
             known.rules.values(),
@@ -193,7 +199,7 @@ class Reconciler:
         )
         if known.unproven or known.doubtful:
             plan = replace(plan, relabels={**proofs(known, desired), **plan.relabels})
-        return self._vouching.spare(known.target, known.rules, plan, self._clock.now())
+        return self._vouching.spare(known.target, known.rules, plan, seen_at)
 
     def _mind_strangers(self, known: TargetState, plan: Plan, accesses: list[Access]) -> None:
         """Tell whoever waits for a revocation why none is made, and look again when a stranger's time is over."""

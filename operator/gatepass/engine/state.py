@@ -216,6 +216,8 @@ class State:
             self.standings[key] = standing
             for target in standing.everywhere():
                 self.tenants[target].add(key)
+                if before is not None and standing.quota(target) > before.quota(target):
+                    self.target(target).stale = True  # what it has said itself of its limit may be over
 
     def forget_target(self, target: Target) -> None:
         """The target is not there any more, and neither is what it held."""

@@ -27,7 +27,7 @@ class TargetState:
 
     `claims` are those that its last pass has heard, whatever became of them; the first one's time is up at `ends_at`.
     `placed` are the holders of those that have got a place, here or elsewhere, or wait for one from now on, and have
-    not been told.
+    not been told. `told` are the reasons of refusals, by credentials and call, that the log has named.
     """
 
     target: Target
@@ -36,6 +36,7 @@ class TargetState:
     stale: bool = True
     trouble: ProviderError | None = None
     refusals: dict[Access, ProviderError] = field(default_factory=dict)
+    told: dict[tuple[Access, str], str] = field(default_factory=dict)
     conflicts: tuple[ObservedRule, ...] = ()
     claims: Mapping[ClaimKey, Claim] = field(default_factory=dict)
     ends_at: float = float("inf")

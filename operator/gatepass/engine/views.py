@@ -26,6 +26,7 @@ from gatepass.core.types.session import (
 )
 from gatepass.engine.grants import Grants, was_granted
 from gatepass.engine.state import Standing, State
+from gatepass.engine.targets import TargetState
 from gatepass.engine.verifier import external_id
 
 FINAL = frozenset({Phase.EXPIRED, Phase.CANCELLED})
@@ -201,12 +202,20 @@ class Views:
             }
             for rule in unwanted:
                 held = holding.get(rule)
-                if held is not None and self._state.is_ours(held, recorded):
+                if held is None or not self._state.is_ours(held, recorded):
+                    continue
+                if not self._kept(known, rule, session.uid if over else own):
                     remaining.append(PresentRule(rule, target.id, held.id, foreign=False))
             uncertain = uncertain or any(known.unsettled(rule) for rule in unwanted)
             if self._blind(session, entry) and (lost or not (unwanted <= known.settled | holding.keys())):
                 uncertain = uncertain or known.read_at is None or known.read_at < self._state.reads_settle_at
         return tuple(remaining), uncertain
+
+    def _kept(self, known: TargetState, rule: Rule, own: str | ClaimKey) -> bool:
+        """Does it stay for somebody else, who is placed elsewhere and has no rule there yet?"""
+        others = (claim for claim in known.claims.values() if own not in (claim.key.holder, claim.key))
+        placed = (self._state.placements.of(claim.key).get(rule) for claim in others if claim.granted)
+        return any(at not in (None, known.target) and rule not in self._state.target(at).staying() for at in placed)
 
     def _wants(self, claim: ClaimKey, rule: Rule, target: Target) -> bool:
         """Does a claim that is placed want the rule still? While no pass succeeds, nobody takes it out of its place."""

@@ -4,6 +4,7 @@ import re
 from datetime import datetime
 from typing import Any, Final
 
+from gatepass.core.errors import UNCLAIMED
 from gatepass.core.lifecycle import deadline
 from gatepass.core.types.binding import KEY_USER, ApiKeyBinding
 from gatepass.core.types.common import Key, format_time
@@ -63,7 +64,7 @@ def _ip(found: AccessSession, key: Key, cidr: str, store: Store) -> dict[str, An
         "providerRuleId": first.id if first is not None else None,
         "appliedAt": _time(first.applied_at) if first is not None else None,
         "removedAt": _time(first.removed_at) if first is not None else None,
-        "errorMessage": entry.message if entry is not None else None,
+        "errorMessage": entry.message if entry is not None and entry.reason != UNCLAIMED else None,
     }
 
 
