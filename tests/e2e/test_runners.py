@@ -338,9 +338,9 @@ def test_beats_that_an_outage_has_swallowed_are_not_missed(
         runner.signal(signal.SIGSTOP)
         observer.reachable(reachable=False)
         with sandbox.control_plane.frozen_api():
-            time.sleep(8.5)  # the outage itself
+            time.sleep(7)  # the outage itself
         observer.reachable(reachable=True)
-        time.sleep(7)  # until the next beat that gets through, after the window
+        time.sleep(8.5)  # until the next beat that gets through, after the window
         runner.signal(signal.SIGCONT)
         runner.beats(2)
         assert group.rules() == [rule]
