@@ -321,7 +321,9 @@ class Judge:
                 del self._gaps[holder, door]  # it has ended: what came first cannot be told
                 continue
             ended = gap.ended
-            if ended is None and not found.told:
+            if ended is None and door not in found.doors:  # it has moved, of which the watches tell a little later
+                ended = max(self.book.left_at(Place(group, door)) for group in found.groups) - HEARING_SECONDS
+            elif ended is None and not found.told:
                 ended = self.book.untold_at.get(holder, now)
             until = min(now if ended is None else ended, found.until)
             missing = until - gap.since

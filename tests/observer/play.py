@@ -49,9 +49,9 @@ class Play:
         entry = {"time": time, "ms": 0.0, "service": "ec2", "action": action, "group": "sg-1", "access_key": by}
         self.judge.happened({**entry, "status": 200, "effect": "ok", **more}, at(seconds))
 
-    def opened(self, seconds: float, id_: str = "sgr-1", **more: Any) -> None:
+    def opened(self, seconds: float, id_: str = "sgr-1", source: str = ADDRESS, **more: Any) -> None:
         """Gatepass puts the rule."""
-        rule = {"protocol": "tcp", "from": 5432, "to": 5432, "source": ADDRESS, "description": "gatepass until=x for=y"}
+        rule = {"protocol": "tcp", "from": 5432, "to": 5432, "source": source, "description": "gatepass until=x for=y"}
         tags = {"TagSpecification": [{"Tag": [{"Key": "gatepass.dev/owner", "Value": OWNER}]}]}
         self.call(seconds, "AuthorizeSecurityGroupIngress", rules=[rule], made=[id_], params=tags, **more)
 

@@ -240,6 +240,24 @@ def test_a_source_that_a_policy_does_not_take_is_opened_for_nobody(play: Play) -
     assert play.breaches(2) == [("opened for nobody", 1.0)]
 
 
+@pytest.mark.parametrize(("heard", "told"), [(10.1, []), (15, [("closed too early", 4.5)])])
+def test_the_old_address_of_who_moves_goes_when_the_status_says_so(
+    play: Play, heard: float, told: list[tuple[str, float]]
+) -> None:
+    def says(seconds: float, ip: str) -> None:
+        entry = {"name": "db", "namespace": "ci", "state": "Applied", "rules": [{"id": "sgr-1"}]}
+        status = {"phase": "Active", "source": {"addresses": [{"ip": ip}]}, "resources": [entry]}
+        play.judge.saw("sessions", {**play.session, "status": status}, at(seconds))
+
+    play.session = {**play.session, "spec": {**play.session["spec"], "source": {"pod": {"name": "runner"}}}}
+    play.opened(5)
+    says(6, ADDRESS.removesuffix("/32"))
+    play.opened(9, "sgr-2", source="203.0.113.8/32")
+    play.closed(10)
+    says(heard, "203.0.113.8")
+    assert play.breaches(heard + 0.1) == told
+
+
 def test_who_knows_where_a_session_comes_from_needs_no_status(play: Play) -> None:
     play.judge.book.origins["ci/it-1"] = [ADDRESS.removesuffix("/32")]
     play.session = {**play.session, "spec": {**play.session["spec"], "source": {"pod": {"name": "runner"}}}}

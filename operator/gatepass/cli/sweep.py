@@ -111,7 +111,8 @@ async def _close(
     _show(replace(finding, rules=going), datetime.now(UTC), output, outcomes)
     left = sum(error is not None for error in outcomes.values())
     print(f"revoked {len(going) - left} of {len(going)} rules", file=sys.stderr)
-    if halves := sum(remnant(found.rule, datetime.now(UTC)) is Remnant.ONE_MARK for found in finding.rules):
+    halves = sum(remnant(found.rule, datetime.now(UTC)) is Remnant.ONE_MARK for found in finding.rules)
+    if owner is not None and halves:  # of which nothing is meant to stay
         print(f"left alone, with one of the two marks: {halves}; a listing names them", file=sys.stderr)
     if owner is not None and not finding.rules:
         print(f"no rule of {owner} found; without --owner those of every installation are listed", file=sys.stderr)
