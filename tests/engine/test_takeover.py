@@ -72,6 +72,27 @@ async def test_a_predecessors_lost_grant_is_waited_for_from_the_takeover(world: 
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_an_end_before_the_beginning_hides_no_grant_of_a_predecessor(world: World, cloud: SlowFirewalls) -> None:
+    """It was edited so after the predecessor had granted, and before that was on record."""
+    group = cloud.create("sg-0aaa")
+    world.resource()
+    await asyncio.sleep(10)
+    session = world.session()
+    granted, until = Rule("203.0.113.7/32", "tcp", 5432, 5432), world.at(3610)
+    cloud.put(group, granted, f"gatepass until={until} for=ci/db", OWNER, f"gatepass/{world.at(10)}")
+    cloud.blind = True
+    world.edit(AccessSession, session.key, notAfter=world.at(2))
+    await asyncio.sleep(5)
+    async with world.running():
+        await asyncio.sleep(15)
+        assert world.status(session).phase is not Phase.EXPIRED
+        await asyncio.sleep(60)
+        cloud.blind = False
+        await asyncio.sleep(60)
+        assert world.status(session).phase is Phase.EXPIRED
+        assert cloud.rules(group) == {}
+
+
 async def test_what_a_predecessor_has_revoked_and_reads_still_show_holds_no_door_open(
     world: World, cloud: SlowFirewalls
 ) -> None:

@@ -229,7 +229,7 @@ class Views:
         Where the session's address was found, and is not on record either, nobody knows which rule that would be.
         """
         created = session.metadata.creation_timestamp
-        was_live = deadline(session)[0] > created
+        was_live = deadline(session)[0] > created or session.metadata.generation > 1  # before somebody edited it
         unrecorded = entry is None or (not entry.rules and entry.state is not ResourceState.REMOVED)
         return created < self._state.started_at and was_live and unrecorded
 
