@@ -1,12 +1,14 @@
 """Groups that cannot be read: what is known to be over closes, nothing opens, and nothing is asked about too often."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
 from gatepass.core.ports import ClusterError
-from gatepass.core.rules import Rule
+from gatepass.core.rules import Rule, Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase, Requester
@@ -194,44 +196,47 @@ async def test_a_rule_whose_grant_got_no_answer_goes_where_it_was_before(world: 
         assert world.status(session).phase is Phase.ACTIVE
 
 
-async def test_who_ends_does_not_wait_for_a_rule_that_stays_for_somebody_else(
-    world: World, cloud: SlowFirewalls
-) -> None:
-    """Two have one address; both were placed elsewhere while the group was refused, and nothing comes there."""
-    here, there = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
-    world.resource(groups=(here.id, there.id))
+@contextlib.asynccontextmanager
+async def placed_elsewhere(world: World, cloud: SlowFirewalls, *names: str) -> AsyncIterator[list[AccessSession]]:
+    """Sessions of one address, whose group was refused since a start: it can be read now, and still has the rule.
+
+    They were placed in the other group meanwhile, and nothing comes there.
+    """
+    world.resource(groups=(cloud.create("sg-0aaa").id, cloud.create("sg-0bbb").id))
     async with world.running(resync=3600):
-        ends, stays = world.session("ends"), world.session("stays")
+        sessions = [world.session(name) for name in names]
         await asyncio.sleep(5)
-    cloud.sealed, cloud.grant_refused = {here.id}, {there.id}
+    cloud.sealed, cloud.grant_refused = {"sg-0aaa"}, {"sg-0bbb"}
     async with world.running(resync=3600):
         await asyncio.sleep(200)
         cloud.sealed = set()
         await asyncio.sleep(20)
+        yield sessions
+
+
+def rules_of_both(cloud: SlowFirewalls) -> list[int]:
+    """How many rules each of the two groups has."""
+    return [len(cloud.rules(Target("aws", "123456789012", "eu-central-1", id_))) for id_ in ("sg-0aaa", "sg-0bbb")]
+
+
+async def test_who_ends_does_not_wait_for_a_rule_that_stays_for_somebody_else(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    async with placed_elsewhere(world, cloud, "ends", "stays") as (ends, stays):
         world.edit(AccessSession, ends.key, stop=True)
         await asyncio.sleep(10)
         assert world.status(ends).phase is Phase.CANCELLED
         assert world.status(stays).phase is Phase.ACTIVE
-        assert len(cloud.rules(here)) == 1
+        assert rules_of_both(cloud) == [1, 0]
 
 
 async def test_what_is_found_after_all_stays_until_it_stands_where_it_was_placed_meanwhile(
     world: World, cloud: SlowFirewalls
 ) -> None:
-    """One of two groups was refused since the start; it is read while the rule is on its way to the other."""
-    here, there = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
-    world.resource(groups=(here.id, there.id))
-    async with world.running(resync=3600):
-        session = world.session()
-        await asyncio.sleep(5)
-    cloud.sealed, cloud.grant_refused = {here.id}, {there.id}
-    async with world.running(resync=3600):
-        await asyncio.sleep(200)
-        cloud.sealed = set()
-        await asyncio.sleep(20)
-        assert [len(cloud.rules(each)) for each in (here, there)] == [1, 0]
+    async with placed_elsewhere(world, cloud, "it-1") as (session,):
+        assert rules_of_both(cloud) == [1, 0]
         assert world.status(session).phase is Phase.ACTIVE
         cloud.grant_refused = set()
         await asyncio.sleep(320)  # what is refused for long is tried again after up to five minutes
-        assert [len(cloud.rules(each)) for each in (here, there)] == [0, 1]
+        assert rules_of_both(cloud) == [0, 1]
         assert world.status(session).phase is Phase.ACTIVE
