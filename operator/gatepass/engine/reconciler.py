@@ -94,9 +94,8 @@ class Reconciler:
             self.queue.add(other)
         if known.ends_at < float("inf"):  # the passes of the sessions may have to wait for others
             self.queue.add(target, known.ends_at - now)
-        desired = demand.rules
         seen_at = self._clock.now() - timedelta(seconds=now - (known.read_at or now) if blind else 0.0)
-        plan = self._plan(known, desired, seen_at)
+        plan = self._plan(known, demand.rules, seen_at)
         plan = self._switchboard.before(known, plan, demand.rules)
         settled = [id_ for id_ in plan.revokes if known.rules[id_].rule not in demand.undecided]
         if blind:  # what is known to be over closes
@@ -116,7 +115,7 @@ class Reconciler:
                 return
         known.write()
         known.conflicts = plan.conflicts
-        self._await_foreign_ends(known, desired, now)
+        self._await_foreign_ends(known, demand.rules, now)
         if demand.resumes_at is not None:
             self.queue.add(target, demand.resumes_at - now)
         elif not plan.writes and not blind:
