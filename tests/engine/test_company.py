@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
+from gatepass.core.ports import ClusterError
 from gatepass.core.rules import Target
-from gatepass.core.types.session import AccessSession, Phase
+from gatepass.core.types.common import Key
+from gatepass.core.types.session import AccessSession, Phase, Requester
 from gatepass.engine.targets import TargetState
 from gatepass.providers.aws_pacing import Pacing
 from tests.engine.firewalls import SlowFirewalls
@@ -93,3 +95,59 @@ async def test_who_opens_waits_for_company_and_who_closes_only_for_a_call(world:
         world.edit(AccessSession, second.key, stop=True)
         await asyncio.sleep(0.05)
         assert len(cloud.rules(group)) == 0, "alone, nobody waits"
+
+
+@pytest.mark.looptime
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("admission", "opened", "calls"), [(1.2, 2.0, 1), (9.0, 4.2, 2)])
+async def test_who_has_come_and_was_not_looked_at_yet_is_company_on_its_way(
+    world: World, cloud: SlowFirewalls, admission: float, opened: float, calls: int
+) -> None:
+    group = cloud.create("sg-0aaa")
+
+    async def slow(_who: Requester, _key: Key) -> bool:
+        await asyncio.sleep(admission)
+        return True
+
+    async with world.running():
+        world.resource()
+        world.session("first", cidrs=("203.0.113.1/32",))
+        await asyncio.sleep(1)
+        cloud.delay = lambda _target: 4.0  # type: ignore[method-assign]
+        cloud.patience = lambda _target: 0.5  # type: ignore[method-assign]
+        cloud.calls.clear()
+        second = world.session("second", cidrs=("203.0.113.2/32",))
+        await asyncio.sleep(0.1)
+        world.cluster.may_use = slow  # type: ignore[method-assign]
+        third = world.session("third", cidrs=("203.0.113.3/32",))
+        await asyncio.sleep(0.6)
+        assert len(cloud.rules(group)) == 1, "nobody has come for 0.5 s, but one is on the way"
+        await asyncio.sleep(opened - 0.7)
+        assert world.status(second).phase is Phase.ACTIVE, "the wait has an end, whoever else is on the way"
+        await asyncio.sleep(12.0)
+        assert world.status(third).phase is Phase.ACTIVE
+        assert cloud.calls["grant"] == calls
+
+
+@pytest.mark.looptime
+@pytest.mark.asyncio
+async def test_who_cannot_be_looked_at_is_no_company(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+
+    async def down(_who: Requester, _key: Key) -> bool:
+        raise ClusterError("500: the API server has a bad day")
+
+    async with world.running():
+        world.resource()
+        world.session("first", cidrs=("203.0.113.1/32",))
+        await asyncio.sleep(1)
+        may_use = world.cluster.may_use
+        world.cluster.may_use = down  # type: ignore[method-assign]
+        world.session("undecided", cidrs=("203.0.113.3/32",))
+        await asyncio.sleep(1)
+        world.cluster.may_use = may_use  # type: ignore[method-assign]
+        cloud.delay = lambda _target: 4.0  # type: ignore[method-assign]
+        cloud.patience = lambda _target: 0.1  # type: ignore[method-assign]
+        world.session("second", cidrs=("203.0.113.2/32",))
+        await asyncio.sleep(0.2)
+        assert len(cloud.rules(group)) == 2

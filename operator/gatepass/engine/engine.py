@@ -226,7 +226,9 @@ class Engine:
         """A session was created or changed."""
         before = self.store.sessions.get(session.key)
         if self.store.put_session(session):
-            if before is not None and before.uid != session.uid:
+            if before is None and session.status.phase is None:
+                self._state.coming.add(session.uid)
+            elif before is not None and before.uid != session.uid:
                 self._sessions.forget(before)
             elif before is not None:
                 if before.spec != session.spec:
@@ -369,9 +371,8 @@ class Engine:
         for resource in self.store.resources_in([name]):
             self._touch_users(resource.key)
             self._resources.queue.add(resource.key)
-        for key in list(self.store.sessions):
-            if key.namespace == name:
-                self._sessions.queue.add(key)
+        for key in [each for each in self.store.sessions if each.namespace == name]:
+            self._sessions.queue.add(key)
 
     def _forget_resource(self, resource: ProtectedResource) -> None:
         self._touch_targets(resource.key)

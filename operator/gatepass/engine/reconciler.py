@@ -73,7 +73,7 @@ class Reconciler:
         neighbours = target.account, target.region
         if now >= known.ends_at:
             known.hurry()
-        if known.joined(now):
+        if known.joined(now) or (known.has_waited and self._state.coming):  # who is on the way has as good as come
             self._came[neighbours] = now
         if known.goes_on(now, self._came[neighbours]):
             self.queue.add(target, known.comes_back_at(now) - now)

@@ -81,7 +81,10 @@ class SessionPass:
         """One pass."""
         session = self._state.store.sessions.get(key)
         if session is not None:
-            await attempt(self.queue, key, self._pass(session), partial(self._longest_retry, session))
+            try:
+                await attempt(self.queue, key, self._pass(session), partial(self._longest_retry, session))
+            finally:
+                self._state.coming.discard(session.uid)
 
     def _longest_retry(self, session: AccessSession) -> float:
         """The rules of an end stay until it is written."""
@@ -106,6 +109,7 @@ class SessionPass:
         now = self._clock.now()
         end = self._grants.end(session, now)
         self._touch_targets(session, now)
+        self._state.coming.discard(session.uid)
         session = await self._report(session, end, now)
         await self._let_go(session, now)
         return refused
@@ -366,6 +370,7 @@ class SessionPass:
         self._state.closed.pop(session.uid, None)
         self._state.ending.pop(session.uid, None)
         self._state.heard.discard(session.uid)
+        self._state.coming.discard(session.uid)
         self._state.runners.pop(session.uid, None)
         self._state.telling.pop(session.uid, None)
         self._ends.forget(session)

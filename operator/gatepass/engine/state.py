@@ -172,6 +172,7 @@ class State:
     by a rule's id, the time that its dead man's switch is for, and `unarmed` what was the matter, where one is missing.
     `runners` says which sessions have lost their runner, by uid, and how; that is final. `heard` are
     those of which it is known since the start what has become of what they are bound to, or that nobody can tell.
+    `coming` are new ones whose first pass is not over, so that their targets have not heard of them yet.
     `telling` is what statuses that may not be known here yet give sessions, by uid.
     """
 
@@ -195,6 +196,7 @@ class State:
     whereabouts: dict[str, Whereabouts] = field(default_factory=dict)
     runners: dict[str, EndedReason] = field(default_factory=dict)
     heard: set[str] = field(default_factory=set)
+    coming: set[str] = field(default_factory=set)
     telling: dict[str, Telling] = field(default_factory=dict)
     ending: dict[str, End] = field(default_factory=dict)
     closed: dict[str, End] = field(default_factory=dict)
