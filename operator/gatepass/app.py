@@ -33,7 +33,8 @@ from gatepass.kube.events import Events
 from gatepass.kube.gateway import KubeGateway
 from gatepass.kube.health import Health
 from gatepass.kube.lease import Lease, identity
-from gatepass.kube.operator import Listing, bare_client, kube_system_uid, new_client, watch
+from gatepass.kube.listing import Listing
+from gatepass.kube.operator import bare_client, kube_system_uid, new_client, watch
 from gatepass.kube.pods import KubePods
 from gatepass.kube.runners import Runners
 from gatepass.kube.watches import Watches
@@ -186,7 +187,7 @@ async def _serve(
         if not at_once:
             await aws.warm_up()
             await lease.taken.wait()
-            await listing.read_at_last()  # with the last word of whoever led before us, which may not have come yet
+            await listing.catch_up_at_last()  # with the last word of whoever led before us, which may not have come yet
         if cutoff is not None:
             lease.leadership.remember(ANYBODY, clock.now())
         # A client of its own: watches would take the connections of those who work.

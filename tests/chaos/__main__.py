@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from gatepass.kube.operator import BEGUN_ANEW
+from gatepass.kube.listing import BEGUN_ANEW
 from gatepass.sandbox.ec2.profiles import PROFILES
 from gatepass.sandbox.environment import Sandbox
 from tests.chaos.nemesis import WAYS

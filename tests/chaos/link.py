@@ -2,10 +2,14 @@
 
 import asyncio
 import contextlib
+import json
 import socket
 import struct
 import threading
+from pathlib import Path
 from typing import Literal, Self
+
+from gatepass.sandbox.environment import Sandbox
 
 _CHUNK = 65536
 
@@ -42,6 +46,10 @@ class Link:
         """No byte passes any more."""
         self._loop.call_soon_threadsafe(self._cut, how)
 
+    def silence(self) -> None:
+        """Who is connected by now hears nothing more, and is not told; new connections are as good as ever."""
+        self._loop.call_soon_threadsafe(self._silence)
+
     def mend(self) -> None:
         """All is well again; what was held back goes on."""
         self._loop.call_soon_threadsafe(self._mend)
@@ -52,6 +60,11 @@ class Link:
             self._refusing = True
             for writer in self._writers:
                 _reset(writer)
+
+    def _silence(self) -> None:
+        self._whole.clear()
+        self._whole = asyncio.Event()
+        self._whole.set()
 
     def _mend(self) -> None:
         self._refusing = False
@@ -77,27 +90,28 @@ class Link:
         if self._refusing:
             _reset(writer)
             return
-        ends = {writer}
+        ends, whole = {writer}, self._whole
         try:
             with contextlib.suppress(OSError, asyncio.CancelledError):
-                await self._whole.wait()
+                await whole.wait()
                 there_reader, there = await asyncio.open_connection("127.0.0.1", self._target)
                 ends.add(there)
                 self._writers |= ends
-                await asyncio.gather(self._pump(reader, there), self._pump(there_reader, writer))
+                await asyncio.gather(_pump(reader, there, whole), _pump(there_reader, writer, whole))
         finally:
             self._writers -= ends
             for end in ends:
                 end.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(_CHUNK):
-            await self._whole.wait()
-            writer.write(data)
-            await writer.drain()
-        await self._whole.wait()
-        if writer.can_write_eof():
-            writer.write_eof()
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, whole: asyncio.Event) -> None:
+    while data := await reader.read(_CHUNK):
+        await whole.wait()
+        writer.write(data)
+        await writer.drain()
+    await whole.wait()
+    if writer.can_write_eof():
+        writer.write_eof()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
@@ -105,3 +119,13 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     connection = writer.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
+
+
+def kubeconfig_through(link: Link, sandbox: Sandbox, name: str) -> Path:
+    """The operator's kubeconfig, with the link between it and the API server."""
+    given = json.loads(sandbox.operator_kubeconfig.read_text())
+    given["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{link.port}"
+    kubeconfig = sandbox.directory / f"{name}.kubeconfig"
+    kubeconfig.touch(mode=0o600)
+    kubeconfig.write_text(json.dumps(given))
+    return kubeconfig

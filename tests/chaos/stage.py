@@ -1,7 +1,6 @@
 """The sandbox as chaos needs it: an operator that reaches its servers over links that can be cut."""
 
 import http.client
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +13,7 @@ from gatepass.sandbox.cloud import REGION
 from gatepass.sandbox.environment import Sandbox
 from gatepass.sandbox.kubeapi import KubeApi, KubeApiError
 from gatepass.sandbox.processes import Process
-from tests.chaos.link import Link
+from tests.chaos.link import Link, kubeconfig_through
 from tests.chaos.script import SEEN, Way
 from tests.conftest import AwsAccount
 from tests.e2e.echo import echo
@@ -61,11 +60,7 @@ class Stage:
 
     def _prepared(self) -> Process:
         sandbox = self.sandbox
-        given = json.loads(sandbox.operator_kubeconfig.read_text())
-        given["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{self.kube.port}"
-        kubeconfig = sandbox.directory / "linked.kubeconfig"
-        kubeconfig.touch(mode=0o600)
-        kubeconfig.write_text(json.dumps(given))
+        kubeconfig = kubeconfig_through(self.kube, sandbox, "linked")
         env = {
             **sandbox.env,
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.ec2.port}",

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from gatepass.kube.operator import BEGUN_ANEW
+from gatepass.kube.listing import BEGUN_ANEW
 from gatepass.sandbox.environment import Sandbox
 from tests.chaos import nemesis, script
 from tests.chaos.report import table

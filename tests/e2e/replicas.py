@@ -29,6 +29,7 @@ class Replica:
     ) -> None:
         self._sandbox = sandbox
         self._port, metrics_port, self.api_port = free_ports(3)
+        self.metrics_url = f"http://127.0.0.1:{metrics_port}/metrics"
         self._key = f"AKIAREPLICA{name.upper():0>9}"
         sandbox.ec2.set_credential(self._key, account=ACCOUNT)
         self.identity = identity("127.0.0.1", self._port)

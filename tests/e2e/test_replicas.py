@@ -3,17 +3,21 @@
 How long a takeover took is printed, not asserted: `pytest -s`.
 """
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import pytest
 
 from gatepass.sandbox.environment import Sandbox
+from tests.chaos.link import Link, kubeconfig_through
 from tests.e2e.firewall import Group
 from tests.e2e.product import Product
 from tests.e2e.replicas import Replica, Replicas
+from tests.e2e.scrape import Scrape
 from tests.e2e.tenant import RESOURCE, Tenant, in_seconds, wait_for
 from tests.observer.observer import Observer
 
@@ -149,6 +153,34 @@ def test_a_leader_that_dies_is_followed(
     assert group.open_to() == {("203.0.113.9/32", 5432), ("203.0.113.10/32", 5432)}
     assert kept[0] in group.rules()
     tenant.until_condition(RESOURCE, "db", "Ready")
+
+
+def test_a_successor_learns_what_its_watches_have_not_told_it(
+    replicas: Replicas, pair: tuple[Replica, Replica], tenant: Tenant, group: Group, sandbox: Sandbox
+) -> None:
+    leader, standby = pair
+    standby.terminate()
+    wait_for(standby.ended, "it has ended")
+    tenant.resource(group.id)
+    with Link(urlsplit(sandbox.control_plane.server).port or 0) as link:
+        through = kubeconfig_through(link, sandbox, "deaf")
+        deaf = Replica(sandbox, "c", options=["--kubeconfig", str(through)])
+        deaf.start()
+        try:
+            tenant.until_phase(tenant.session(name="over", notAfter=in_seconds(12)), "Active")
+            wait_for(lambda: Scrape(deaf.metrics_url).value("gatepass_sessions", phase="Active") == 1, "it has heard")
+            link.silence()
+            tenant.until_phase(tenant.session(name="stays", cidrs=("203.0.113.8/32",)), "Active")
+            takes_over(Replicas(tenant.api, deaf), deaf, leader.terminate)
+            tenant.until_phase("over", "Expired")  # by then a pass has been over the whole group
+            assert group.open_to() == {("203.0.113.8/32", 5432)}
+            assert [call["action"] for call in deaf.writes()] == ["RevokeSecurityGroupIngress"]
+        finally:
+            deaf.terminate()
+            deaf.reap()
+            standby.start()
+    listed = next(json.loads(line)["listed"] for line in deaf.log.read_text().splitlines() if '"caught up"' in line)
+    assert "/apis/gatepass.dev/v1alpha1/accesssessions" in listed
 
 
 def test_a_leader_that_was_asleep_wakes_up_and_writes_nothing(

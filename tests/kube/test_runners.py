@@ -25,7 +25,7 @@ from tests.core.builders import a_session
 from tests.e2e.tenant import wait_for
 from tests.engine.world import BIG_BANG, OWNER, LoopClock
 from tests.kube.conftest import client_of
-from tests.kube.test_watches import eventually
+from tests.kube.follower import eventually
 from tests.kube.wire import Wire
 
 JOBS, PODS, MAPS = "/apis/batch/v1/namespaces/{}/jobs", "/api/v1/namespaces/{}/pods", "/api/v1/namespaces/{}/configmaps"

@@ -15,7 +15,7 @@ from gatepass.engine.verifier import Confinement
 from gatepass.kube.api import KubeApi
 from gatepass.kube.cluster import KubeCluster
 from gatepass.kube.handlers import identity, parse, parse_namespace
-from gatepass.kube.operator import Listing
+from gatepass.kube.listing import Listing
 from tests.simulation.apiserver import JOBS, KINDS, LEASES, NAMESPACES, RESOURCES, SESSIONS, ApiServer, Json, parse_path
 from tests.simulation.runners import Feed
 from tests.simulation.weather import TIMEOUT_SECONDS, Fate, Weather, exchange

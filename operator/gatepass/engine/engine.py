@@ -34,7 +34,7 @@ from gatepass.engine.verifier import Confinement, Verifier
 from gatepass.engine.views import FINAL, Views
 from gatepass.engine.vouching import Vouching
 
-_AT_ONCE: Final = 50
+_AT_ONCE: Final = 5
 """Sessions that are taken up at the start in one turn of the event loop."""
 _MOMENT_SECONDS: Final = 1.0
 """How soon a session looks again after a pass that concerns others."""

@@ -28,6 +28,8 @@ METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 """Asks for an object without its spec, its data and its status."""
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 """The same for a list."""
+TABLE: Final = "application/json;as=Table;g=meta.k8s.io;v=v1"
+"""Asks for what `kubectl get -o wide` shows of them."""
 MERGE_PATCH: Final = "application/merge-patch+json"
 TIMEOUT_SECONDS: Final = 10.0
 _PAGE: Final = 500

@@ -1,8 +1,7 @@
-"""Brings the engine to life: one full listing, then kopf's watches."""
+"""Brings the engine to life: kopf's watches, from where a listing has read."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -13,113 +12,14 @@ from kubernetes.aio.client import ApiClient, Configuration
 
 from gatepass.core.ports import ClusterError, GoneError
 from gatepass.engine.engine import Engine
-from gatepass.kube.api import KubeApi, path_of
-from gatepass.kube.handlers import followed, identity, parse_namespace, register
-from gatepass.kube.watches import SILENT_SECONDS, Watches
+from gatepass.kube.api import KubeApi
+from gatepass.kube.handlers import register
+from gatepass.kube.listing import Listing
+from gatepass.kube.watches import Watches
 
 log = structlog.get_logger(__name__)
 
-_LISTING_RETRY_SECONDS: Final = 1.0
-_NAMESPACES: Final = "/api/v1/namespaces"
-BEGUN_ANEW: Final = "a watch could not go on where it was, and begins at a listing"
-"""What the log says of an API server that does not go back so far: 410 Gone."""
-_AT_ONCE_SECONDS: Final = SILENT_SECONDS / 2
-
-
-class Listing:
-    """Reads every object of every kind, in pages, and tells the engine what is there and what is gone."""
-
-    def __init__(
-        self,
-        api: KubeApi,
-        engine: Engine,
-        namespaces: Sequence[str],
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._api = api
-        self._engine = engine
-        self._kinds = {
-            path_of(each.kind, namespace): (each, namespace)
-            for each in followed(engine)
-            for namespace in namespaces or [""]
-        }
-        self._versions: dict[str, str] = {}
-        self._monotonic = monotonic
-        self._asked: dict[str, float] = {}
-
-    async def read(self) -> None:
-        """One full listing; raises ClusterError or GoneError when it was cut short, and then forgets nothing."""
-        forgets = [await self._read(path) for path in (_NAMESPACES, *self._kinds)]
-        for forget in reversed(forgets):
-            forget()
-
-    async def since(self, path: str) -> str | None:
-        """The version from which a watch of a collection misses nothing; None for one that is not listed here.
-
-        It is that of the last listing. Who asks again at once was told that it is too old, so that the collection is
-        listed again; who has waited has heard nothing since. Raises ClusterError or GoneError when it cannot be listed.
-        """
-        if path != _NAMESPACES and path not in self._kinds:
-            return None
-        now = self._monotonic()
-        asked, self._asked[path] = self._asked.get(path, float("-inf")), now
-        if path not in self._versions or now - asked < _AT_ONCE_SECONDS:
-            log.info(BEGUN_ANEW, path=path)
-            (await self._read(path))()
-        return self._versions[path]
-
-    async def _read(self, path: str) -> Callable[[], None]:
-        """List one collection; answers with what forgets those that were known and are gone."""
-        return await (self._read_namespaces() if path == _NAMESPACES else self._read_kind(path))
-
-    async def _read_namespaces(self) -> Callable[[], None]:
-        gone = set(self._engine.store.namespaces)
-        async for body in self._each(_NAMESPACES):
-            gone.discard(body["metadata"]["name"])
-            self._engine.namespace_seen(parse_namespace(body))
-
-        def forget() -> None:
-            for name in gone:
-                self._engine.namespace_gone(name)
-
-        return forget
-
-    async def _read_kind(self, path: str) -> Callable[[], None]:
-        of, namespace = self._kinds[path]
-        gone = {(key, each.uid) for key, each in of.known.items() if namespace in ("", key.namespace)}
-        async for body in self._each(path):
-            gone.discard(identity(body))
-            of.take(body)
-
-        def forget() -> None:
-            for key, uid in gone:
-                of.gone(key, uid)
-
-        return forget
-
-    async def _each(self, path: str) -> AsyncIterator[dict[str, Any]]:
-        async for page in self._api.listed(path):
-            for body in page.get("items", ()):
-                yield body
-        self._versions[path] = str(page["metadata"]["resourceVersion"])
-
-    async def read_at_last(self) -> None:
-        """One full listing, tried again until the API server gives it."""
-        while True:
-            try:
-                return await self.read()
-            except (ClusterError, GoneError) as error:
-                log.warning("cannot list yet", error=str(error))
-                await asyncio.sleep(_LISTING_RETRY_SECONDS)
-
-    async def repeat(self, seconds: float) -> None:
-        """List again at every resync, whatever the watches have told."""
-        while True:
-            await asyncio.sleep(seconds)
-            try:
-                await self.read()
-            except (ClusterError, GoneError) as error:
-                log.warning("cannot list", error=str(error))
+_RETRY_SECONDS: Final = 1.0
 
 
 async def login(client: ApiClient) -> kopf.ConnectionInfo:
@@ -209,7 +109,7 @@ async def kube_system_uid(api: KubeApi) -> str:
             return str((await api.call("GET", "/api/v1/namespaces/kube-system"))["metadata"]["uid"])
         except (ClusterError, GoneError) as error:
             log.warning("cannot read namespace kube-system yet", error=str(error))
-            await asyncio.sleep(_LISTING_RETRY_SECONDS)
+            await asyncio.sleep(_RETRY_SECONDS)
 
 
 def bare_client(workers: int) -> ApiClient:

@@ -3,13 +3,15 @@
 from typing import Any
 
 from gatepass.core.types import binding, resource, session
-from gatepass.core.types.common import GROUP, VERSION, Custom
+from gatepass.core.types.common import GROUP, VERSION, VERSION_COLUMN, Custom
 
 _KINDS: tuple[tuple[type[Custom], str, str, list[dict[str, Any]]], ...] = (
     (session.AccessSession, session.PLURAL, "as", session.printer_columns()),
     (resource.ProtectedResource, resource.PLURAL, "pr", resource.printer_columns()),
     (binding.ApiKeyBinding, binding.PLURAL, "akb", binding.printer_columns()),
 )
+
+_VERSION = {"name": VERSION_COLUMN, "type": "string", "jsonPath": ".metadata.resourceVersion", "priority": 1}
 
 # What JSON Schema says and a structural schema must not.
 _DROPPED = {"title", "$defs", "additionalItems"}
@@ -55,7 +57,7 @@ def _crd(model: type[Custom], plural: str, short: str, columns: list[dict[str, A
                     "served": True,
                     "storage": True,
                     "subresources": {"status": {}},
-                    "additionalPrinterColumns": columns,
+                    "additionalPrinterColumns": [*columns, _VERSION],
                     "schema": {"openAPIV3Schema": root},
                 }
             ],

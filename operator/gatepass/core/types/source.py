@@ -61,7 +61,7 @@ class OperatorSource(Model):
     """Whatever Gatepass itself is seen as; there is nothing to say about it."""
 
 
-_EACH: Final = ("cidrs", "pod", "claim", "request", "operator")
+_KINDS: Final = tuple(SourceKind)
 _BEFORE: Final = (
     "has(oldSelf.cidrs) ? oldSelf.cidrs : has(oldSelf.request) ? oldSelf.request.addresses : "
     "has(oldSelf.pod) ? ['pod ' + oldSelf.pod.name] : "
@@ -75,7 +75,7 @@ class Source(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             cel(
-                f"[{', '.join(f'has(self.{each})' for each in _EACH)}].filter(given, given).size() == 1",
+                f"[{', '.join(f'has(self.{each})' for each in _KINDS)}].filter(given, given).size() == 1",
                 "must have exactly one of cidrs, pod, claim, request and operator",
             ),
             immutable(_BEFORE, "AccessSession"),
@@ -110,7 +110,7 @@ class Source(Model):
     @property
     def kind(self) -> SourceKind:
         """Which of them it is."""
-        return next(SourceKind(each) for each in _EACH if getattr(self, each) is not None)
+        return next(kind for kind in _KINDS if getattr(self, kind) is not None)
 
     @property
     def ranges(self) -> tuple[str, ...]:

@@ -1,0 +1,119 @@
+"""An engine that hears of the API server as the operator's does, and objects for it to hear of."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+
+from gatepass.engine.engine import Engine, EngineSettings
+from gatepass.engine.store import Store
+from gatepass.engine.verifier import Confinement
+from gatepass.kube.api import KubeApi
+from gatepass.kube.clock import CorrectedClock
+from gatepass.kube.listing import Listing
+from gatepass.kube.operator import watch
+from gatepass.kube.watches import Watches
+from gatepass.providers.memory import MemoryFirewalls
+from gatepass.sandbox.environment import Sandbox
+from tests.engine.world import OWNER, InMemoryCluster, LoopClock
+from tests.kube.wire import Wire
+
+PATIENCE_SECONDS = 30.0
+_numbers = count(1)
+
+
+async def eventually(true: Callable[[], object], what: str) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PATIENCE_SECONDS
+    while not true():
+        assert loop.time() < deadline, f"{what} did not come true in time"
+        await asyncio.sleep(0.02)
+
+
+def an_engine() -> Engine:
+    """One that only stores what it is told."""
+    settings = EngineSettings(OWNER, Confinement({}), 600, timedelta(hours=24), admission_unverified=False)
+    return Engine(settings, Store(), {"aws": MemoryFirewalls()}, InMemoryCluster(), LoopClock())
+
+
+class Follower:
+    """An engine, our own listing, and kopf, which follows the API server through the wire once it is started."""
+
+    def __init__(self, client: ApiClient, namespaces: Sequence[str]) -> None:
+        self.engine = an_engine()
+        self.passed = 0.0
+        api = KubeApi(client, CorrectedClock())
+        self.listing = Listing(api, self.engine, namespaces, monotonic=lambda: self.passed)
+        self._client = client
+        self._namespaces = namespaces
+        self._stop = asyncio.Event()
+
+    @asynccontextmanager
+    async def watching(self, watches: Watches) -> AsyncIterator[Engine]:
+        ready = asyncio.Event()
+        work = watch(self._client, self.engine, self.listing, self._namespaces, watches, self._stop, ready.set)
+        task = asyncio.create_task(work)
+        await eventually(lambda: ready.is_set() or task.done(), "kopf starts")
+        yield self.engine
+        self._stop.set()
+        await task
+
+
+@asynccontextmanager
+async def a_follower(
+    sandbox: Sandbox, wire: Wire, folder: Path, namespaces: Sequence[str] = ()
+) -> AsyncIterator[Follower]:
+    port = str(wire.port)
+    kubeconfig = folder / "kubeconfig"
+    kubeconfig.write_text(
+        sandbox.kubeconfig.read_text().replace(sandbox.control_plane.server, f"https://127.0.0.1:{port}")
+    )
+    given = Configuration()
+    await config.load_kube_config(config_file=str(kubeconfig), client_configuration=given)
+    async with ApiClient(given) as client:
+        yield Follower(client, namespaces)
+
+
+def make_namespace(sandbox: Sandbox) -> str:
+    name = f"watched-{next(_numbers)}"
+    with sandbox.control_plane.api() as api:
+        api.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    return name
+
+
+RESOURCE = {
+    "apiVersion": "gatepass.dev/v1alpha1",
+    "kind": "ProtectedResource",
+    "spec": {
+        "aws": {"region": "eu-central-1", "securityGroups": ["sg-0aaa"]},
+        "ports": [{"protocol": "TCP", "port": 5432}],
+    },
+}
+
+
+class Resources:
+    """The ProtectedResources of a namespace of their own."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.namespace = make_namespace(sandbox)
+        self.path = f"/apis/gatepass.dev/v1alpha1/namespaces/{self.namespace}/protectedresources"
+        self._sandbox = sandbox
+
+    def make(self, *names: str) -> None:
+        with self._sandbox.control_plane.api() as api:
+            for name in names:
+                api.request("POST", self.path, {**RESOURCE, "metadata": {"name": name}})
+
+    def remove(self, name: str) -> None:
+        with self._sandbox.control_plane.api() as api:
+            let_go = {"metadata": {"finalizers": None}}
+            api.request("PATCH", f"{self.path}/{name}", let_go, content_type="application/merge-patch+json")
+            api.request("DELETE", f"{self.path}/{name}")
+
+    def known_to(self, engine: Engine) -> set[str]:
+        return {key.name for key in engine.store.resources if key.namespace == self.namespace}
