@@ -70,13 +70,7 @@ class Reconciler:
         """One pass. A failure is kept in the target's state, reported, and tried again with backoff."""
         known = self._state.target(target)
         now = asyncio.get_running_loop().time()
-        neighbours = target.account, target.region
-        if now >= known.ends_at:
-            known.hurry()
-        if known.joined(now) or (known.has_waited and self._state.coming):  # who is on the way has as good as come
-            self._came[neighbours] = now
-        if known.goes_on(now, self._came[neighbours]):
-            self.queue.add(target, known.comes_back_at(now) - now)
+        if self._goes_on_waiting(known, now):
             return
         accesses = self._accesses(target)
         if not accesses:
@@ -104,15 +98,8 @@ class Reconciler:
             plan = replace(plan, revokes=tuple(settled))
             if not blind:  # which comes back by itself
                 self.queue.add(target, CLOSING_RETRY)  # somebody may want them; a refusal alone makes no news here
-        if plan.writes and not known.has_waited:
-            provider = self._providers[target.provider]
-            closing = provider.closing_delay(target)
-            delay = min(provider.delay(target), closing) if plan.revokes else provider.delay(target)
-            if delay > 0:
-                known.wait(now, delay, provider.patience(target), closing, closes=bool(plan.revokes))
-                self._came[neighbours] = now
-                self.queue.add(target, known.resumes_at - now)
-                return
+        if plan.writes and self._begins_to_wait(known, plan, now):
+            return
         known.write()
         known.conflicts = plan.conflicts
         self._await_foreign_ends(known, demand.rules, now)
@@ -146,6 +133,36 @@ class Reconciler:
         concerned = self._concerned(known, plan)
         known.placed.clear()
         self._report(target, concerned, read or again or bool(plan.marks))
+
+    # company
+
+    def _begins_to_wait(self, known: TargetState, plan: Plan, now: float) -> bool:
+        """Are the writes held back, so that one call carries more of them?"""
+        if known.has_waited:
+            return False
+        provider = self._providers[known.target.provider]
+        closing = provider.closing_delay(known.target)
+        delay = provider.delay(known.target)
+        if plan.revokes:
+            delay = min(delay, closing)
+        if delay <= 0:
+            return False
+        known.wait(now, delay, provider.patience(known.target), closing, closes=bool(plan.revokes))
+        self._came[known.target.account, known.target.region] = now
+        self.queue.add(known.target, known.resumes_at - now)
+        return True
+
+    def _goes_on_waiting(self, known: TargetState, now: float) -> bool:
+        """Is it too early yet for the writes that are held back?"""
+        neighbours = known.target.account, known.target.region
+        if now >= known.ends_at:
+            known.hurry()
+        if known.joined(now) or (known.has_waited and self._state.coming):  # who is on the way has as good as come
+            self._came[neighbours] = now
+        if not known.goes_on(now, self._came[neighbours]):
+            return False
+        self.queue.add(known.target, known.comes_back_at(now) - now)
+        return True
 
     def _await_foreign_ends(self, known: TargetState, desired: Iterable[Rule], now: float) -> None:
         """Look again when another installation's rule that stands for one of ours should be gone, to put our own."""
