@@ -24,7 +24,7 @@ def known() -> TargetState:
 def test_nobody_joins_where_nothing_waits(known: TargetState) -> None:
     assert not known.joined(0.0)
     assert not known.goes_on(0.0, 0.0)
-    assert not known.has_waited
+    assert not known.holds_back
 
 
 def test_a_wait_ends_when_nobody_has_come_for_a_while(known: TargetState) -> None:
@@ -35,9 +35,9 @@ def test_a_wait_ends_when_nobody_has_come_for_a_while(known: TargetState) -> Non
     assert known.resumes_at == 11.2
     assert not known.joined(11.2)
     assert not known.goes_on(11.2, came=10.7)
-    assert known.has_waited
+    assert known.holds_back
     known.write()
-    assert not known.has_waited
+    assert not known.holds_back
 
 
 def test_a_wait_is_never_longer_than_it_may_be(known: TargetState) -> None:
@@ -57,7 +57,7 @@ def test_what_has_to_close_shortens_the_wait(known: TargetState) -> None:
     assert known.goes_on(10.5, came=10.5)
     assert not known.goes_on(10.6, came=10.6)
     assert not known.waits_to_close(10.6), "its time has come, and it may be that nobody can write"
-    assert known.has_waited
+    assert known.holds_back
 
 
 @pytest.mark.parametrize(("calls", "patience"), [(0, 0.4), (25, 0.4), (30, 1.4), (45, 4.4)])
@@ -131,6 +131,30 @@ async def test_who_has_come_and_was_not_looked_at_yet_is_company_on_its_way(
 
 @pytest.mark.looptime
 @pytest.mark.asyncio
+@pytest.mark.parametrize("named", ["elsewhere", "nothing"])
+async def test_who_is_on_the_way_elsewhere_is_no_company(world: World, cloud: SlowFirewalls, named: str) -> None:
+    group = cloud.create("sg-0aaa")
+    cloud.create("sg-0bbb", region="eu-west-1")
+
+    async def slow(_who: Requester, key: Key) -> bool:
+        await asyncio.sleep(9.0 if key.name == "elsewhere" else 0.0)
+        return True
+
+    async with world.running():
+        world.resource()
+        world.resource("elsewhere", aws={"region": "eu-west-1", "securityGroups": ["sg-0bbb"]})
+        await asyncio.sleep(1)
+        world.cluster.may_use = slow  # type: ignore[method-assign]
+        cloud.delay = lambda _target: 4.0  # type: ignore[method-assign]
+        cloud.patience = lambda _target: 0.1  # type: ignore[method-assign]
+        world.session("other", resources=({"name": "elsewhere"},) if named == "elsewhere" else ({"name": "nothing"},))
+        world.session("second")
+        await asyncio.sleep(0.2)
+        assert len(cloud.rules(group)) == 1
+
+
+@pytest.mark.looptime
+@pytest.mark.asyncio
 async def test_who_cannot_be_looked_at_is_no_company(world: World, cloud: SlowFirewalls) -> None:
     group = cloud.create("sg-0aaa")
 
@@ -151,3 +175,26 @@ async def test_who_cannot_be_looked_at_is_no_company(world: World, cloud: SlowFi
         world.session("second", cidrs=("203.0.113.2/32",))
         await asyncio.sleep(0.2)
         assert len(cloud.rules(group)) == 2
+
+
+@pytest.mark.looptime
+@pytest.mark.asyncio
+async def test_who_came_to_a_standby_is_no_company_for_it(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    cloud.create("sg-0bbb")
+    async with world.running():
+        world.resource()
+        world.resource("slow", groups=("sg-0bbb",))
+        successor = world.standby()
+        world.session("first", resources=({"name": "slow"},))
+        await asyncio.sleep(1)
+    cloud.slow["sg-0bbb"] = 8.0  # so long, nobody asks about the first one
+    task = asyncio.create_task(successor.run())
+    await asyncio.sleep(1)
+    cloud.delay = lambda _target: 4.0  # type: ignore[method-assign]
+    cloud.patience = lambda _target: 0.1  # type: ignore[method-assign]
+    world.session("second")
+    await asyncio.sleep(0.2)
+    assert len(cloud.rules(group)) == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -7,7 +7,7 @@ import pytest
 
 from gatepass.core.rules import Rule
 from gatepass.core.types.resource import ProtectedResource
-from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phase
+from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phase, ResourceState
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.world import OWNER, World
 
@@ -217,3 +217,29 @@ async def test_drift_that_was_put_right_is_counted(world: World, cloud: SlowFire
         await asyncio.sleep(65)
         assert cloud.rules(group) == {}
         assert engine.insight.snapshot().repaired == {"put_back": 1, "removed": 1, "marked": 1}, "an end is no drift"
+
+
+async def test_what_nobody_knows_of_is_not_overdue_and_says_what_it_waits_for(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    """Nobody led when it was stopped; but whoever led before may have granted it something in his last moment."""
+    cloud.create("sg-0aaa")
+    world.resource()
+    session = world.session()
+    await asyncio.sleep(1)
+    world.edit(AccessSession, session.key, stop=True)
+    async with world.running() as engine:
+        await asyncio.sleep(60)
+        (entry,) = world.status(session).resources
+        assert (world.status(session).phase, entry.state, entry.reason) == (
+            Phase.EXPIRING,
+            ResourceState.REMOVING,
+            "NotSeenYet",
+        )
+        assert engine.insight.snapshot().overdue_seconds == 0
+        cloud.all_refused = True
+        await asyncio.sleep(70)
+        assert engine.insight.snapshot().overdue_seconds > 120, "nobody can look, and it may be there"
+        cloud.all_refused = False
+        await asyncio.sleep(300)
+        assert (world.status(session).phase, engine.insight.snapshot().overdue_seconds) == (Phase.CANCELLED, 0)

@@ -2,18 +2,23 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 
-from gatepass.kube.listing import is_up_to_date, versions_in
+from gatepass.core.ports import ClusterError
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.kube.api import JSON, TABLE, KubeApi
+from gatepass.kube.listing import Listing, is_up_to_date, versions_in
 from gatepass.kube.watches import Watches
 from gatepass.sandbox.environment import Sandbox
-from tests.kube.follower import Follower, Resources, a_follower, eventually
+from tests.core.builders import a_resource
+from tests.kube.follower import Follower, Resources, a_follower, an_engine, eventually
 from tests.kube.wire import Wire
 
 NAMESPACES = "/api/v1/namespaces"
-KINDS = "/apis/gatepass.dev/v1alpha1"
+RESOURCES = "/apis/gatepass.dev/v1alpha1/protectedresources"
 
 
 @pytest.mark.parametrize(
@@ -34,12 +39,88 @@ def test_nothing_is_missing(known: set[int], heard: set[int], there: set[int], u
     assert is_up_to_date(known, heard, there, at=10) is up_to_date
 
 
-def test_a_crd_of_an_earlier_gatepass_tells_no_versions() -> None:
-    phase, version = {"name": "Phase"}, {"name": "Version"}
-    assert versions_in({"columnDefinitions": [phase], "rows": [{"cells": ["Active"]}]}) is None
-    assert versions_in({"columnDefinitions": [phase, version], "rows": [{"cells": ["Active", "17"]}]}) == {17}
-    assert versions_in({"columnDefinitions": [phase, version], "rows": None}) == set()
-    assert versions_in({"items": []}) is None, "something between us and the API server that knows no tables"
+PHASE, VERSION = {"name": "Phase"}, {"name": "Version"}
+
+
+def a_table(*versions: int, at: int = 10) -> dict[str, Any]:
+    """What the API server tells of a collection."""
+    rows = [{"cells": ["Active", str(version)]} for version in versions]
+    return {"columnDefinitions": [PHASE, VERSION], "rows": rows, "metadata": {"resourceVersion": str(at)}}
+
+
+def test_versions_in_a_table() -> None:
+    assert versions_in(a_table(3, 5)) == ({3, 5}, 10)
+    assert versions_in({**a_table(), "rows": None}) == (set(), 10)
+    assert versions_in({**a_table(3), "columnDefinitions": [PHASE]}) is None, "a CRD of an earlier Gatepass"
+
+
+class Answers(KubeApi):
+    """An API server of which only its answers are here: a table of resources, if any, and otherwise nothing is there.
+
+    `table` may also be what is raised, and `listed_in_full` tells what else was asked for.
+    """
+
+    def __init__(self, table: dict[str, Any] | Exception) -> None:
+        self._table = table
+        self.listed_in_full: list[str] = []
+
+    async def call(self, method: str, path: str, *_: Any, accept: str = JSON, **_given: Any) -> dict[str, Any]:
+        if accept != TABLE:
+            self.listed_in_full.append(path)
+            return {"items": [], "metadata": {"resourceVersion": "10"}}
+        if path != RESOURCES:
+            return a_table()
+        if isinstance(self._table, Exception):
+            raise self._table
+        return self._table
+
+
+def a_version(name: str, version: int) -> ProtectedResource:
+    return a_resource(name, metadata={"uid": name, "resourceVersion": str(version)})
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(("late", "listed"), [(0.6, [NAMESPACES]), (2.0, [NAMESPACES, RESOURCES])])
+async def test_what_the_watches_bring_in_a_moment_is_not_listed(late: float, listed: list[str]) -> None:
+    """Also where it has changed once more by the time that the last is heard."""
+    engine, answers = an_engine(), Answers(a_table(3, 5, 7))
+    engine.resource_seen(a_version("changes", 2))
+    news = [(0.1, "changes", 3), (0.25, "changes", 11), (0.25, "comes", 5), (late, "comes late", 7)]
+    for after, name, version in news:
+        asyncio.get_running_loop().call_later(after, engine.resource_seen, a_version(name, version))
+    await Listing(answers, engine, []).catch_up_at_last()
+    assert answers.listed_in_full == listed
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("namespaces", [[], [f"team-{number}" for number in range(10)]])
+async def test_all_collections_share_one_moment(namespaces: list[str]) -> None:
+    class Busy(Answers):
+        async def call(self, method: str, path: str, *_: Any, accept: str = JSON, **given: Any) -> dict[str, Any]:
+            answer = await super().call(method, path, accept=accept, **given)
+            return a_table(3) if accept == TABLE else answer
+
+    began = asyncio.get_running_loop().time()
+    await Listing(Busy(a_table()), an_engine(), namespaces).catch_up_at_last()
+    assert asyncio.get_running_loop().time() - began < 1.0
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param(ClusterError("406: Not Acceptable"), id="something between that knows no tables"),
+        pytest.param(ClusterError("GET: TimeoutError"), id="too many objects for one answer"),
+        pytest.param({"items": [], "metadata": {"resourceVersion": "10"}}, id="a list"),
+        pytest.param({**a_table(3), "rows": [{"cells": ["Active", None]}]}, id="a version of nothing"),
+        pytest.param({**a_table(3), "metadata": {}}, id="no version of its own"),
+    ],
+)
+async def test_where_nobody_tells_versions_everything_is_listed(table: dict[str, Any] | Exception) -> None:
+    answers = Answers(table)
+    async with asyncio.timeout(10):
+        await Listing(answers, an_engine(), []).catch_up_at_last()
+    assert answers.listed_in_full == [NAMESPACES, RESOURCES]
 
 
 async def listed_to_catch_up(follower: Follower) -> list[str]:
@@ -79,7 +160,7 @@ async def test_what_the_watches_have_not_brought_is_listed(
         await asyncio.to_thread(getattr(resources, change), "comes" if change == "make" else "goes")
         assert await listed_to_catch_up(follower) == [
             NAMESPACES,
-            f"{KINDS}/protectedresources" if everywhere else resources.path,
+            RESOURCES if everywhere else resources.path,
         ]
         left = {"stays", "goes", "comes"} if change == "make" else {"stays"}
         assert resources.known_to(follower.engine) == left

@@ -226,16 +226,15 @@ class Engine:
         """A session was created or changed."""
         before = self.store.sessions.get(session.key)
         if self.store.put_session(session):
-            if before is None and session.status.phase is None:
-                self._state.coming.add(session.uid)
-            elif before is not None and before.uid != session.uid:
+            new = before is None or before.uid != session.uid
+            if before is not None and new:
                 self._sessions.forget(before)
             elif before is not None:
                 if before.spec != session.spec:
                     self._journal.moved(session, self._grants.deadline(before)[0], self._grants.deadline(session)[0])
                 if session.spec.source.claim and before.status.source != session.status.source:
                     self._sources.changed(session.key)  # a claim is written there
-            self._sessions.queue.add(session.key)
+            self._sessions.seen(session, new=new)
 
     def session_gone(self, key: Key, uid: str) -> None:
         """A session was deleted."""

@@ -18,7 +18,7 @@ from gatepass.engine.grants import Grants
 from gatepass.engine.queue import Load, Queue
 from gatepass.engine.state import State
 from gatepass.engine.targets import TargetState
-from gatepass.engine.views import FINAL, Views
+from gatepass.engine.views import FINAL, NOT_SEEN_YET, Views
 
 _ON_TIME: Final = timedelta(seconds=1)
 """A session that ended less than this ago is not looked at more closely: its rules are on their way out."""
@@ -125,7 +125,7 @@ class Insight:
         return seen or lifecycle.end(session, now, self._grants.deadline(session), withdrawn=False)
 
     def _overdue(self, now: datetime) -> list[timedelta]:
-        """How long ago those sessions ended of which a rule of ours may still be there."""
+        """How long ago those sessions ended of which a rule of ours may still be there, for all that is known."""
         found = []
         for session in self._state.store.sessions.values():
             if session.uid not in self._state.ending and not _may_have_ended(session, now):
@@ -133,7 +133,8 @@ class Insight:
             end = self._end(session, now)
             if end is not None and now - end.at > _ON_TIME:
                 views = self._views.of_session(session, end, now)
-                found += [now - end.at] if any(view.left for view in views) else []
+                left = any(view.left and view.trouble != NOT_SEEN_YET for view in views)
+                found += [now - end.at] if left else []
         return found
 
     def _halves(self, known: TargetState) -> int:

@@ -138,7 +138,7 @@ class Reconciler:
 
     def _begins_to_wait(self, known: TargetState, plan: Plan, now: float) -> bool:
         """Are the writes held back, so that one call carries more of them?"""
-        if known.has_waited:
+        if known.holds_back:
             return False
         provider = self._providers[known.target.provider]
         closing = provider.closing_delay(known.target)
@@ -157,12 +157,21 @@ class Reconciler:
         neighbours = known.target.account, known.target.region
         if now >= known.ends_at:
             known.hurry()
-        if known.joined(now) or (known.has_waited and self._state.coming):  # who is on the way has as good as come
+        if known.joined(now) or (known.holds_back and self._is_on_the_way(known.target)):
             self._came[neighbours] = now
         if not known.goes_on(now, self._came[neighbours]):
             return False
         self.queue.add(known.target, known.comes_back_at(now) - now)
         return True
+
+    def _is_on_the_way(self, target: Target) -> bool:
+        """Has somebody come, and was not looked at yet, who names the target or a neighbour that shares its calls?"""
+        sessions = filter(None, map(self._state.store.session, self._state.coming))
+        named = (self._state.standings.get(key) for session in sessions for key in session.resource_keys())
+        return any(
+            standing is not None and (standing.account, standing.access.region) == (target.account, target.region)
+            for standing in named
+        )
 
     def _await_foreign_ends(self, known: TargetState, desired: Iterable[Rule], now: float) -> None:
         """Look again when another installation's rule that stands for one of ours should be gone, to put our own."""

@@ -77,6 +77,14 @@ class SessionPass:
         self._told_place: dict[str, float] = {}
         self.queue: Queue[Key] = Queue("session", self.run, workers=48)
 
+    def seen(self, session: AccessSession, *, new: bool) -> None:
+        """Look at it; until that is over, a new one that has not been told anything is company on its way."""
+        if session.status.phase is not None:
+            self._state.coming.discard(session.uid)
+        elif new:
+            self._state.coming.add(session.uid)
+        self.queue.add(session.key)
+
     async def run(self, key: Key) -> None:
         """One pass."""
         session = self._state.store.sessions.get(key)

@@ -172,7 +172,7 @@ class State:
     by a rule's id, the time that its dead man's switch is for, and `unarmed` what was the matter, where one is missing.
     `runners` says which sessions have lost their runner, by uid, and how; that is final. `heard` are
     those of which it is known since the start what has become of what they are bound to, or that nobody can tell.
-    `coming` are new ones whose first pass is not over, so that their targets have not heard of them yet.
+    `coming` are new ones that have not been told anything, and whose first pass is not over.
     `telling` is what statuses that may not be known here yet give sessions, by uid.
     """
 

@@ -92,8 +92,8 @@ class TargetState:
         return min(self.resumes_at, self.ends_at) if now < self.ends_at else self.resumes_at
 
     @property
-    def has_waited(self) -> bool:
-        """Has a wait ended, and nothing been written since?"""
+    def holds_back(self) -> bool:
+        """Has a wait begun, and nothing been written since?"""
         return self._waits_until is not None
 
     def waits_to_close(self, now: float) -> bool:

@@ -30,6 +30,12 @@ from gatepass.engine.targets import TargetState
 from gatepass.engine.verifier import external_id
 
 FINAL = frozenset({Phase.EXPIRED, Phase.CANCELLED})
+NOT_SEEN_YET = Refusal(
+    "NotSeenYet",
+    "no rule is known to be there; an earlier process may have put one in its last moment, "
+    "which reads show two minutes after the start at the latest",
+)
+"""What holds up an end that nothing else holds up."""
 
 
 def rule_of(record: RuleStatus) -> Rule:
@@ -67,10 +73,12 @@ class Views:
         if end is None and refusal is None:
             return self._wanted(session, resource, standing)
         unread = self._unread(before, standing)
-        remaining, uncertain = self._remaining(session, resource, standing, over=end is not None)
-        left = unread or bool(remaining) or uncertain
-        trouble = self._trouble(standing, standing.everywhere()) if left else None
-        return ResourceView(key, uid, remaining, refusal=refusal, left=left, trouble=told(trouble), unread=unread)
+        remaining, unsettled, unseen = self._remaining(session, resource, standing, over=end is not None)
+        known = unread or bool(remaining) or unsettled
+        trouble = told(self._trouble(standing, standing.everywhere())) if known or unseen else None
+        if unseen and not known:
+            trouble = trouble or NOT_SEEN_YET
+        return ResourceView(key, uid, remaining, refusal=refusal, left=known or unseen, trouble=trouble, unread=unread)
 
     def _wanted(self, session: AccessSession, resource: ProtectedResource, standing: Standing) -> ResourceView:
         entry = session.resource_status(resource.key)
@@ -171,9 +179,10 @@ class Views:
 
     def _remaining(
         self, session: AccessSession, resource: ProtectedResource, standing: Standing, *, over: bool
-    ) -> tuple[tuple[PresentRule, ...], bool]:
-        """Rules of ours that are still there although nobody wants them, and whether one may be there unseen.
+    ) -> tuple[tuple[PresentRule, ...], bool, bool]:
+        """Rules of ours that are still there although nobody wants them.
 
+        And whether one may be there by a write of ours of unknown outcome, or by an earlier process, unseen.
         When the session is `over`, none of its resources keeps a rule for another one.
         """
         entry = session.resource_status(resource.key)
@@ -184,7 +193,7 @@ class Views:
         lost = not ranges and session.spec.source.kind in (SourceKind.POD, SourceKind.OPERATOR)
         own = ClaimKey(session.uid, resource.uid)
         remaining: list[PresentRule] = []
-        uncertain = False
+        unsettled = unseen = False
         for target, facts in {**standing.targets, **standing.draining}.items():
             if _is_gone(facts):
                 continue  # the rules went with the firewall object
@@ -206,10 +215,10 @@ class Views:
                     continue
                 if not self._kept(known, rule, session.uid if over else own):
                     remaining.append(PresentRule(rule, target.id, held.id, foreign=False))
-            uncertain = uncertain or any(known.unsettled(rule) for rule in unwanted)
+            unsettled = unsettled or any(known.unsettled(rule) for rule in unwanted)
             if self._blind(session, entry) and (lost or not (unwanted <= known.settled | holding.keys())):
-                uncertain = uncertain or known.read_at is None or known.read_at < self._state.reads_settle_at
-        return tuple(remaining), uncertain
+                unseen = unseen or known.read_at is None or known.read_at < self._state.reads_settle_at
+        return tuple(remaining), unsettled, unseen
 
     def _kept(self, known: TargetState, rule: Rule, own: str | ClaimKey) -> bool:
         """Does it stay for somebody else, who is placed elsewhere and has no rule there yet?"""

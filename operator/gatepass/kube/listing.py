@@ -22,12 +22,14 @@ BEGUN_ANEW: Final = "a watch could not go on where it was, and begins at a listi
 """What the log says of an API server that does not go back so far: 410 Gone."""
 _AT_ONCE_SECONDS: Final = SILENT_SECONDS / 2
 _LOOKS: Final = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
-"""Seconds before each look at what the watches have brought meanwhile; a listing in full takes longer than all of them.
-"""
+"""Seconds before each look at what the watches have brought meanwhile."""
 
 
 class Listing:
-    """Reads every object of every kind, in pages, and tells the engine what is there and what is gone."""
+    """Reads every object of every kind, in pages, and tells the engine what is there and what is gone.
+
+    Once watches follow it, it can also read only what they have missed.
+    """
 
     def __init__(
         self,
@@ -38,9 +40,10 @@ class Listing:
     ) -> None:
         self._api = api
         self._engine = engine
+        self._followed = followed(engine)
         self._kinds = {
             path_of(each.kind, namespace): (each, namespace)
-            for each in followed(engine)
+            for each in self._followed
             for namespace in namespaces or [""]
         }
         self._versions: dict[str, str] = {}
@@ -120,36 +123,49 @@ class Listing:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _catch_up(self) -> None:
-        missed = [path for path in (_NAMESPACES, *self._kinds) if not await self._is_known(path)]
+        missed = [_NAMESPACES, *await self._missed()]
         forgets = [await self._read(path) for path in missed]
         for forget in reversed(forgets):
             forget()
         log.info("caught up", listed=missed)
 
-    async def _is_known(self, path: str) -> bool:
-        """Have the watches brought all that is in a collection now, or do they in a moment?
+    async def _missed(self) -> list[str]:
+        """The collections of which something has not been heard, and is not in a moment.
 
         The versions of ten thousand objects alone are told in a tenth of the time that they take in full.
         """
-        if path == _NAMESPACES:
-            return False
-        heard = self._known_versions(path)
-        table = await self._api.call("GET", path, query={"includeObject": "None"}, accept=TABLE)
-        if (there := versions_in(table)) is None:
-            return False
+        heard = self._known_versions()
+        asked = await asyncio.gather(*map(self._ask, self._kinds))
+        told = {path: answer for path, answer in zip(self._kinds, asked, strict=True) if answer is not None}
         for pause in _LOOKS:
+            if not told:
+                break
             await asyncio.sleep(pause)
-            known = self._known_versions(path)
-            heard |= known
-            if is_up_to_date(known, heard, there, int(table["metadata"]["resourceVersion"])):
-                return True
-        return False
+            known = self._known_versions()
+            for path, (there, at) in list(told.items()):
+                heard[path] |= known[path]
+                if is_up_to_date(known[path], heard[path], there, at):
+                    del told[path], heard[path]
+        return list(heard)
 
-    def _known_versions(self, path: str) -> set[int]:
-        of, namespace = self._kinds[path]
-        return {
-            int(each.metadata.resource_version) for each in of.known.values() if namespace in ("", each.key.namespace)
-        }
+    async def _ask(self, path: str) -> tuple[set[int], int] | None:
+        """The versions of a collection's objects, and its own; None where nobody tells."""
+        try:
+            return versions_in(await self._api.call("GET", path, query={"includeObject": "None"}, accept=TABLE))
+        except (ClusterError, GoneError, LookupError, TypeError, ValueError) as error:
+            log.warning("cannot ask for versions, and list", path=path, error=str(error))
+            return None
+
+    def _known_versions(self) -> dict[str, set[int]]:
+        """Of all objects that are known, by collection."""
+        paths = {(of.plural, namespace): path for path, (of, namespace) in self._kinds.items()}
+        found: dict[str, set[int]] = {path: set() for path in self._kinds}
+        for of in self._followed:
+            for key, each in of.known.items():
+                path = paths.get((of.plural, key.namespace)) or paths.get((of.plural, ""))
+                if path is not None:
+                    found[path].add(int(each.metadata.resource_version))
+        return found
 
     async def repeat(self, seconds: float) -> None:
         """List again at every resync, whatever the watches have told."""
@@ -161,19 +177,23 @@ class Listing:
                 log.warning("cannot list", error=str(error))
 
 
-def versions_in(table: Mapping[str, Any]) -> set[int] | None:
-    """The versions of a collection's objects; None where the CRD is of an earlier Gatepass, and shows none."""
-    names = [column["name"] for column in table.get("columnDefinitions", ())]
+def versions_in(table: Mapping[str, Any]) -> tuple[set[int], int] | None:
+    """The versions of a collection's objects, and its own; None where the CRD is of an earlier Gatepass.
+
+    Raises LookupError, TypeError or ValueError for what is no table of an API server.
+    """
+    names = [column["name"] for column in table["columnDefinitions"]]
     if VERSION_COLUMN not in names:
         return None
     version = names.index(VERSION_COLUMN)
-    return {int(row["cells"][version]) for row in table.get("rows") or ()}
+    return {int(row["cells"][version]) for row in table["rows"] or ()}, int(table["metadata"]["resourceVersion"])
 
 
 def is_up_to_date(known: Set[int], heard: Set[int], there: Set[int], at: int) -> bool:
     """Is nothing missing of a collection whose objects had the versions `there` when its own version was `at`?
 
-    Everything that was there has been `heard`, though some of it may have been replaced since, and what is `known` and
-    no younger was there: it has been neither changed nor deleted. No two objects of a cluster have one version.
+    Everything that was there has been `heard`, though some of it may have been replaced since; and whatever is `known`
+    with a version up to `at` was there, so that it had been neither changed nor deleted. No two objects of a kind have
+    one version.
     """
     return there <= heard and {version for version in known if version <= at} <= there
