@@ -61,16 +61,17 @@ def test_apply_wait_get_stop(kubectl: Kubectl, tenant: Tenant, group: Group) -> 
     kubectl("wait", "--for=condition=Ready", "accesssession/it-1", "--timeout=30s")
     assert group.open_to() == {(ADDRESS, 5432)}
     (row,) = kubectl.table("get", "as", "--output", "wide")
-    expires = tenant.get(SESSION, "it-1")["status"]["expiresAt"]
+    seen = tenant.get(SESSION, "it-1")
     assert row.pop("AGE")
     assert row == {
         "NAME": "it-1",
         "PHASE": "Active",
         "ADDRESS": "203.0.113.7",
         "RESOURCES": "1/1",
-        "EXPIRES": expires,
+        "EXPIRES": seen["status"]["expiresAt"],
         "REQUESTER": "sandbox-admin",
         "REASON": "integration tests, run 42",
+        "VERSION": seen["metadata"]["resourceVersion"],
     }
     kubectl("patch", "as/it-1", "--type=merge", "--patch", '{"spec": {"stop": true}}')
     kubectl("wait", "--for=jsonpath={.status.phase}=Cancelled", "as/it-1", "--timeout=30s")

@@ -66,6 +66,7 @@ class Site:
         base.write_text(base.read_text().replace("sg-00000000000000000", self.group))
         self.kubectl("wait", "--for=delete", "namespace/ci", "--timeout=60s")  # that of others, which is on its way
         self.kubectl("create", "namespace", "ci")
+        self.kubectl("wait", "-n", "ci", "--for=create", "serviceaccount/default", "--timeout=30s")  # which pods need
         self.kubectl("apply", "-k", str(overlay / "base"))
         self.kubectl("apply", "-f", "-", stdin=_BROKEN)
         self.kubectl("wait", "-n", "ci", "--for=condition=Ready", "protectedresource/staging-db", "--timeout=30s")
