@@ -52,7 +52,10 @@ class Listing:
 
     async def read(self) -> None:
         """One full listing; raises ClusterError or GoneError when it was cut short, and then forgets nothing."""
-        forgets = [await self._read(path) for path in (_NAMESPACES, *self._kinds)]
+        await self._read_all((_NAMESPACES, *self._kinds))
+
+    async def _read_all(self, paths: Sequence[str]) -> None:
+        forgets = [await self._read(path) for path in paths]
         for forget in reversed(forgets):
             forget()
 
@@ -123,10 +126,8 @@ class Listing:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _catch_up(self) -> None:
-        missed = [_NAMESPACES, *await self._missed()]
-        forgets = [await self._read(path) for path in missed]
-        for forget in reversed(forgets):
-            forget()
+        missed = (_NAMESPACES, *await self._missed())
+        await self._read_all(missed)
         log.info("caught up", listed=missed)
 
     async def _missed(self) -> list[str]:
