@@ -16,6 +16,12 @@ from tests.engine.world import World
 GRANT = "AuthorizeSecurityGroupIngress"
 
 
+def hold_back(cloud: SlowFirewalls, patience: float) -> None:
+    """From now on writes wait for company, for four seconds at most."""
+    cloud.delay = lambda _target: 4.0  # type: ignore[method-assign]
+    cloud.patience = lambda _target: patience  # type: ignore[method-assign]
+
+
 @pytest.fixture
 def known() -> TargetState:
     return TargetState(Target("aws", "123456789012", "eu-central-1", "sg-1"))
@@ -78,8 +84,7 @@ async def test_who_opens_waits_for_company_and_who_closes_only_for_a_call(world:
         world.resource()
         first = world.session("first", cidrs=("203.0.113.1/32",))
         await asyncio.sleep(1)
-        cloud.delay = lambda _target: 4.0  # type: ignore[method-assign]
-        cloud.patience = lambda _target: 3.0  # type: ignore[method-assign]
+        hold_back(cloud, patience=3.0)
         second = world.session("second", cidrs=("203.0.113.2/32",))
         await asyncio.sleep(2)
         assert (world.status(second).phase, len(cloud.rules(group))) == (None, 1)
@@ -113,8 +118,7 @@ async def test_who_has_come_and_was_not_looked_at_yet_is_company_on_its_way(
         world.resource()
         world.session("first", cidrs=("203.0.113.1/32",))
         await asyncio.sleep(1)
-        cloud.delay = lambda _target: 4.0  # type: ignore[method-assign]
-        cloud.patience = lambda _target: 0.5  # type: ignore[method-assign]
+        hold_back(cloud, patience=0.5)
         cloud.calls.clear()
         second = world.session("second", cidrs=("203.0.113.2/32",))
         await asyncio.sleep(0.1)
@@ -145,8 +149,7 @@ async def test_who_is_on_the_way_elsewhere_is_no_company(world: World, cloud: Sl
         world.resource("elsewhere", aws={"region": "eu-west-1", "securityGroups": ["sg-0bbb"]})
         await asyncio.sleep(1)
         world.cluster.may_use = slow  # type: ignore[method-assign]
-        cloud.delay = lambda _target: 4.0  # type: ignore[method-assign]
-        cloud.patience = lambda _target: 0.1  # type: ignore[method-assign]
+        hold_back(cloud, patience=0.1)
         world.session("other", resources=({"name": "elsewhere"},) if named == "elsewhere" else ({"name": "nothing"},))
         world.session("second")
         await asyncio.sleep(0.2)
@@ -170,8 +173,7 @@ async def test_who_cannot_be_looked_at_is_no_company(world: World, cloud: SlowFi
         world.session("undecided", cidrs=("203.0.113.3/32",))
         await asyncio.sleep(1)
         world.cluster.may_use = may_use  # type: ignore[method-assign]
-        cloud.delay = lambda _target: 4.0  # type: ignore[method-assign]
-        cloud.patience = lambda _target: 0.1  # type: ignore[method-assign]
+        hold_back(cloud, patience=0.1)
         world.session("second", cidrs=("203.0.113.2/32",))
         await asyncio.sleep(0.2)
         assert len(cloud.rules(group)) == 2
@@ -191,8 +193,7 @@ async def test_who_came_to_a_standby_is_no_company_for_it(world: World, cloud: S
     cloud.slow["sg-0bbb"] = 8.0  # so long, nobody asks about the first one
     task = asyncio.create_task(successor.run())
     await asyncio.sleep(1)
-    cloud.delay = lambda _target: 4.0  # type: ignore[method-assign]
-    cloud.patience = lambda _target: 0.1  # type: ignore[method-assign]
+    hold_back(cloud, patience=0.1)
     world.session("second")
     await asyncio.sleep(0.2)
     assert len(cloud.rules(group)) == 1

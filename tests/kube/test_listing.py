@@ -15,7 +15,7 @@ from gatepass.kube.watches import Watches
 from gatepass.sandbox.environment import Sandbox
 from tests.core.builders import a_resource
 from tests.kube.follower import Follower, Resources, a_follower, an_engine, eventually
-from tests.kube.wire import Wire
+from tests.kube.wire import wire_to
 
 NAMESPACES = "/api/v1/namespaces"
 RESOURCES = "/apis/gatepass.dev/v1alpha1/protectedresources"
@@ -132,7 +132,7 @@ async def listed_to_catch_up(follower: Follower) -> list[str]:
 
 
 async def test_what_the_watches_have_brought_is_not_listed_again(sandbox: Sandbox, tmp_path: Path) -> None:
-    wire = Wire(int(sandbox.control_plane.server.rpartition(":")[2]))
+    wire = wire_to(sandbox)
     resources = Resources(sandbox)
     await asyncio.to_thread(resources.make, "stays", "goes")
     async with wire.up(), a_follower(sandbox, wire, tmp_path) as follower:
@@ -150,7 +150,7 @@ async def test_what_the_watches_have_not_brought_is_listed(
     sandbox: Sandbox, tmp_path: Path, change: str, everywhere: bool
 ) -> None:
     """Nobody watches here: so a leader that was cut off from its watches would be told that all is as it was."""
-    wire = Wire(int(sandbox.control_plane.server.rpartition(":")[2]))
+    wire = wire_to(sandbox)
     resources = Resources(sandbox)
     await asyncio.to_thread(resources.make, "stays", "goes")
     namespaces = [] if everywhere else [resources.namespace]

@@ -26,7 +26,7 @@ from tests.e2e.tenant import wait_for
 from tests.engine.world import BIG_BANG, OWNER, LoopClock
 from tests.kube.conftest import client_of
 from tests.kube.follower import eventually
-from tests.kube.wire import Wire
+from tests.kube.wire import wire_to
 
 JOBS, PODS, MAPS = "/apis/batch/v1/namespaces/{}/jobs", "/api/v1/namespaces/{}/pods", "/api/v1/namespaces/{}/configmaps"
 MERGE = "application/merge-patch+json"
@@ -236,7 +236,7 @@ async def test_what_is_refused_takes_nobodys_place(
 
 
 async def test_a_silent_watch_is_begun_anew_and_nothing_is_lost(sandbox: Sandbox, followed: Followed) -> None:
-    wire = Wire(int(sandbox.control_plane.server.rpartition(":")[2]))
+    wire = wire_to(sandbox)
     followed.make(PODS, "stays", spec=PODSPEC)
     followed.make(PODS, "goes", spec=PODSPEC)
     async with wire.up(), client_of(sandbox, f"https://127.0.0.1:{wire.port}") as client:

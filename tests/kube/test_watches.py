@@ -16,7 +16,7 @@ from gatepass.kube.watches import SILENT_SECONDS, Watches
 from gatepass.sandbox.environment import Sandbox
 from gatepass.sandbox.processes import free_ports
 from tests.kube.follower import Resources, a_follower, eventually, make_namespace
-from tests.kube.wire import Wire
+from tests.kube.wire import Wire, wire_to
 
 KINDS = {"namespaces", "accesssessions", "protectedresources", "apikeybindings"}
 
@@ -29,7 +29,7 @@ async def watching(sandbox: Sandbox, wire: Wire, watches: Watches, folder: Path)
 
 
 async def test_a_silent_watch_is_begun_anew(sandbox: Sandbox, tmp_path: Path) -> None:
-    wire = Wire(int(sandbox.control_plane.server.rpartition(":")[2]))
+    wire = wire_to(sandbox)
     watches = Watches(silent_seconds=1.5)
     async with wire.up(), watching(sandbox, wire, watches, tmp_path) as engine:
         await eventually(lambda: "default" in engine.store.namespaces, "the first listing")
@@ -43,7 +43,7 @@ async def test_a_silent_watch_is_begun_anew(sandbox: Sandbox, tmp_path: Path) ->
 
 
 async def test_watches_are_tried_again_while_nothing_answers(sandbox: Sandbox, tmp_path: Path) -> None:
-    wire = Wire(int(sandbox.control_plane.server.rpartition(":")[2]))
+    wire = wire_to(sandbox)
     watches = Watches(silent_seconds=1.5)
     async with wire.up(), watching(sandbox, wire, watches, tmp_path) as engine:
         await eventually(lambda: "default" in engine.store.namespaces, "the first listing")
@@ -69,7 +69,7 @@ class Heard(Watches):
 
 @pytest.mark.parametrize("everywhere", [True, False])
 async def test_kopf_goes_on_where_we_have_listed(sandbox: Sandbox, tmp_path: Path, everywhere: bool) -> None:
-    wire = Wire(int(sandbox.control_plane.server.rpartition(":")[2]))
+    wire = wire_to(sandbox)
     resources = Resources(sandbox)
     await asyncio.to_thread(resources.make, "stays", "goes")
     namespaces = [] if everywhere else [resources.namespace]
@@ -90,7 +90,7 @@ async def test_kopf_goes_on_where_we_have_listed(sandbox: Sandbox, tmp_path: Pat
 
 async def test_who_may_have_missed_something_lists_again(sandbox: Sandbox, tmp_path: Path) -> None:
     """The API server does not go back as far as kopf would have it: 410 Gone."""
-    wire = Wire(int(sandbox.control_plane.server.rpartition(":")[2]))
+    wire = wire_to(sandbox)
     resources = Resources(sandbox)
     await asyncio.to_thread(resources.make, "stays", "goes")
     async with wire.up(), a_follower(sandbox, wire, tmp_path) as follower:
@@ -106,7 +106,7 @@ async def test_who_may_have_missed_something_lists_again(sandbox: Sandbox, tmp_p
 
 async def test_who_has_heard_nothing_for_long_goes_on_from_the_same_listing(sandbox: Sandbox, tmp_path: Path) -> None:
     """Ten thousand objects are not listed again for a watch that brought nothing; but it may be too old by now."""
-    wire = Wire(int(sandbox.control_plane.server.rpartition(":")[2]))
+    wire = wire_to(sandbox)
     resources = Resources(sandbox)
     path = resources.path.replace(f"/namespaces/{resources.namespace}", "")
     async with wire.up(), a_follower(sandbox, wire, tmp_path) as follower:

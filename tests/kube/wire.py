@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from gatepass.sandbox.environment import Sandbox
+
 
 class Wire:
     """Forwards TCP connections, each of them open or silent."""
@@ -66,3 +68,8 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, open
             await opened.wait()
             writer.write(data)
             await writer.drain()
+
+
+def wire_to(sandbox: Sandbox) -> Wire:
+    """One to the sandbox's API server."""
+    return Wire(int(sandbox.control_plane.server.rpartition(":")[2]))
