@@ -167,8 +167,10 @@ async def _serve(
         writer,
         finders,
     )
-    watching_pods = new_client(_NO_LIMIT)
-    pods = KubePods(kube, KubeApi(watching_pods, clock), engine.source_changed, partial(_live, engine), clock.monotonic)
+    # A client of their own: watches would take the connections of those who work.
+    watching_client = new_client(_NO_LIMIT)
+    following = KubeApi(watching_client, clock)
+    pods = KubePods(kube, following, engine.source_changed, partial(_live, engine), clock.monotonic)
     finders[SourceKind.POD] = PodFinder(pods, [AwsTopology(partial(_describe, aws))], clock.now, partial(_live, engine))
     clock.corrected = engine.clock_corrected
     engine.ends.steady_for = lease.steady_for
@@ -190,10 +192,9 @@ async def _serve(
             await listing.catch_up_at_last()  # with the last word of whoever led before us, which may not have come yet
         if cutoff is not None:
             lease.leadership.remember(ANYBODY, clock.now())
-        # A client of its own: watches would take the connections of those who work.
-        async with new_client(_NO_LIMIT) as following, asyncio.TaskGroup() as tasks:
+        async with asyncio.TaskGroup() as tasks:
             tasks.create_task(engine.run())
-            tasks.create_task(Runners(KubeApi(following, clock), engine.ends, settings.watch_namespaces).run())
+            tasks.create_task(Runners(following, engine.ends, settings.watch_namespaces).run())
 
     def now_watching() -> None:
         _take_signals(stop)  # kopf has taken them for itself by now
@@ -201,7 +202,7 @@ async def _serve(
 
     async def look_on() -> None:
         await listed.wait()
-        await watch(client, engine, listing, settings.watch_namespaces, watches, end_watching, now_watching)
+        await watch(client, following, engine, listing, settings.watch_namespaces, watches, end_watching, now_watching)
 
     watcher = asyncio.create_task(look_on())
     work = [
@@ -233,7 +234,7 @@ async def _serve(
         await asyncio.gather(watcher, return_exceptions=True)
         aws.close()
         await pods.close()
-        await watching_pods.close()
+        await watching_client.close()
         if writer is not None:
             await writer.close(_LAST_ENTRIES_SECONDS)
         log.info("stopped")

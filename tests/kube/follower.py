@@ -1,7 +1,7 @@
 """An engine that hears of the API server as the operator's does, and objects for it to hear of."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import count
@@ -10,10 +10,13 @@ from pathlib import Path
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 
+from gatepass.core.types.common import GROUP, VERSION, Custom
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import AccessSession
 from gatepass.engine.engine import Engine, EngineSettings
 from gatepass.engine.store import Store
 from gatepass.engine.verifier import Confinement
-from gatepass.kube.api import KubeApi
+from gatepass.kube.api import KubeApi, path_of
 from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.listing import Listing
 from gatepass.kube.operator import watch
@@ -47,8 +50,8 @@ class Follower:
     def __init__(self, client: ApiClient, namespaces: Sequence[str]) -> None:
         self.engine = an_engine()
         self.passed = 0.0
-        api = KubeApi(client, CorrectedClock())
-        self.listing = Listing(api, self.engine, namespaces, monotonic=lambda: self.passed)
+        self._api = KubeApi(client, CorrectedClock())
+        self.listing = Listing(self._api, self.engine, namespaces, monotonic=lambda: self.passed)
         self._client = client
         self._namespaces = namespaces
         self._stop = asyncio.Event()
@@ -56,7 +59,9 @@ class Follower:
     @asynccontextmanager
     async def watching(self, watches: Watches) -> AsyncIterator[Engine]:
         ready = asyncio.Event()
-        work = watch(self._client, self.engine, self.listing, self._namespaces, watches, self._stop, ready.set)
+        work = watch(
+            self._client, self._api, self.engine, self.listing, self._namespaces, watches, self._stop, ready.set
+        )
         task = asyncio.create_task(work)
         await eventually(lambda: ready.is_set() or task.done(), "kopf starts")
         yield self.engine
@@ -86,28 +91,29 @@ def make_namespace(sandbox: Sandbox) -> str:
     return name
 
 
-RESOURCE = {
-    "apiVersion": "gatepass.dev/v1alpha1",
-    "kind": "ProtectedResource",
-    "spec": {
+SPECS: dict[type[Custom], Mapping[str, object]] = {
+    ProtectedResource: {
         "aws": {"region": "eu-central-1", "securityGroups": ["sg-0aaa"]},
         "ports": [{"protocol": "TCP", "port": 5432}],
     },
+    AccessSession: {"resources": [{"name": "db"}], "source": {"cidrs": ["198.51.100.7/32"]}, "duration": "1h"},
 }
 
 
-class Resources:
-    """The ProtectedResources of a namespace of their own."""
+class Objects:
+    """The objects of a kind in a namespace of their own."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, kind: type[Custom]) -> None:
         self.namespace = make_namespace(sandbox)
-        self.path = f"/apis/gatepass.dev/v1alpha1/namespaces/{self.namespace}/protectedresources"
+        self.path = path_of(kind, self.namespace)
+        self._kind = kind
         self._sandbox = sandbox
 
     def make(self, *names: str) -> None:
         with self._sandbox.control_plane.api() as api:
             for name in names:
-                api.request("POST", self.path, {**RESOURCE, "metadata": {"name": name}})
+                told = {"apiVersion": f"{GROUP}/{VERSION}", "kind": self._kind.__name__, "spec": SPECS[self._kind]}
+                api.request("POST", self.path, {**told, "metadata": {"name": name}})
 
     def remove(self, name: str) -> None:
         with self._sandbox.control_plane.api() as api:
@@ -116,4 +122,5 @@ class Resources:
             api.request("DELETE", f"{self.path}/{name}")
 
     def known_to(self, engine: Engine) -> set[str]:
-        return {key.name for key in engine.store.resources if key.namespace == self.namespace}
+        known = engine.store.sessions if self._kind is AccessSession else engine.store.resources
+        return {key.name for key in known if key.namespace == self.namespace}

@@ -8,13 +8,14 @@ import pytest
 import structlog
 
 from gatepass.core.ports import ClusterError
+from gatepass.core.types.common import Custom
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.kube.api import JSON, TABLE, KubeApi
 from gatepass.kube.listing import Listing, is_up_to_date, versions_in
 from gatepass.kube.watches import Watches
 from gatepass.sandbox.environment import Sandbox
 from tests.core.builders import a_resource
-from tests.kube.follower import Follower, Resources, a_follower, an_engine, eventually
+from tests.kube.follower import SPECS, Follower, Objects, a_follower, an_engine, eventually
 from tests.kube.wire import wire_to
 
 NAMESPACES = "/api/v1/namespaces"
@@ -131,16 +132,19 @@ async def listed_to_catch_up(follower: Follower) -> list[str]:
     return list(told)
 
 
-async def test_what_the_watches_have_brought_is_not_listed_again(sandbox: Sandbox, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", SPECS)
+async def test_what_the_watches_have_brought_is_not_listed_again(
+    sandbox: Sandbox, tmp_path: Path, kind: type[Custom]
+) -> None:
     wire = wire_to(sandbox)
-    resources = Resources(sandbox)
-    await asyncio.to_thread(resources.make, "stays", "goes")
+    objects = Objects(sandbox, kind)
+    await asyncio.to_thread(objects.make, "stays", "goes")
     async with wire.up(), a_follower(sandbox, wire, tmp_path) as follower:
         await follower.listing.read()
         async with follower.watching(Watches()) as engine:
-            await asyncio.to_thread(resources.remove, "goes")
-            await asyncio.to_thread(resources.make, "comes")
-            await eventually(lambda: resources.known_to(engine) == {"stays", "comes"}, "the news")
+            await asyncio.to_thread(objects.remove, "goes")
+            await asyncio.to_thread(objects.make, "comes")
+            await eventually(lambda: objects.known_to(engine) == {"stays", "comes"}, "the news")
             assert await listed_to_catch_up(follower) == [NAMESPACES]
 
 
@@ -151,7 +155,7 @@ async def test_what_the_watches_have_not_brought_is_listed(
 ) -> None:
     """Nobody watches here: so a leader that was cut off from its watches would be told that all is as it was."""
     wire = wire_to(sandbox)
-    resources = Resources(sandbox)
+    resources = Objects(sandbox, ProtectedResource)
     await asyncio.to_thread(resources.make, "stays", "goes")
     namespaces = [] if everywhere else [resources.namespace]
     async with wire.up(), a_follower(sandbox, wire, tmp_path, namespaces) as follower:

@@ -9,13 +9,17 @@ import aiohttp
 import pytest
 import structlog
 
+from gatepass.core.types.common import Custom
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import AccessSession
 from gatepass.engine.engine import Engine
+from gatepass.kube.api import path_of
 from gatepass.kube.health import Health
 from gatepass.kube.listing import BEGUN_ANEW
 from gatepass.kube.watches import SILENT_SECONDS, Watches
 from gatepass.sandbox.environment import Sandbox
 from gatepass.sandbox.processes import free_ports
-from tests.kube.follower import Resources, a_follower, eventually, make_namespace
+from tests.kube.follower import SPECS, Objects, a_follower, eventually, make_namespace
 from tests.kube.wire import Wire, wire_to
 
 KINDS = {"namespaces", "accesssessions", "protectedresources", "apikeybindings"}
@@ -23,7 +27,7 @@ KINDS = {"namespaces", "accesssessions", "protectedresources", "apikeybindings"}
 
 @asynccontextmanager
 async def watching(sandbox: Sandbox, wire: Wire, watches: Watches, folder: Path) -> AsyncIterator[Engine]:
-    """kopf, following the API server through the wire."""
+    """Watches that follow the API server through the wire."""
     async with a_follower(sandbox, wire, folder) as follower, follower.watching(watches) as engine:
         yield engine
 
@@ -40,6 +44,23 @@ async def test_a_silent_watch_is_begun_anew(sandbox: Sandbox, tmp_path: Path) ->
             await eventually(lambda: name in engine.store.namespaces, "what happened meanwhile is seen")
         assert "/api/v1/namespaces" in [line["path"] for line in lines if line["event"].startswith("watch was silent")]
         assert watches.dead() == []
+
+
+async def test_a_silent_watch_of_sessions_goes_on_where_it_was(sandbox: Sandbox, tmp_path: Path) -> None:
+    wire = wire_to(sandbox)
+    sessions = Objects(sandbox, AccessSession)
+    async with wire.up(), a_follower(sandbox, wire, tmp_path) as follower:
+        await follower.listing.read()
+        async with follower.watching(Watches(silent_seconds=1.5)) as engine:
+            await asyncio.to_thread(sessions.make, "before")
+            await eventually(lambda: sessions.known_to(engine) == {"before"}, "the watch lives")
+            with structlog.testing.capture_logs() as lines:
+                wire.silence()
+                await asyncio.to_thread(sessions.make, "meanwhile")
+                await asyncio.to_thread(sessions.remove, "before")
+                await eventually(lambda: sessions.known_to(engine) == {"meanwhile"}, "what happened is seen")
+        told = {line["event"] for line in lines if line.get("path") == path_of(AccessSession)}
+        assert told == {"watch was silent or broke, and is begun anew"}, "and nothing is listed once more"
 
 
 async def test_watches_are_tried_again_while_nothing_answers(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -67,47 +88,50 @@ class Heard(Watches):
             self.requests.append((path, watch))
 
 
+@pytest.mark.parametrize("kind", SPECS)
 @pytest.mark.parametrize("everywhere", [True, False])
-async def test_kopf_goes_on_where_we_have_listed(sandbox: Sandbox, tmp_path: Path, everywhere: bool) -> None:
+async def test_watches_go_on_where_we_have_listed(
+    sandbox: Sandbox, tmp_path: Path, everywhere: bool, kind: type[Custom]
+) -> None:
     wire = wire_to(sandbox)
-    resources = Resources(sandbox)
-    await asyncio.to_thread(resources.make, "stays", "goes")
-    namespaces = [] if everywhere else [resources.namespace]
+    objects = Objects(sandbox, kind)
+    await asyncio.to_thread(objects.make, "stays", "goes")
+    namespaces = [] if everywhere else [objects.namespace]
     watches = Heard()
     async with wire.up(), a_follower(sandbox, wire, tmp_path, namespaces) as follower:
         await follower.listing.read()
-        assert resources.known_to(follower.engine) == {"stays", "goes"}
-        await asyncio.to_thread(resources.remove, "goes")
-        await asyncio.to_thread(resources.make, "comes")
+        assert objects.known_to(follower.engine) == {"stays", "goes"}
+        await asyncio.to_thread(objects.remove, "goes")
+        await asyncio.to_thread(objects.make, "comes")
         async with follower.watching(watches) as engine:
-            await eventually(
-                lambda: resources.known_to(engine) == {"stays", "comes"}, "what happened since the listing"
-            )
+            await eventually(lambda: objects.known_to(engine) == {"stays", "comes"}, "what happened since the listing")
             await eventually(lambda: watches.ages().keys() == KINDS, "every kind is followed")
         assert watches.requests
         assert all(watch for _, watch in watches.requests)
 
 
-async def test_who_may_have_missed_something_lists_again(sandbox: Sandbox, tmp_path: Path) -> None:
-    """The API server does not go back as far as kopf would have it: 410 Gone."""
+@pytest.mark.parametrize("kind", SPECS)
+async def test_who_may_have_missed_something_lists_again(sandbox: Sandbox, tmp_path: Path, kind: type[Custom]) -> None:
+    """The API server does not go back as far as a watch would have it: 410 Gone."""
     wire = wire_to(sandbox)
-    resources = Resources(sandbox)
-    await asyncio.to_thread(resources.make, "stays", "goes")
+    objects = Objects(sandbox, kind)
+    await asyncio.to_thread(objects.make, "stays", "goes")
     async with wire.up(), a_follower(sandbox, wire, tmp_path) as follower:
         await follower.listing.read()
         follower.listing._versions = dict.fromkeys(follower.listing._versions, "1")
-        await asyncio.to_thread(resources.remove, "goes")
-        await asyncio.to_thread(resources.make, "comes")
+        await asyncio.to_thread(objects.remove, "goes")
+        await asyncio.to_thread(objects.make, "comes")
         with structlog.testing.capture_logs() as lines:
             async with follower.watching(Watches()) as engine:
-                await eventually(lambda: resources.known_to(engine) == {"stays", "comes"}, "the second listing")
-        assert BEGUN_ANEW in [line["event"] for line in lines]
+                await eventually(lambda: objects.known_to(engine) == {"stays", "comes"}, "the second listing")
+        begun_anew = [line["path"] for line in lines if line["event"] == BEGUN_ANEW]
+        assert path_of(kind) in begun_anew
 
 
 async def test_who_has_heard_nothing_for_long_goes_on_from_the_same_listing(sandbox: Sandbox, tmp_path: Path) -> None:
     """Ten thousand objects are not listed again for a watch that brought nothing; but it may be too old by now."""
     wire = wire_to(sandbox)
-    resources = Resources(sandbox)
+    resources = Objects(sandbox, ProtectedResource)
     path = resources.path.replace(f"/namespaces/{resources.namespace}", "")
     async with wire.up(), a_follower(sandbox, wire, tmp_path) as follower:
         await follower.listing.read()

@@ -1,1 +1,1 @@
-"""The Kubernetes side: watching with kopf, writing with the official asynchronous client."""
+"""The Kubernetes side: watching with kopf and without, writing with the official asynchronous client."""

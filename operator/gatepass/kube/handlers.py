@@ -1,4 +1,4 @@
-"""What kopf calls: parse, store, enqueue. Nothing here waits, decides or writes."""
+"""What is called with each event: parse, store, enqueue. Nothing here waits, decides or writes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,6 +38,13 @@ class Followed(Generic[C]):
         if not is_echo(self.known, body) and (found := parse(self.kind, body)) is not None:
             self.seen(found)
 
+    def happened(self, event: Mapping[str, Any]) -> None:
+        """What a watch tells."""
+        if event["type"] == "DELETED":
+            self.gone(*identity(event["object"]))
+        else:
+            self.take(event["object"])
+
 
 def followed(engine: Engine) -> tuple[Followed[Any], ...]:
     """Our kinds, in the order in which they are best heard of."""
@@ -45,15 +52,21 @@ def followed(engine: Engine) -> tuple[Followed[Any], ...]:
     return (
         Followed(RESOURCES, ProtectedResource, store.resources, engine.resource_seen, engine.resource_gone),
         Followed(BINDINGS, ApiKeyBinding, store.bindings, engine.binding_seen, engine.binding_gone),
-        Followed(SESSIONS, AccessSession, store.sessions, engine.session_seen, engine.session_gone),
+        followed_sessions(engine),
     )
 
 
+def followed_sessions(engine: Engine) -> Followed[AccessSession]:
+    """The kind that `kube/sessions.py` follows."""
+    return Followed(SESSIONS, AccessSession, engine.store.sessions, engine.session_seen, engine.session_gone)
+
+
 def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
-    """Register the handlers. `on.event` never writes to the objects, and our queue owns the retries."""
+    """Register kopf's handlers. `on.event` never writes to the objects, and our queue owns the retries."""
 
     for each in followed(engine):
-        _follow(registry, each)
+        if each.kind is not AccessSession:
+            _follow(registry, each)
 
     @kopf.on.event("", "v1", "namespaces", registry=registry)
     async def namespace_event(event: kopf.RawEvent, **_: Any) -> None:
@@ -67,10 +80,7 @@ def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
 def _follow(registry: kopf.OperatorRegistry, followed: Followed[Any]) -> None:
     @kopf.on.event(GROUP, VERSION, followed.plural, registry=registry)
     async def event_of_kind(event: kopf.RawEvent, **_: Any) -> None:
-        if event["type"] == "DELETED":
-            followed.gone(*identity(event["object"]))
-        else:
-            followed.take(event["object"])
+        followed.happened(event)
 
 
 def is_echo(known: Mapping[Key, Custom], body: Mapping[str, Any]) -> bool:

@@ -70,8 +70,17 @@ class Listing:
         now = self._monotonic()
         asked, self._asked[path] = self._asked.get(path, float("-inf")), now
         if path not in self._versions or now - asked < _AT_ONCE_SECONDS:
-            log.info(BEGUN_ANEW, path=path)
-            (await self._read(path))()
+            return await self.again(path)
+        return self._versions[path]
+
+    def version(self, path: str) -> str | None:
+        """That of the last listing of a collection; None when there was none yet."""
+        return self._versions.get(path)
+
+    async def again(self, path: str) -> str:
+        """List a collection whose watch was told that its version is too old; raises as `since` does."""
+        log.info(BEGUN_ANEW, path=path)
+        (await self._read(path))()
         return self._versions[path]
 
     async def _read(self, path: str) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""Brings the engine to life: kopf's watches, from where a listing has read."""
+"""Brings the engine to life: watches, kopf's and that of sessions, from where a listing has read."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,10 +11,12 @@ import structlog
 from kubernetes.aio.client import ApiClient, Configuration
 
 from gatepass.core.ports import ClusterError, GoneError
+from gatepass.core.types.session import AccessSession
 from gatepass.engine.engine import Engine
-from gatepass.kube.api import KubeApi
-from gatepass.kube.handlers import register
+from gatepass.kube.api import KubeApi, path_of
+from gatepass.kube.handlers import followed_sessions, register
 from gatepass.kube.listing import Listing
+from gatepass.kube.sessions import follow
 from gatepass.kube.watches import Watches
 
 log = structlog.get_logger(__name__)
@@ -57,6 +59,7 @@ class _NoDiffs(kopf.DiffBaseStorage):
 
 async def watch(
     client: ApiClient,
+    following: KubeApi,
     engine: Engine,
     listing: Listing,
     namespaces: Sequence[str],
@@ -64,9 +67,9 @@ async def watch(
     stop: asyncio.Event,
     ready: Callable[[], None],
 ) -> None:
-    """Run kopf until `stop`, from where `listing` has read.
+    """Follow what happens until `stop`, from where `listing` has read; `following` holds a connection for each watch.
 
-    `ready` is called when its watches have been started, `watches` says if they live.
+    `ready` is called when the watches have been started, `watches` says if they live.
     """
     registry = kopf.OperatorRegistry()
     register(registry, engine)
@@ -82,8 +85,11 @@ async def watch(
     watches.configure(settings)
     settings.queueing.idle_timeout = 1.0
     ready_flag = asyncio.Event()
-    told = asyncio.create_task(_tell(ready_flag, ready))
-    try:
+    async with asyncio.TaskGroup() as tasks:
+        beside = [tasks.create_task(_tell(ready_flag, ready))]
+        for namespace in namespaces or [""]:
+            path = path_of(AccessSession, namespace)
+            beside.append(tasks.create_task(follow(following, path, followed_sessions(engine), listing, watches)))
         await kopf.operator(
             registry=registry,
             settings=settings,
@@ -93,8 +99,8 @@ async def watch(
             stop_flag=stop,
             ready_flag=ready_flag,
         )
-    finally:
-        told.cancel()
+        for task in beside:
+            task.cancel()
 
 
 async def _tell(flag: asyncio.Event, ready: Callable[[], None]) -> None:

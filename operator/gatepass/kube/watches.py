@@ -39,10 +39,10 @@ Since = Callable[[str], Awaitable[str | None]]
 
 
 class Watches:
-    """Hears of the requests that kopf begins. `silent_seconds` is how long one may bring nothing."""
+    """Hears of the requests that watches begin with. `silent_seconds` is how long one may bring nothing."""
 
     def __init__(self, silent_seconds: float = SILENT_SECONDS, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._silent_seconds = silent_seconds
+        self.silent_seconds = silent_seconds
         self._monotonic = monotonic
         self._begun: dict[str, float] = {}
         self._watched: dict[str, float] = {}
@@ -51,10 +51,10 @@ class Watches:
         """Give no request more time than a live API server needs."""
         settings.watching.server_timeout = SERVER_SECONDS
         settings.watching.client_timeout = _CLIENT_SECONDS
-        settings.watching.inactivity_timeout = self._silent_seconds
+        settings.watching.inactivity_timeout = self.silent_seconds
         settings.watching.initial_streaming = True  # which `session` makes a watch from our own listing
         settings.networking.connect_timeout = _CONNECT_SECONDS
-        settings.networking.request_timeout = self._silent_seconds
+        settings.networking.request_timeout = self.silent_seconds
         settings.networking.error_backoffs = _BACKOFFS
 
     def session(self, info: kopf.ConnectionInfo, since: Since) -> kopf.AiohttpSession:
