@@ -37,6 +37,7 @@ from gatepass.kube.listing import Listing
 from gatepass.kube.operator import bare_client, kube_system_uid, new_client, watch
 from gatepass.kube.pods import KubePods
 from gatepass.kube.runners import Runners
+from gatepass.kube.sessions import follow_sessions
 from gatepass.kube.watches import Watches
 from gatepass.manifests import requester_policies
 from gatepass.metrics import Metrics
@@ -202,12 +203,17 @@ async def _serve(
 
     async def look_on() -> None:
         await listed.wait()
-        await watch(client, following, engine, listing, settings.watch_namespaces, watches, end_watching, now_watching)
+        await watch(client, engine, listing, settings.watch_namespaces, watches, end_watching, now_watching)
+
+    async def follow() -> None:
+        await listed.wait()
+        await follow_sessions(following, engine, listing, settings.watch_namespaces, watches)
 
     watcher = asyncio.create_task(look_on())
     work = [
         keeping,
         asyncio.create_task(lead()),
+        asyncio.create_task(follow()),
         asyncio.create_task(events.run()),
         asyncio.create_task(listing.repeat(settings.resync_seconds)),
         asyncio.create_task(stop.wait()),
@@ -222,10 +228,11 @@ async def _serve(
             task.result()
     finally:
         watching.clear()  # not ready any more: ending takes seconds
-        # The work first: kopf waits some seconds for every task that is still there when it ends.
+        # The work and the watches first: kopf waits some seconds for every task that is still there when it ends.
         for task in work:
             task.cancel()
         await asyncio.gather(*work, return_exceptions=True)
+        await pods.close()
         await aws.end()  # what is under way has its effect before anybody else looks
         await lease.release()
         end_watching.set()
@@ -233,7 +240,6 @@ async def _serve(
             watcher.cancel()
         await asyncio.gather(watcher, return_exceptions=True)
         aws.close()
-        await pods.close()
         await watching_client.close()
         if writer is not None:
             await writer.close(_LAST_ENTRIES_SECONDS)

@@ -164,7 +164,7 @@ def test_a_successor_learns_what_its_watches_have_not_told_it(
     tenant.resource(group.id)
     with Link(urlsplit(sandbox.control_plane.server).port or 0) as link:
         through = kubeconfig_through(link, sandbox, "deaf")
-        deaf = Replica(sandbox, "c", options=["--kubeconfig", str(through)])
+        deaf = Replica(sandbox, "deaf", options=["--kubeconfig", str(through)])
         deaf.start()
         try:
             tenant.until_phase(tenant.session(name="over", notAfter=in_seconds(12)), "Active")

@@ -20,6 +20,7 @@ from gatepass.kube.api import KubeApi, path_of
 from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.listing import Listing
 from gatepass.kube.operator import watch
+from gatepass.kube.sessions import follow_sessions
 from gatepass.kube.watches import Watches
 from gatepass.providers.memory import MemoryFirewalls
 from gatepass.sandbox.environment import Sandbox
@@ -45,7 +46,7 @@ def an_engine() -> Engine:
 
 
 class Follower:
-    """An engine, our own listing, and kopf, which follows the API server through the wire once it is started."""
+    """An engine, our own listing, and watches that follow the API server through the wire once they are started."""
 
     def __init__(self, client: ApiClient, namespaces: Sequence[str]) -> None:
         self.engine = an_engine()
@@ -59,14 +60,15 @@ class Follower:
     @asynccontextmanager
     async def watching(self, watches: Watches) -> AsyncIterator[Engine]:
         ready = asyncio.Event()
-        work = watch(
-            self._client, self._api, self.engine, self.listing, self._namespaces, watches, self._stop, ready.set
-        )
-        task = asyncio.create_task(work)
-        await eventually(lambda: ready.is_set() or task.done(), "kopf starts")
+        work = watch(self._client, self.engine, self.listing, self._namespaces, watches, self._stop, ready.set)
+        kopf = asyncio.create_task(work)
+        ours = asyncio.create_task(follow_sessions(self._api, self.engine, self.listing, self._namespaces, watches))
+        await eventually(lambda: ready.is_set() or kopf.done(), "kopf starts")
         yield self.engine
+        ours.cancel()
+        await asyncio.gather(ours, return_exceptions=True)
         self._stop.set()
-        await task
+        await kopf
 
 
 @asynccontextmanager

@@ -1,11 +1,16 @@
-"""What the environment has to say of the way to the API server."""
+"""What the environment has to say of the way to the API server, and what stands in that way."""
 
+import asyncio
+import json
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import Configuration
 
+from gatepass.core.ports import ClusterError
 from gatepass.kube.api import KubeApi
 from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.operator import client_for, login
@@ -60,3 +65,24 @@ async def test_somebodys_netrc_is_not_ours(sandbox: Sandbox, monkeypatch: pytest
     async with client_of(sandbox, server) as client:
         namespace = await KubeApi(client, CorrectedClock()).call("GET", "/api/v1/namespaces/kube-system")
     assert namespace["metadata"]["uid"]
+
+
+async def test_a_watch_that_whoever_answers_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a proxy that goes on with bookmarks, however long we have asked for; liveness rests on it."""
+    monkeypatch.setattr("gatepass.kube.api.CLIENT_SECONDS", 0.5)
+    bookmark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "7"}}}
+
+    async def tell(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        while True:
+            await answer.write(json.dumps(bookmark).encode() + b"\n")
+            await asyncio.sleep(0.01)
+
+    proxy = web.Application()
+    proxy.router.add_get("/api/v1/pods", tell)
+    async with TestServer(proxy) as server, client_for(Configuration(host=str(server.make_url(""))), 1) as client:
+        api = KubeApi(client, CorrectedClock())
+        async with asyncio.timeout(30):
+            with pytest.raises(ClusterError):
+                assert [event async for event in api.watch("/api/v1/pods", "1")] == []

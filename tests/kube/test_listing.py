@@ -10,16 +10,17 @@ import structlog
 from gatepass.core.ports import ClusterError
 from gatepass.core.types.common import Custom
 from gatepass.core.types.resource import ProtectedResource
-from gatepass.kube.api import JSON, TABLE, KubeApi
+from gatepass.core.types.session import AccessSession
+from gatepass.kube.api import JSON, TABLE, KubeApi, path_of
 from gatepass.kube.listing import Listing, is_up_to_date, versions_in
 from gatepass.kube.watches import Watches
 from gatepass.sandbox.environment import Sandbox
-from tests.core.builders import a_resource
+from tests.core.builders import a_resource, a_session
 from tests.kube.follower import SPECS, Follower, Objects, a_follower, an_engine, eventually
 from tests.kube.wire import wire_to
 
 NAMESPACES = "/api/v1/namespaces"
-RESOURCES = "/apis/gatepass.dev/v1alpha1/protectedresources"
+RESOURCES, SESSIONS = path_of(ProtectedResource), path_of(AccessSession)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,29 @@ async def test_where_nobody_tells_versions_everything_is_listed(table: dict[str,
     async with asyncio.timeout(10):
         await Listing(answers, an_engine(), []).catch_up_at_last()
     assert answers.listed_in_full == [NAMESPACES, RESOURCES]
+
+
+class Slow(Answers):
+    """An API server that lists one session, slowly, and then none, at once."""
+
+    async def call(self, method: str, path: str, *_: Any, accept: str = JSON, **given: Any) -> dict[str, Any]:
+        answer = await super().call(method, path, accept=accept, **given)
+        if self.listed_in_full.count(path) > 1 or path != SESSIONS:
+            return answer
+        await asyncio.sleep(5)
+        return {**answer, "items": [a_session("gone since").to_json()]}
+
+
+@pytest.mark.looptime
+async def test_what_an_older_listing_tells_does_not_come_after_a_newer_one() -> None:
+    """A resync is under way, and its watch has to begin anew: nobody would tell that the session is gone."""
+    engine = an_engine()
+    listing = Listing(Slow(a_table()), engine, [])
+    resync = asyncio.create_task(listing.read())
+    await asyncio.sleep(1)
+    await listing.again(SESSIONS)
+    await resync
+    assert engine.store.sessions == {}
 
 
 async def listed_to_catch_up(follower: Follower) -> list[str]:

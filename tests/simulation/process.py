@@ -190,7 +190,7 @@ class Process:
             self._later(plural, event, item)  # doubled
 
     def _later(self, plural: str, event: str, item: Json) -> None:
-        """In order for each object, as kopf has a worker for each; in no order between objects and kinds."""
+        """In order for each object, as a watch tells at least; in no order between objects and kinds."""
         loop = asyncio.get_running_loop()
         slow = bool(self._weather.modes["events-late"])
         uid = item["metadata"].get("uid", item["metadata"]["name"])

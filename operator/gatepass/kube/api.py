@@ -21,7 +21,7 @@ from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import PLURAL as SESSIONS
 from gatepass.core.types.session import AccessSession
 from gatepass.kube.clock import CorrectedClock
-from gatepass.kube.watches import SERVER_SECONDS, SILENT_SECONDS
+from gatepass.kube.watches import CLIENT_SECONDS, SERVER_SECONDS, SILENT_SECONDS
 
 JSON: Final = "application/json"
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
@@ -143,12 +143,12 @@ class KubeApi:
         """The events of a collection from `version` on, with bookmarks, until the API server ends the watch.
 
         Raises RefusedError for a no, with status 410 when the version is too old, and ClusterError when the connection
-        breaks or brings nothing for so long.
+        breaks, brings nothing for so long, or is not ended in time.
         """
         span = {"resourceVersion": version, "timeoutSeconds": str(SERVER_SECONDS)}
         asked = {**(query or {}), **span, "watch": "true", "allowWatchBookmarks": "true"}
         url, headers = await self._addressed("GET", path, asked, None, accept)
-        patience = aiohttp.ClientTimeout(total=None, connect=TIMEOUT_SECONDS, sock_read=silent_seconds)
+        patience = aiohttp.ClientTimeout(total=CLIENT_SECONDS, connect=TIMEOUT_SECONDS, sock_read=silent_seconds)
         try:
             answer = await self._client.rest_client.request("GET", url, headers=headers, _request_timeout=patience)
             if answer.status >= 400:

@@ -47,6 +47,8 @@ class Listing:
             for namespace in namespaces or [""]
         }
         self._versions: dict[str, str] = {}
+        # One after the other: what only an older listing has must not come after a newer one has forgotten it.
+        self._reading = asyncio.Lock()
         self._monotonic = monotonic
         self._asked: dict[str, float] = {}
 
@@ -55,9 +57,10 @@ class Listing:
         await self._read_all((_NAMESPACES, *self._kinds))
 
     async def _read_all(self, paths: Sequence[str]) -> None:
-        forgets = [await self._read(path) for path in paths]
-        for forget in reversed(forgets):
-            forget()
+        async with self._reading:
+            forgets = [await self._read(path) for path in paths]
+            for forget in reversed(forgets):
+                forget()
 
     async def since(self, path: str) -> str | None:
         """The version from which a watch of a collection misses nothing; None for one that is not listed here.
@@ -78,9 +81,9 @@ class Listing:
         return self._versions.get(path)
 
     async def again(self, path: str) -> str:
-        """List a collection whose watch was told that its version is too old; raises as `since` does."""
+        """List a collection whose watch cannot go on, for the version to begin at; raises as `since` does."""
         log.info(BEGUN_ANEW, path=path)
-        (await self._read(path))()
+        await self._read_all([path])
         return self._versions[path]
 
     async def _read(self, path: str) -> Callable[[], None]:

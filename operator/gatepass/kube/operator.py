@@ -1,4 +1,4 @@
-"""Brings the engine to life: watches, kopf's and that of sessions, from where a listing has read."""
+"""Brings the engine to life: what kopf watches, from where a listing has read, and the clients."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -11,12 +11,10 @@ import structlog
 from kubernetes.aio.client import ApiClient, Configuration
 
 from gatepass.core.ports import ClusterError, GoneError
-from gatepass.core.types.session import AccessSession
 from gatepass.engine.engine import Engine
-from gatepass.kube.api import KubeApi, path_of
-from gatepass.kube.handlers import followed_sessions, register
+from gatepass.kube.api import KubeApi
+from gatepass.kube.handlers import register
 from gatepass.kube.listing import Listing
-from gatepass.kube.sessions import follow
 from gatepass.kube.watches import Watches
 
 log = structlog.get_logger(__name__)
@@ -59,7 +57,6 @@ class _NoDiffs(kopf.DiffBaseStorage):
 
 async def watch(
     client: ApiClient,
-    following: KubeApi,
     engine: Engine,
     listing: Listing,
     namespaces: Sequence[str],
@@ -67,9 +64,9 @@ async def watch(
     stop: asyncio.Event,
     ready: Callable[[], None],
 ) -> None:
-    """Follow what happens until `stop`, from where `listing` has read; `following` holds a connection for each watch.
+    """Run kopf until `stop`, from where `listing` has read.
 
-    `ready` is called when the watches have been started, `watches` says if they live.
+    `ready` is called when its watches have been started, `watches` says if they live.
     """
     registry = kopf.OperatorRegistry()
     register(registry, engine)
@@ -85,11 +82,8 @@ async def watch(
     watches.configure(settings)
     settings.queueing.idle_timeout = 1.0
     ready_flag = asyncio.Event()
-    async with asyncio.TaskGroup() as tasks:
-        beside = [tasks.create_task(_tell(ready_flag, ready))]
-        for namespace in namespaces or [""]:
-            path = path_of(AccessSession, namespace)
-            beside.append(tasks.create_task(follow(following, path, followed_sessions(engine), listing, watches)))
+    told = asyncio.create_task(_tell(ready_flag, ready))
+    try:
         await kopf.operator(
             registry=registry,
             settings=settings,
@@ -99,8 +93,8 @@ async def watch(
             stop_flag=stop,
             ready_flag=ready_flag,
         )
-        for task in beside:
-            task.cancel()
+    finally:
+        told.cancel()
 
 
 async def _tell(flag: asyncio.Event, ready: Callable[[], None]) -> None:

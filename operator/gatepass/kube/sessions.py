@@ -4,6 +4,7 @@ For each object that comes kopf makes a task and a queue, which is a quarter of 
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Final, NoReturn
 
@@ -12,44 +13,59 @@ import structlog
 from gatepass.core.gateway import RefusedError
 from gatepass.core.ports import ClusterError, GoneError
 from gatepass.core.types.session import AccessSession
-from gatepass.kube.api import KubeApi
-from gatepass.kube.handlers import Followed
+from gatepass.engine.engine import Engine
+from gatepass.kube.api import KubeApi, path_of
+from gatepass.kube.handlers import Followed, followed_sessions
 from gatepass.kube.listing import Listing
 from gatepass.kube.watches import Watches
 
 log = structlog.get_logger(__name__)
 
 _PAUSE_SECONDS: Final = 1.0
-_TOO_OLD: Final = 410
+_TOO_OLD, _BUSY = 410, 429
+
+
+async def follow_sessions(
+    api: KubeApi, engine: Engine, listing: Listing, namespaces: Sequence[str], watches: Watches
+) -> None:
+    """Tell the engine what happens to sessions, from where `listing` has read, until cancelled."""
+    sessions = followed_sessions(engine)
+    async with asyncio.TaskGroup() as tasks:
+        for namespace in namespaces or [""]:
+            tasks.create_task(follow(api, path_of(AccessSession, namespace), sessions, listing, watches))
 
 
 async def follow(
     api: KubeApi, path: str, sessions: Followed[AccessSession], listing: Listing, watches: Watches
 ) -> NoReturn:
-    """Tell of what happens to the sessions of a collection, from where `listing` has read, until cancelled.
+    """The same for one collection.
 
-    It goes on where it was, whatever happens to a watch; who was told that this is too long ago lists again.
+    A watch that ends or breaks goes on where it was. One that is refused may have missed something, unless the API
+    server is just busy, and begins at a new listing, as client-go has it.
     """
     version, now = listing.version(path), asyncio.get_running_loop().time
     while True:
-        began = now()
+        fresh = version is None
         try:
             if version is None:
+                watches.begun(path, watch=False)
                 version = await listing.again(path)
             watches.begun(path, watch=True)
+            began = now()
             async with aclosing(api.watch(path, version, silent_seconds=watches.silent_seconds)) as events:
                 async for event in events:
                     version = event["object"]["metadata"]["resourceVersion"]
                     if event["type"] != "BOOKMARK":
                         sessions.happened(event)
-            why = "the watch ended as soon as it had begun"
+            pause = now() < began + _PAUSE_SECONDS
+            why = "it ended as soon as it had begun" if pause else ""
         except RefusedError as error:
-            if error.status == _TOO_OLD:
+            why, pause = f"{error.status}: {error.message}", fresh or error.status != _TOO_OLD
+            if error.status != _BUSY:
                 version = None
-                continue
-            why = error.message
         except (ClusterError, GoneError) as error:
-            why = str(error)
-        if now() < began + _PAUSE_SECONDS:
-            log.info("cannot watch", path=path, error=why)
+            why, pause = str(error), version is None or now() < began + _PAUSE_SECONDS
+        if why:
+            log.info("the watch of sessions was interrupted", path=path, error=why)
+        if pause:
             await asyncio.sleep(_PAUSE_SECONDS)

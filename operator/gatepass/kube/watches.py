@@ -26,11 +26,12 @@ SILENT_SECONDS: Final = 70.0
 """A watch that brings nothing for so long is begun anew, the listing before it included; bookmarks come every 60 s."""
 SERVER_SECONDS: Final = 300
 """How long a watch lasts that goes well."""
-_CLIENT_SECONDS: Final = SERVER_SECONDS + 10
+CLIENT_SECONDS: Final = SERVER_SECONDS + 10
+"""The same where whoever answers does not end it."""
 _CONNECT_SECONDS: Final = 10.0
 _BACKOFFS: Final = (1.0,) * 54
 """As long as kopf's own, and not ever slower: what has ended while nothing answered is still open."""
-_DEAD_SECONDS: Final = _CLIENT_SECONDS + 60
+_DEAD_SECONDS: Final = CLIENT_SECONDS + 60
 """Something has begun by then, whatever the network and the API server do."""
 _INITIAL: Final = "sendInitialEvents"
 _KINDS: Final = frozenset({SESSIONS, RESOURCES, BINDINGS, "namespaces"})
@@ -50,7 +51,7 @@ class Watches:
     def configure(self, settings: kopf.OperatorSettings) -> None:
         """Give no request more time than a live API server needs."""
         settings.watching.server_timeout = SERVER_SECONDS
-        settings.watching.client_timeout = _CLIENT_SECONDS
+        settings.watching.client_timeout = CLIENT_SECONDS
         settings.watching.inactivity_timeout = self.silent_seconds
         settings.watching.initial_streaming = True  # which `session` makes a watch from our own listing
         settings.networking.connect_timeout = _CONNECT_SECONDS
