@@ -5,7 +5,6 @@ a connection for each; one for all namespaces would bring every pod of the clust
 """
 
 import asyncio
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -74,9 +73,7 @@ class KubePods:
         self._watches: set[asyncio.Task[None]] = set()
         self._nodes: dict[str, tuple[float, asyncio.Task[NodeFacts | None]]] = {}
         self._reads = asyncio.Semaphore(_READS_AT_ONCE)
-        self._listing = asyncio.Lock()
-        self._listed: dict[str, NodeFacts] | None = None
-        self._listed_at = -math.inf
+        self._listed: tuple[float, asyncio.Task[dict[str, NodeFacts] | None]] | None = None
 
     @property
     def watched(self) -> frozenset[str]:
@@ -131,25 +128,37 @@ class KubePods:
         return [found for each in read if each.exception() is None and (found := each.result()) is not None]
 
     async def _all_nodes(self, name: str) -> Sequence[NodeFacts] | None:
-        """None when there are more than a hundred, or nobody says.
+        """None when there are more than a hundred, or nobody says in a moment.
 
         They are known for as long as one that was read; listed anew when the node of this name has come since.
         """
-        async with self._listing:
-            kept = self._nodes.get(name)
-            missed = kept is not None and kept[0] > self._listed_at and name not in (self._listed or {name})
-            if missed or self._monotonic() >= self._listed_at + _NODE_KEPT_SECONDS:
-                self._listed = None
-                self._listed_at = self._monotonic()
-                try:
-                    few = {"limit": str(_MOST_NODES)}
-                    page = await self._api.answer("GET", "/api/v1/nodes", query=few, timeout=_MOMENT_SECONDS)
-                except (ClusterError, RefusedError) as error:
-                    log.info("cannot list nodes", error=str(error))
-                else:
-                    if not page["metadata"].get("continue"):
-                        self._listed = {each.name: each for each in map(node_facts, page["items"])}
-            return None if self._listed is None else list(self._listed.values())
+        now = self._monotonic()
+        if self._listed is None or self._listed[0] + _NODE_KEPT_SECONDS <= now or self._has_come_since(name):
+            self._listed = now, asyncio.create_task(self._list_nodes())
+        try:
+            async with asyncio.timeout(_MOMENT_SECONDS):
+                listed = await asyncio.shield(self._listed[1])  # which goes on for those who come next
+        except TimeoutError:
+            return None
+        return None if listed is None else list(listed.values())
+
+    def _has_come_since(self, name: str) -> bool:
+        kept = self._nodes.get(name)
+        if kept is None or self._listed is None or not self._listed[1].done():
+            return False
+        at, listing = self._listed
+        return kept[0] > at and name not in (listing.result() or {name})
+
+    async def _list_nodes(self) -> dict[str, NodeFacts] | None:
+        try:
+            page = await self._api.answer("GET", "/api/v1/nodes", query={"limit": str(_MOST_NODES)})
+        except (ClusterError, RefusedError) as error:
+            log.info("cannot list nodes", error=str(error))
+            self._listed = None  # who asks next tries it again
+            return None
+        if page["metadata"].get("continue"):
+            return None
+        return {each.name: each for each in map(node_facts, page["items"])}
 
     def _forget_node(self, name: str, task: "asyncio.Task[NodeFacts | None]") -> None:
         if name in self._nodes and self._nodes[name][1] is task:
@@ -173,7 +182,9 @@ class KubePods:
 
     async def close(self) -> None:
         """End the watches."""
-        tasks = [*self._watches, *(task for _, task in self._nodes.values())]
+        tasks: list[asyncio.Task[Any]] = [*self._watches, *(task for _, task in self._nodes.values())]
+        if self._listed is not None:
+            tasks.append(self._listed[1])
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
