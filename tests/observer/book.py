@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any, NamedTuple
 
 from tests.observer.promise import Claim, Place, is_declared, name_of, names_of, session_claim, static_claim
@@ -36,6 +37,7 @@ class Book:
     told_at: dict[Holder, float] = field(default_factory=dict)
     untold_at: dict[Holder, float] = field(default_factory=dict)
     _may_not: dict[Holder, float] = field(default_factory=dict)
+    _perhaps_over: dict[str, float] = field(default_factory=dict)
     _at: dict[Place, dict[Holder, Claim]] = field(default_factory=dict)
     _of: dict[str, set[Holder]] = field(default_factory=dict)
     _users: dict[str, set[str]] = field(default_factory=dict)
@@ -95,8 +97,14 @@ class Book:
 
     def lose_runner(self, uid: str, at: float, now: float) -> None:
         """What a session lives by is gone, or will be."""
+        if at == inf:
+            self._perhaps_over.setdefault(uid, now)
         self.lost[uid] = at
         self._recompute(uid, now)
+
+    def promised_until(self, holder: Holder, claim: Claim) -> float:
+        """Until when whoever was told that it is open may rely on that: no longer than its runner is sure to be there."""
+        return min(claim.until, self._perhaps_over.get(holder.uid, inf))
 
     @property
     def refused(self) -> Iterable[Holder]:

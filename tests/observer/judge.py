@@ -109,7 +109,10 @@ class Judge:
                     self.book.lose_runner(uid, now + seconds, now)
 
     def loses(self, uid: str, seconds: float, now: float) -> None:
-        """The runner of a session goes: it is over in so many seconds, counted anew when the operator is back."""
+        """The runner of a session goes: it is over in so many seconds, counted anew when the operator is back.
+
+        With infinitely many it may be gone: from now on its session may be closed, however long it may stay open.
+        """
         self._windows[uid] = seconds
         self.book.lose_runner(uid, now + seconds, now)
 
@@ -289,7 +292,7 @@ class Judge:
             return
         for holder, claim in self.book.at(rule.place).items():
             told = self.book.told_at.get(holder, now)
-            begun = told < happening.at < claim.until - _ROUNDING_SECONDS
+            begun = told < happening.at < self.book.promised_until(holder, claim) - _ROUNDING_SECONDS
             if begun and not self._held(holder, rule.place.door):
                 gap = Gap(happening.at, now, excused=excused)
                 self._gaps.setdefault((holder, rule.place.door), gap)
@@ -304,7 +307,7 @@ class Judge:
 
     def _look_for_gaps(self, now: float, listed: float) -> None:
         for holder, claim in self.book.told(now):
-            for door in claim.doors:
+            for door in claim.doors if self.book.promised_until(holder, claim) > now else ():
                 if (holder, door) not in self._gaps and not self._held(holder, door):
                     told = self.book.told_at[holder]
                     taken = max(self._taken.get(Place(group, door), NEVER) for group in claim.groups)

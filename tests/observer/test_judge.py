@@ -203,6 +203,25 @@ def test_a_heart_has_a_whole_window_again_when_the_operator_is_back(play: Play) 
     assert play.breaches(40) == [("left open", 3.0)]
 
 
+@pytest.mark.parametrize(
+    ("windows", "breaches"),
+    [
+        pytest.param([inf, 32], [], id="gone, and maybe awaited still"),
+        pytest.param([32], [("closed too early", 1.5)], id="a heart that has been silent for two seconds"),
+    ],
+)
+def test_a_runner_that_may_be_gone_may_be_missed_at_once(
+    play: Play, windows: list[float], breaches: list[tuple[str, float]]
+) -> None:
+    """Who has seen it need not wait for it, though no status has come to say so yet."""
+    play.opened(1)
+    play.told(2)
+    for seconds in windows:
+        play.judge.loses("s", seconds, at(10))
+    play.closed(12)
+    assert play.breaches(13.5) == breaches
+
+
 def test_a_runner_that_may_be_gone_is_no_reason_to_close_yet(play: Play) -> None:
     play.opened(1)
     play.told(2)
