@@ -103,7 +103,7 @@ class Book:
         self._recompute(uid, now)
 
     def promised_until(self, holder: Holder, claim: Claim) -> float:
-        """Until when whoever was told that it is open may rely on that: no longer than its runner is sure to be there."""
+        """Until when who was told that it is open may rely on that: no longer than its runner is sure to be there."""
         return min(claim.until, self._perhaps_over.get(holder.uid, inf))
 
     @property
