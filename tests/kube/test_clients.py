@@ -68,16 +68,17 @@ async def test_somebodys_netrc_is_not_ours(sandbox: Sandbox, monkeypatch: pytest
 
 
 async def test_a_watch_that_whoever_answers_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a proxy that goes on with bookmarks, however long we have asked for; liveness rests on it."""
+    """By a proxy that holds it, however long we have asked for; liveness rests on it."""
     monkeypatch.setattr("gatepass.kube.api.CLIENT_SECONDS", 0.5)
     bookmark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "7"}}}
+    ended = asyncio.Event()
 
     async def tell(request: web.Request) -> web.StreamResponse:
         answer = web.StreamResponse()
         await answer.prepare(request)
-        while True:
-            await answer.write(json.dumps(bookmark).encode() + b"\n")
-            await asyncio.sleep(0.01)
+        await answer.write(json.dumps(bookmark).encode() + b"\n")
+        await ended.wait()
+        return answer
 
     proxy = web.Application()
     proxy.router.add_get("/api/v1/pods", tell)
@@ -86,3 +87,4 @@ async def test_a_watch_that_whoever_answers_does_not_end_is_ended(monkeypatch: p
         async with asyncio.timeout(30):
             with pytest.raises(ClusterError):
                 assert [event async for event in api.watch("/api/v1/pods", "1")] == []
+        ended.set()

@@ -126,25 +126,32 @@ async def test_where_nobody_tells_versions_everything_is_listed(table: dict[str,
 
 
 class Slow(Answers):
-    """An API server that lists one session, slowly, and then none, at once."""
+    """An API server that lists one session, when it is told to, and then none, at once."""
+
+    def __init__(self) -> None:
+        super().__init__(a_table())
+        self.asked, self.answers = asyncio.Event(), asyncio.Event()
 
     async def call(self, method: str, path: str, *_: Any, accept: str = JSON, **given: Any) -> dict[str, Any]:
         answer = await super().call(method, path, accept=accept, **given)
         if self.listed_in_full.count(path) > 1 or path != SESSIONS:
             return answer
-        await asyncio.sleep(5)
+        self.asked.set()
+        await self.answers.wait()
         return {**answer, "items": [a_session("gone since").to_json()]}
 
 
 @pytest.mark.looptime
 async def test_what_an_older_listing_tells_does_not_come_after_a_newer_one() -> None:
     """A resync is under way, and its watch has to begin anew: nobody would tell that the session is gone."""
-    engine = an_engine()
-    listing = Listing(Slow(a_table()), engine, [])
+    engine, api = an_engine(), Slow()
+    listing = Listing(api, engine, [])
     resync = asyncio.create_task(listing.read())
-    await asyncio.sleep(1)
-    await listing.again(SESSIONS)
-    await resync
+    await api.asked.wait()
+    newer = asyncio.create_task(listing.again(SESSIONS))
+    await asyncio.wait([newer], timeout=1)  # as far as it gets before the older one is answered
+    api.answers.set()
+    await asyncio.gather(resync, newer)
     assert engine.store.sessions == {}
 
 

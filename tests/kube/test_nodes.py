@@ -14,10 +14,11 @@ from gatepass.kube.pods import KubePods
 
 
 class SlowNodes:
-    """An API server that takes 0.7 s to list nodes, and whose first answers to that are `refused`."""
+    """An API server that lists nodes when it is told to, and whose first answers to that are `refused`."""
 
     def __init__(self, *refused: Exception) -> None:
         self.listings = 0
+        self.answers = asyncio.Event()
         self._refused = list(refused)
 
     async def answer(self, _method: str, _path: str, *, query: Mapping[str, str]) -> dict[str, Any]:
@@ -25,7 +26,7 @@ class SlowNodes:
         self.listings += 1
         if self._refused:
             raise self._refused.pop(0)
-        await asyncio.sleep(0.7)
+        await self.answers.wait()
         return {"metadata": {}, "items": [{"metadata": {"name": "node-1"}}, {"metadata": {"name": "node-2"}}]}
 
 
@@ -42,6 +43,7 @@ async def test_a_slow_list_of_nodes_serves_those_who_come_next() -> None:
     pods = KubePods(way, way, lambda _: None, lambda _: True, loop.time)
     assert await neighbours_of(pods, "node-1") == set()
     assert loop.time() == 0.5, "nobody waits longer for what others may want to know"
+    api.answers.set()
     assert await neighbours_of(pods, "node-2") == {"node-1", "node-2"}
     assert await neighbours_of(pods, "node-1") == {"node-1", "node-2"}
     assert api.listings == 1
@@ -56,6 +58,7 @@ async def test_a_list_of_nodes_that_fails_is_tried_again_by_whoever_comes_next(e
     pods = KubePods(way, way, lambda _: None, lambda _: True, asyncio.get_running_loop().time)
     assert await neighbours_of(pods, "node-1") == set()
     assert await neighbours_of(pods, "node-1") == set()
+    api.answers.set()
     assert await neighbours_of(pods, "node-2") == {"node-1", "node-2"}
     assert api.listings == 2
     await pods.close()

@@ -20,9 +20,11 @@ from tests.core.builders import a_session
 from tests.kube.follower import an_engine
 
 PATH = path_of(AccessSession)
-Watch = Sequence[dict[str, Any] | float | Exception]
-"""What one watch brings, until it ends or breaks; a number is how many seconds it brings nothing."""
 LONG = 300.0
+"""Seconds after which an API server ends a watch that goes well."""
+STAYS = "stays"
+Watch = Sequence[dict[str, Any] | str | Exception]
+"""What one watch brings, until it ends or breaks; one that STAYS brings nothing until the test ends it."""
 
 
 def told(what: str, name: str, version: int) -> dict[str, Any]:
@@ -46,6 +48,12 @@ class Answers:
         self._watches = list(watches)
         self._refused = list(refused)
         self._seconds = seconds
+        self._over = asyncio.Event()
+
+    def end(self) -> None:
+        """The API server ends the watch that is open."""
+        self._over.set()
+        self._over = asyncio.Event()
 
     @property
     def begun_at(self) -> list[str]:
@@ -55,18 +63,20 @@ class Answers:
     async def watch(self, path: str, version: str, *, silent_seconds: float) -> AsyncGenerator[dict[str, Any], None]:
         assert (path, silent_seconds) == (PATH, SILENT_SECONDS)
         self.begun.append((asyncio.get_running_loop().time(), version))
-        for each in self._watches.pop(0) if self._watches else (LONG,):
+        for each in self._watches.pop(0) if self._watches else (STAYS,):
             if isinstance(each, Exception):
                 raise each
-            if isinstance(each, float):
-                await asyncio.sleep(each)
+            if isinstance(each, str):
+                await self._over.wait()
             else:
                 yield each
 
     async def listed(self, _path: str) -> AsyncGenerator[dict[str, Any], None]:
         self.listings += 1
-        await asyncio.sleep(self._seconds)
         if self._refused:
+            with suppress(TimeoutError):  # nothing comes until the client gives up
+                async with asyncio.timeout(self._seconds):
+                    await asyncio.Event().wait()
             raise self._refused.pop(0)
         yield {"items": [], "metadata": {"resourceVersion": str(self.listings * 100)}}
 
@@ -116,7 +126,9 @@ async def test_it_begins_where_the_listing_has_read() -> None:
 
 @pytest.mark.looptime
 async def test_a_watch_that_has_lasted_is_begun_anew_at_once() -> None:
-    answers = Answers([LONG], [LONG, ClusterError("silent")])
+    answers = Answers([STAYS], [STAYS, ClusterError("silent")])
+    for time in (LONG, 2 * LONG, 3 * LONG):
+        asyncio.get_running_loop().call_at(time, answers.end)
     await Following(answers).for_(1000)
     assert answers.begun == [(0.0, "100"), (LONG, "100"), (2 * LONG, "100"), (3 * LONG, "100")]
 
