@@ -48,11 +48,15 @@ class Followed(Generic[C]):
 
 def followed(engine: Engine) -> tuple[Followed[Any], ...]:
     """Our kinds, in the order in which they are best heard of."""
+    return *followed_by_kopf(engine), followed_sessions(engine)
+
+
+def followed_by_kopf(engine: Engine) -> tuple[Followed[Any], ...]:
+    """Those that are few, and that nobody waits for."""
     store = engine.store
     return (
         Followed(RESOURCES, ProtectedResource, store.resources, engine.resource_seen, engine.resource_gone),
         Followed(BINDINGS, ApiKeyBinding, store.bindings, engine.binding_seen, engine.binding_gone),
-        followed_sessions(engine),
     )
 
 
@@ -64,9 +68,8 @@ def followed_sessions(engine: Engine) -> Followed[AccessSession]:
 def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
     """Register kopf's handlers. `on.event` never writes to the objects, and our queue owns the retries."""
 
-    for each in followed(engine):
-        if each.kind is not AccessSession:
-            _follow(registry, each)
+    for each in followed_by_kopf(engine):
+        _follow(registry, each)
 
     @kopf.on.event("", "v1", "namespaces", registry=registry)
     async def namespace_event(event: kopf.RawEvent, **_: Any) -> None:
