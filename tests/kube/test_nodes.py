@@ -14,20 +14,23 @@ from gatepass.kube.pods import KubePods
 
 
 class SlowNodes:
-    """An API server that lists nodes when it is told to, and whose first answers to that are `refused`."""
+    """An API server that lists its `nodes` when it is told to, and whose first answers to that are `refused`."""
 
     def __init__(self, *refused: Exception) -> None:
+        self.nodes = ["node-1", "node-2"]
         self.listings = 0
         self.answers = asyncio.Event()
         self._refused = list(refused)
 
-    async def answer(self, _method: str, _path: str, *, query: Mapping[str, str]) -> dict[str, Any]:
+    async def answer(self, _method: str, path: str, *, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        if query is None:
+            return {"metadata": {"name": path.rpartition("/")[2]}}
         assert query == {"limit": "100"}
         self.listings += 1
         if self._refused:
             raise self._refused.pop(0)
         await self.answers.wait()
-        return {"metadata": {}, "items": [{"metadata": {"name": "node-1"}}, {"metadata": {"name": "node-2"}}]}
+        return {"metadata": {}, "items": [{"metadata": {"name": name}} for name in self.nodes]}
 
 
 async def neighbours_of(pods: KubePods, name: str) -> set[str]:
@@ -61,4 +64,21 @@ async def test_a_list_of_nodes_that_fails_is_tried_again_by_whoever_comes_next(e
     api.answers.set()
     assert await neighbours_of(pods, "node-2") == {"node-1", "node-2"}
     assert api.listings == 2
+    await pods.close()
+
+
+@pytest.mark.looptime
+async def test_the_first_nodes_of_a_cluster_that_had_none_make_a_new_list() -> None:
+    """As when its nodes are scaled to zero while the last pods are asked about, and come back for the next job."""
+    loop = asyncio.get_running_loop()
+    api = SlowNodes()
+    api.answers.set()
+    way = cast("KubeApi", api)
+    pods = KubePods(way, way, lambda _: None, lambda _: True, loop.time)
+    api.nodes = []
+    assert await neighbours_of(pods, "node-0") == set()
+    api.nodes = ["node-1", "node-2"]
+    await asyncio.sleep(0.001)  # of virtual time: it comes after the list
+    assert await pods.node("node-1") is not None
+    assert await neighbours_of(pods, "node-1") == {"node-1", "node-2"}
     await pods.close()

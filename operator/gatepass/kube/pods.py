@@ -147,7 +147,8 @@ class KubePods:
         if kept is None or self._listed is None or not self._listed[1].done():
             return False
         at, listing = self._listed
-        return kept[0] > at and name not in (listing.result() or {name})
+        listed = listing.result()
+        return listed is not None and kept[0] > at and name not in listed
 
     async def _list_nodes(self) -> dict[str, NodeFacts] | None:
         try:
