@@ -21,6 +21,21 @@ def seldom_resyncing(product: Product) -> Iterator[Product]:
         yield product
 
 
+def until_quiet(product: Product, sandbox: Sandbox) -> None:
+    """Wait until nothing has been written, and nothing asked of EC2, for some seconds."""
+    seen = (-1, -1)
+    quiet_since = time.monotonic()
+
+    def quiet() -> bool:
+        nonlocal seen, quiet_since
+        now = (len(product.writes()), sandbox.ec2.last())
+        if now != seen:
+            seen, quiet_since = now, time.monotonic()
+        return time.monotonic() - quiet_since > QUIET_SECONDS
+
+    wait_for(quiet, f"{QUIET_SECONDS:.0f} s without any write or EC2 call")
+
+
 def test_nothing_is_done_while_nothing_changes(
     seldom_resyncing: Product, tenant: Tenant, group: Group, sandbox: Sandbox
 ) -> None:
@@ -29,24 +44,14 @@ def test_nothing_is_done_while_nothing_changes(
     for name in names:
         tenant.until_phase(name, "Active")
     tenant.until_stopped(names[0])
-
-    seen = (-1, -1)
-    quiet_since = time.monotonic()
-
-    def quiet() -> bool:
-        nonlocal seen, quiet_since
-        now = (len(seldom_resyncing.writes()), sandbox.ec2.last())
-        if now != seen:
-            seen, quiet_since = now, time.monotonic()
-        return time.monotonic() - quiet_since > QUIET_SECONDS
-
-    wait_for(quiet, f"{QUIET_SECONDS:.0f} s without any write or EC2 call")
+    until_quiet(seldom_resyncing, sandbox)
 
 
 def test_one_write_opens_a_session(seldom_resyncing: Product, tenant: Tenant, group: Group, sandbox: Sandbox) -> None:
     tenant.resource(group.id)
     tenant.until_phase(tenant.session(name="first"), "Active")
     for first in (10, 10 + SESSIONS):
+        until_quiet(seldom_resyncing, sandbox)  # so that no look at everything is half done
         calls = sandbox.ec2.last()
         names = [tenant.session(name=f"it-{n}", cidrs=(f"203.0.113.{n}/32",)) for n in range(first, first + SESSIONS)]
         for name in names:
