@@ -63,9 +63,9 @@ def test_a_latched_end_is_final() -> None:
 @pytest.mark.parametrize("reason", EndedReason)
 @pytest.mark.parametrize("latched", [True, False])
 def test_rules_may_go_once_the_end_is_written_or_will_be_found_again(reason: EndedReason, latched: bool) -> None:
-    by_deadline = reason in (EndedReason.EXPIRED, EndedReason.NOT_AFTER)
-    assert closed(a_session(), End(NOON, reason, latched)) == (latched or by_deadline)
-    found_again = by_deadline or reason is EndedReason.OWNER_FINISHED
+    for_good = reason in (EndedReason.EXPIRED, EndedReason.NOT_AFTER, EndedReason.MANUAL, EndedReason.DELETED)
+    assert closed(a_session(), End(NOON, reason, latched)) == (latched or for_good)
+    found_again = for_good or reason is EndedReason.OWNER_FINISHED
     bound = a_session(status={"boundTo": {"uid": "uid-1"}})
     assert closed(bound, End(NOON, reason, latched)) == (latched or found_again)
 

@@ -6,6 +6,7 @@ from datetime import timedelta
 import pytest
 
 from gatepass.core.rules import Rule, Target
+from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, EndedReason, Phase, ResourceState
@@ -160,20 +161,47 @@ async def test_the_operators_identity_is_for_the_namespaces_that_the_installatio
         assert [rule.rule.cidr for rule in cloud.rules(group).values() if rule.rule] == ["203.0.113.8/32"]
 
 
-async def test_an_end_is_written_before_its_rules_go(world: World, cloud: SlowFirewalls) -> None:
+async def test_an_end_that_may_be_taken_back_is_written_before_its_rules_go(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        binding = world.binding()
+        session = world.session_by(binding)
+        await asyncio.sleep(5)
+        world.cluster.refuse = lambda verb: verb == "status"
+        world.edit(ApiKeyBinding, binding.key, revoked=True)
+        await asyncio.sleep(20)
+        assert len(cloud.rules(group)) == 1
+        world.cluster.refuse = lambda _verb: False
+        await asyncio.sleep(60)
+        assert cloud.rules(group) == {}
+        assert world.status(session).ended_reason is EndedReason.KEY_REVOKED
+
+
+@pytest.mark.parametrize("how", [EndedReason.MANUAL, EndedReason.DELETED])
+async def test_a_stop_and_a_deletion_wait_for_no_write(world: World, cloud: SlowFirewalls, how: EndedReason) -> None:
+    """Neither can be taken back: an operator that is killed before it could write finds it again when it starts."""
     group = cloud.create("sg-0aaa")
     async with world.running():
         world.resource()
         session = world.session()
         await asyncio.sleep(5)
         world.cluster.refuse = lambda verb: verb == "status"
-        world.edit(AccessSession, session.key, stop=True)
-        await asyncio.sleep(20)
-        assert len(cloud.rules(group)) == 1
-        world.cluster.refuse = lambda _verb: False
+        if how is EndedReason.MANUAL:
+            world.edit(AccessSession, session.key, stop=True)
+        else:
+            world.cluster.delete(AccessSession, session.key)
+        await asyncio.sleep(1)
+        assert cloud.rules(group) == {}
+        assert world.status(session).ended_at is None
+    world.cluster.refuse = lambda _verb: False
+    async with world.running():
         await asyncio.sleep(60)
         assert cloud.rules(group) == {}
-        assert world.status(session).ended_reason is EndedReason.MANUAL
+        if how is EndedReason.MANUAL:
+            assert (world.status(session).phase, world.status(session).ended_reason) == (Phase.CANCELLED, how)
+        else:
+            assert (AccessSession, session.key) not in world.cluster.objects
 
 
 async def test_nothing_reopens_a_session_whose_rules_went(world: World, cloud: SlowFirewalls) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gatepass.core.rules import Rule
+from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phase, ResourceState
 from tests.engine.firewalls import SlowFirewalls
@@ -64,10 +65,11 @@ async def test_an_end_that_cannot_be_written_down_is_overdue(world: World, cloud
     group = cloud.create("sg-0aaa")
     async with world.running() as engine:
         world.resource()
-        session = world.session()
+        binding = world.binding()
+        world.session_by(binding)
         await asyncio.sleep(10)
         world.cluster.refuse = lambda verb: verb == "status"
-        world.edit(AccessSession, session.key, stop=True)
+        world.edit(ApiKeyBinding, binding.key, revoked=True)
         await asyncio.sleep(60)
         assert len(cloud.rules(group)) == 1
         assert engine.insight.snapshot().overdue_seconds == pytest.approx(60, abs=1)

@@ -9,6 +9,7 @@ import pytest
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.ports import Access, ClusterError, NewRule
 from gatepass.core.rules import Target
+from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import FINALIZER, Custom, Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phase, Requester
@@ -290,12 +291,13 @@ async def test_an_end_that_could_not_be_written_is_written_as_soon_as_it_can(
     group = cloud.create("sg-0aaa")
     async with world.running(resync=3600):
         world.resource()
-        session = world.session(duration="1h")
+        binding = world.binding()
+        world.session_by(binding, duration="1h")
         await asyncio.sleep(5)
         world.cluster.refuse = lambda verb: verb == "status" and LoopClock().monotonic() < 300
-        world.edit(AccessSession, session.key, stop=True)
+        world.edit(ApiKeyBinding, binding.key, revoked=True)
         await asyncio.sleep(300 - LoopClock().monotonic())
-        assert len(cloud.rules(group)) == 1, "an end is written before its rules go"
+        assert len(cloud.rules(group)) == 1, "an end that could be taken back is written before its rules go"
         await asyncio.sleep(2)
         assert cloud.rules(group) == {}
 
