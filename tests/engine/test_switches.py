@@ -263,6 +263,26 @@ async def test_a_rule_that_becomes_static_loses_its_switch(
         assert switches.held == {}
 
 
+async def test_so_does_one_whose_operator_was_killed_before_it_could_take_the_switch_away(
+    world: World, cloud: SlowFirewalls, switches: MemorySwitches
+) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        resource = world.resource()
+        world.session()
+        await asyncio.sleep(5)
+        switches.refused = True
+        world.edit(ProtectedResource, resource.key, staticCIDRs=[{"cidr": "203.0.113.7/32"}])
+        await asyncio.sleep(5)
+        (rule,) = cloud.rules(group).values()
+        assert rule.description.startswith("gatepass static ")
+        assert list(switches.held) == [rule.id]
+    switches.refused = False
+    async with world.running():
+        await asyncio.sleep(5)
+        assert (list(cloud.rules(group)), switches.held) == ([rule.id], {})
+
+
 async def test_a_rule_that_cannot_be_revoked_keeps_its_switch(
     world: World, cloud: SlowFirewalls, switches: MemorySwitches
 ) -> None:

@@ -375,3 +375,22 @@ async def test_a_node_that_has_come_since_the_list_makes_a_new_one(cluster: Clus
         assert node is not None
         found.append({each.name for each in await pods.neighbours(node, cluster.namespace)} & set(names))
     assert found == [set(names[:1]), set(names[:2]), set(names)]
+
+
+async def test_a_pod_on_another_node_of_the_same_name_is_not_taken_for_the_last_ones_neighbour(
+    cluster: Cluster, pods: KubePods
+) -> None:
+    """As where machines are replaced, and keep their names."""
+    name = f"node-of-{cluster.namespace}"
+    for number in (1, 2):
+        machine = f"aws:///eu-central-1a/i-{number}"
+        body = {"metadata": {"name": name}, "spec": {"providerID": machine}}
+        await cluster.api.call("POST", "/api/v1/nodes", body)
+        await cluster.run(nodeName=name)
+        while (found := await pods.pod(cluster.pod(), cluster.session())) is None:
+            await cluster.until_told()
+        assert found.node == name
+        assert await pods.node(name) == NodeFacts(name, machine, ())
+        await cluster.remove()
+        await cluster.until_told()
+        await cluster.api.call("DELETE", f"/api/v1/nodes/{name}")

@@ -174,9 +174,9 @@ class Reconciler:
         )
 
     def _await_foreign_ends(self, known: TargetState, desired: Iterable[Rule], now: float) -> None:
-        """Look again when another installation's rule that stands for one of ours should be gone, to put our own."""
+        """Look again for whether another installation's rule that stands for one of ours is gone, to put our own."""
         present = self._clock.now()
-        ahead = known.next_end_of_others(desired, self._vouching.others(known.target, present), present)
+        ahead = known.next_look_at_others(desired, self._vouching.others(known.target, present), present, now)
         known.look_again_at = float("inf") if ahead is None else now + ahead
         if ahead is not None:
             self.queue.add(known.target, ahead)

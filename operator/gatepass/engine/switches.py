@@ -144,6 +144,8 @@ class Switchboard:
             listed = self._listed[place]
         for id_ in known.rules.keys() - listed:
             self._state.armed.pop(id_, None)
+        ours = (id_ for id_ in known.rules.keys() & listed if self._is_ours(target, known.rules[id_]))
+        self._mine.setdefault(target, set()).update(ours)  # also of one that an earlier process has made static
         self._unlisted.discard(target)
 
     # what is to be done

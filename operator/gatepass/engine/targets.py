@@ -15,8 +15,8 @@ READS_LAG_SECONDS: Final = 120.0
 """How long after a write a read may still miss it: EC2 is eventually consistent, and gives no bound of its own."""
 FOREIGN_END_SECONDS: Final = 5.0
 """How long another installation may take to close its rule after the end that is written on it."""
-_LATE_LOOK_SECONDS: Final = 20.0
-"""The pause to the next look where a rule is still shown past that end."""
+OTHERS_LOOK_SECONDS: Final = 20.0
+"""How old a read may be by which one of ours rests on another installation's rule, which that may close at any time."""
 Others = Callable[[ObservedRule], bool]
 """Is a rule another installation's?"""
 
@@ -225,17 +225,21 @@ class TargetState:
             self._holding = {rule.rule: rule for rule in self.rules.values() if rule.rule is not None}
         return self._holding
 
-    def next_end_of_others(self, wanted: Iterable[Rule], others: Others, present: datetime) -> float | None:
-        """Seconds until a rule of another installation that stands where we want one should be gone, by its own word.
+    def next_look_at_others(
+        self, wanted: Iterable[Rule], others: Others, present: datetime, now: float
+    ) -> float | None:
+        """Seconds until a rule of another installation that stands where we want one is to be read again.
 
-        What is shown a little later still may be a read that lags, and is looked at again.
+        As soon as it should be gone by its own word, and every few seconds besides: the other may close it before.
         """
-        held = (self.holding().get(rule) for rule in wanted)
-        marks = (parse_mark(rule.description) for rule in held if rule is not None and others(rule))
+        held = [rule for rule in map(self.holding().get, wanted) if rule is not None and others(rule)]
+        if not held:
+            return None
+        marks = (parse_mark(rule.description) for rule in held)
         ends = (mark.until for mark in marks if mark is not None and mark.until is not None)
         left = ((end - present).total_seconds() + FOREIGN_END_SECONDS for end in ends)
-        looks = (seconds if seconds > 0 else _LATE_LOOK_SECONDS for seconds in left if seconds > -READS_LAG_SECONDS)
-        return min(looks, default=None)
+        due = (self.read_at or now) + OTHERS_LOOK_SECONDS - now  # not ahead where the read has just failed
+        return min([due if due > 0 else OTHERS_LOOK_SECONDS, *(seconds for seconds in left if seconds > 0)])
 
     def staying(self) -> Mapping[Rule, ObservedRule]:
         """The same, without those that are being revoked: who wants one of them has to wait, and gets another."""

@@ -253,6 +253,8 @@ class KubePods:
             found |= {each.name: each for each in facts}
             version = str(page["metadata"]["resourceVersion"])
         before, namespace.pods = namespace.pods, found
+        for pod in found.values():
+            self._doubt_node(pod, before.get(pod.name))
         refused, namespace.trouble = namespace.trouble is not None, None
         if namespace.looked.is_set():  # before, nobody has been told anything
             self._tell(namespace, [n for n in namespace.named if refused or before.get(n) != found.get(n)])
@@ -262,12 +264,18 @@ class KubePods:
     def _seen(self, namespace: _Namespace, event: Mapping[str, Any]) -> None:
         pod = pod_facts(event["object"])
         before = namespace.pods.get(pod.name)
+        self._doubt_node(pod, before)
         if event["type"] == "DELETED":
             namespace.pods.pop(pod.name, None)
         else:
             namespace.pods[pod.name] = pod
         if before != namespace.pods.get(pod.name):
             self._tell(namespace, [pod.name])
+
+    def _doubt_node(self, pod: PodFacts, before: PodFacts | None) -> None:
+        """A pod that has come to a node may have come to another one of its name than the one that was read."""
+        if pod.node in self._nodes and (before is None or (before.uid, before.node) != (pod.uid, pod.node)):
+            self._nodes[pod.node] = float("-inf"), self._nodes[pod.node][1]
 
     def _tell(self, namespace: _Namespace, names: Iterable[str]) -> None:
         for name in names:
