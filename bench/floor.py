@@ -19,6 +19,7 @@ from bench.records import THROTTLED
 from bench.scene import PORT, Scene, address, admin, ec2_client, new_group, session_name
 from gatepass.core.rules import Rule
 from gatepass.core.status import PresentRule, ResourceView, session_status
+from gatepass.core.types.common import REQUESTED_BY
 from gatepass.core.types.session import AccessSession, Requester
 from gatepass.sandbox.environment import Sandbox
 from gatepass.sandbox.processes import Process
@@ -141,16 +142,15 @@ def permission(cidr: str, description: str = "gatepass until=2026-11-22T16:00:00
 def status_as_written(scene: Scene) -> dict[str, Any]:
     """The status that Gatepass would write on an open session, so that the API server has the same to check."""
     now = datetime.now(UTC)
-    metadata = {"namespace": scene.namespace, "uid": "0" * 36, "creationTimestamp": now}
+    requester = Requester(username="sandbox-admin", uid="sandbox-admin", groups=("system:masters",))
+    annotations = {REQUESTED_BY: requester.model_dump_json()}
+    metadata = {"namespace": scene.namespace, "uid": "0" * 36, "creationTimestamp": now, "annotations": annotations}
     body = scene.session(0)
     session = AccessSession.model_validate({**body, "metadata": {**body["metadata"], **metadata}})
     (key,) = session.resource_keys()
     rule = PresentRule(Rule(address(0), "tcp", PORT, PORT), scene.groups[0], "sgr-" + "0" * 17, foreign=False)
     view = ResourceView(key, "0" * 36, (rule,), complete=True)
-    requester = Requester(username="sandbox-admin", uid="sandbox-admin", groups=("system:masters",))
-    return session_status(
-        session, [view], None, now + timedelta(hours=1), requester, now, refresh_places=True
-    ).to_json()
+    return session_status(session, [view], None, now + timedelta(hours=1), now, refresh_places=True).to_json()
 
 
 async def _delete(api: Api, path: str) -> None:

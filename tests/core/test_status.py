@@ -16,7 +16,6 @@ from gatepass.core.types.session import (
     AccessSessionStatus,
     EndedReason,
     Phase,
-    Requester,
     ResourceState,
     SourceAddress,
 )
@@ -24,7 +23,6 @@ from tests.core.builders import NOON, a_session
 from tests.shape.conditions import assert_session_conditions
 
 DB, CACHE = Key("ci", "staging-db"), Key("platform", "cache")
-WHO = Requester(username="alice")
 RULE = PresentRule(Rule("203.0.113.7/32", "tcp", 5432, 5432), "sg-0aaa", "sgr-1", foreign=False)
 OPEN = ResourceView(DB, "uid-1", (RULE,), complete=True)
 REFUSED = ResourceView(CACHE, "uid-2", refusal=Refusal("TargetNotFound", "sg-0bbb does not exist"))
@@ -37,7 +35,7 @@ def report(
 ) -> AccessSessionStatus:
     now = NOON + timedelta(minutes=minutes)
     about = session or a_session()
-    status = session_status(about, views, end, NOON + timedelta(hours=1), WHO, now, refresh_places=False)
+    status = session_status(about, views, end, NOON + timedelta(hours=1), now, refresh_places=False)
     assert_session_conditions(status)
     return status
 
@@ -61,7 +59,7 @@ def test_what_is_too_long_for_people_is_cut() -> None:
     many = tuple(SourceAddress(ip=f"2001:db8:1111:2222:3333:4444:5555:{n:x}", version=6) for n in range(4096, 4160))
     told = ResourceView(CACHE, "uid-2", refusal=Refusal("NoWayOut", "no way " * 1000))
     now = NOON + timedelta(minutes=1)
-    status = session_status(a_session(), [told], None, now, WHO, now, refresh_places=False, source=SourceView(many))
+    status = session_status(a_session(), [told], None, now, now, refresh_places=False, source=SourceView(many))
     assert AccessSessionStatus.model_validate(status.to_json()) == status
     assert status.source is not None
     assert len(status.source.addresses) == 64

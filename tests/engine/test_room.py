@@ -96,6 +96,22 @@ async def test_who_waits_since_the_same_second_opens_in_order_too(world: World, 
             assert world.status(following).phase is Phase.ACTIVE
 
 
+async def test_a_restart_keeps_the_order_of_those_of_one_second(world: World, cloud: SlowFirewalls) -> None:
+    """An API server lists them by name."""
+    group = cloud.create("sg-0aaa", limit=1)
+    async with world.running():
+        world.resource()
+        sessions = [world.session(name, cidrs=(f"203.0.113.{number}/32",)) for number, name in enumerate("edcba")]
+        await asyncio.sleep(5)
+    last = world.session("0", cidrs=("203.0.113.100/32",))  # of which no operator has heard yet
+    for ended, following in itertools.pairwise([*sessions, last]):
+        async with world.running():
+            world.edit(AccessSession, ended.key, stop=True)
+            await asyncio.sleep(200)
+            assert world.status(following).phase is Phase.ACTIVE
+            assert len(cloud.rules(group)) == 1
+
+
 async def test_a_thousand_sessions_and_room_for_sixty(world: World, cloud: SlowFirewalls) -> None:
     group = cloud.create("sg-0aaa", limit=60)
     async with world.running():

@@ -245,7 +245,7 @@ class World:
             self.audit,
             self.finders,
         )
-        for stored in list(self.cluster.objects.values()):
+        for stored in sorted(self.cluster.objects.values(), key=lambda each: (type(each).__name__, each.key)):
             engine.seen(stored)
         self.cluster.watchers.append(engine)
         return engine

@@ -52,7 +52,7 @@ def sessions() -> Iterator[Case]:
     ]
     for name, health, views, end in rows:
         until = NOON + timedelta(hours=1)
-        status = session_status(a_session(), views, end, until, None, NOON, refresh_places=False)
+        status = session_status(a_session(), views, end, until, NOON, refresh_places=False)
         assert status.phase is not None
         assert name.split("-")[0] == status.phase.lower()
         yield Case(name, health, status.to_json())

@@ -23,7 +23,7 @@ class Claim:
     """Somebody's wish for all of these rules in the firewalls of one resource; `until` is None for a static range.
 
     `granted` says that it had them before; one whose session is `ending` keeps what it has, and gets nothing more.
-    `arrived` tells the order of those of the same second.
+    `arrival` tells the order of those of the same second.
     """
 
     key: ClaimKey
@@ -31,7 +31,7 @@ class Claim:
     rules: frozenset[Rule]
     until: datetime | None
     since: datetime
-    arrived: int = 0
+    arrival: int = 0
     granted: bool = False
     ending: bool = False
     note: str = ""
@@ -39,7 +39,7 @@ class Claim:
     @property
     def order(self) -> tuple[bool, bool, datetime, int, ClaimKey]:
         """Static ranges come first, then what was granted before, then the oldest."""
-        return self.until is not None, not self.granted, self.since, self.arrived, self.key
+        return self.until is not None, not self.granted, self.since, self.arrival, self.key
 
 
 def session_claim(
@@ -48,7 +48,7 @@ def session_claim(
     ranges: Iterable[str],
     until: datetime,
     *,
-    arrived: int,
+    arrival: int,
     granted: bool,
     ending: bool = False,
 ) -> Claim:
@@ -59,7 +59,7 @@ def session_claim(
         rules=rules_for(resource.spec.ports, ranges),
         until=until,
         since=session.metadata.creation_timestamp,
-        arrived=arrived,
+        arrival=arrival,
         granted=granted,
         ending=ending,
     )

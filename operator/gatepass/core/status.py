@@ -11,6 +11,7 @@ from gatepass.core.errors import SourceError
 from gatepass.core.lifecycle import End, phase
 from gatepass.core.policy import WITHDRAWN, Refusal, cidr_refusal
 from gatepass.core.rules import Rule
+from gatepass.core.stamps import requester_of
 from gatepass.core.types.common import Key
 from gatepass.core.types.ends import BoundToStatus, HeartbeatStatus
 from gatepass.core.types.session import (
@@ -21,7 +22,6 @@ from gatepass.core.types.session import (
     ClaimStatus,
     EndedReason,
     Phase,
-    Requester,
     ResourceState,
     RuleStatus,
     SessionResourceStatus,
@@ -93,16 +93,16 @@ def session_status(
     views: Sequence[ResourceView],
     end: End | None,
     expires_at: datetime,
-    requester: Requester | None,
     now: datetime,
     *,
     refresh_places: bool,
+    arrival: int | None = None,
     source: SourceView | None = None,
     runner: RunnerView = RunnerView(),
 ) -> AccessSessionStatus:
     """The whole status, from the views of the session's resources in the order of its spec.
 
-    Without a `source` its addresses are those on record, or declared.
+    Without a `source` its addresses are those on record, or declared. `arrival` is told while it waits.
     """
     entries = tuple(_entry(session, view, end, now, refresh_places=refresh_places) for view in views)
     left = any(view.left for view in views)
@@ -117,12 +117,13 @@ def session_status(
         expires_at=session.status.expires_at if end is not None and end.latched else expires_at,
         ended_at=end and end.at,
         ended_reason=end and end.reason,
-        requester=requester,
+        requester=requester_of(session),
         claim=source.claim or session.status.claim,
         source=SourceStatus(addresses=source.addresses, seen_from=seen_from(session) or None),
         bound_to=runner.bound_to,
         heartbeat=runner.heartbeat,
         resources=entries,
+        arrival=arrival if any(entry.state is ResourceState.WAITING for entry in entries) else None,
         conditions=assert_conditions(
             session.status.conditions,
             [*_source_facts(session, source, end), *_facts(entries, step, runner, settled=settled, end=end)],

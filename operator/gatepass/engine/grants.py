@@ -293,8 +293,8 @@ class Grants:
         if not granted and (not admitted or ending):
             return None  # what has not begun does not begin any more, written down or not
         until = min(self.deadline(session)[0], session.started_at + resource.spec.policy.max_duration)
-        arrived = self._state.store.arrived(session)
-        return session_claim(session, resource, ranges, until, arrived=arrived, granted=granted, ending=ending)
+        arrival = self._state.store.arrival(session)
+        return session_claim(session, resource, ranges, until, arrival=arrival, granted=granted, ending=ending)
 
     def _on_record(self, session: AccessSession, key: Key) -> SessionResourceStatus | None:
         """What became of this resource of the session, as its status says or may say by now."""

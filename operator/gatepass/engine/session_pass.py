@@ -251,10 +251,9 @@ class SessionPass:
         told = self._told_place.get(session.uid)
         place_due = second if told is None else told + PLACE_EVERY_SECONDS
         refresh = second >= place_due
-        runner = self._ends.view(session)
-        who = requester_of(session)
+        runner, arrival = self._ends.view(session), self._state.store.arrival(session)
         status = session_status(
-            session, views, end, deadline, who, now, refresh_places=refresh, source=source, runner=runner
+            session, views, end, deadline, now, refresh_places=refresh, arrival=arrival, source=source, runner=runner
         )
         self._schedule(session, status, now)
         waits = any(entry.state is ResourceState.WAITING for entry in status.resources)

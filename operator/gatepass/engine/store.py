@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -41,8 +40,7 @@ class Store:
         self._naming: defaultdict[str, set[Key]] = defaultdict(set)
         self._gone: dict[str, None] = {}
         self._by_uid: dict[str, Key] = {}
-        self._arrived: dict[str, int] = {}
-        self._arrivals = itertools.count(1)
+        self._arrivals: dict[str, int] = {}
         self._awaited: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._bound: defaultdict[str, set[Key]] = defaultdict(set)
 
@@ -55,8 +53,9 @@ class Store:
             self.remove_session(before.key, before.uid)
         self.sessions[session.key] = session
         self._by_uid[session.uid] = session.key
-        if session.uid not in self._arrived:
-            self._arrived[session.uid] = next(self._arrivals)
+        if session.uid not in self._arrivals:
+            told, version = session.status.arrival, session.metadata.resource_version
+            self._arrivals[session.uid] = int(version or 0) if told is None else told
         for event in self._awaited.get(session.uid, ()):
             event.set()
         for key in session.resource_keys():
@@ -69,7 +68,7 @@ class Store:
         if session is None or session.uid != uid:
             return None
         del self.sessions[key]
-        del self._by_uid[uid], self._arrived[uid]
+        del self._by_uid[uid], self._arrivals[uid]
         self._bury(uid)
         for event in self._awaited.get(uid, ()):
             event.set()
@@ -77,9 +76,12 @@ class Store:
             self._users[resource].discard(key)
         return session
 
-    def arrived(self, session: AccessSession) -> int:
-        """Its number in the order in which sessions were first heard of, as creation is told in whole seconds."""
-        return self._arrived.get(session.uid, 0)
+    def arrival(self, session: AccessSession) -> int:
+        """Orders those of one second, in which creation is told: the version that it was created as.
+
+        Of one that had been changed before it was first heard of, what an earlier process told, or the version by then.
+        """
+        return self._arrivals.get(session.uid, 0)
 
     def put_resource(self, resource: ProtectedResource) -> bool:
         """Keep the resource; False when it is not news."""

@@ -253,6 +253,10 @@ class AccessSessionStatus(Model):
     bound_to: BoundToStatus | None = None
     heartbeat: HeartbeatStatus | None = None
     resources: Annotated[tuple[SessionResourceStatus, ...], Field(max_length=32)] = ()
+    arrival: Annotated[
+        int | None,
+        Field(ge=0, description="While it waits: of those created in the same second, the lowest goes first."),
+    ] = None
     conditions: Conditions = ()
     observed_generation: int | None = None
 
