@@ -178,32 +178,6 @@ async def test_an_end_that_may_be_taken_back_is_written_before_its_rules_go(worl
         assert world.status(session).ended_reason is EndedReason.KEY_REVOKED
 
 
-@pytest.mark.parametrize("how", [EndedReason.MANUAL, EndedReason.DELETED])
-async def test_a_stop_and_a_deletion_wait_for_no_write(world: World, cloud: SlowFirewalls, how: EndedReason) -> None:
-    """Neither can be taken back: an operator that is killed before it could write finds it again when it starts."""
-    group = cloud.create("sg-0aaa")
-    async with world.running():
-        world.resource()
-        session = world.session()
-        await asyncio.sleep(5)
-        world.cluster.refuse = lambda verb: verb == "status"
-        if how is EndedReason.MANUAL:
-            world.edit(AccessSession, session.key, stop=True)
-        else:
-            world.cluster.delete(AccessSession, session.key)
-        await asyncio.sleep(1)
-        assert cloud.rules(group) == {}
-        assert world.status(session).ended_at is None
-    world.cluster.refuse = lambda _verb: False
-    async with world.running():
-        await asyncio.sleep(60)
-        assert cloud.rules(group) == {}
-        if how is EndedReason.MANUAL:
-            assert (world.status(session).phase, world.status(session).ended_reason) == (Phase.CANCELLED, how)
-        else:
-            assert (AccessSession, session.key) not in world.cluster.objects
-
-
 async def test_nothing_reopens_a_session_whose_rules_went(world: World, cloud: SlowFirewalls) -> None:
     """Extended after the deadline, while the API server does not take the status."""
     group = cloud.create("sg-0aaa")

@@ -53,6 +53,31 @@ async def test_ours_is_put_soon_after_the_other_has_closed_its_own_early(world: 
         assert [rule.foreign for rule in world.status(session).resources[0].rules] == [False]
 
 
+async def test_what_was_read_long_ago_is_read_again_before_ours_rests_on_it(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    theirs = cloud.put(group, RULE, f"gatepass until={world.at(7200)} for=ci/db", OTHER)
+    async with world.running(resync=3600):
+        world.resource()
+        await asyncio.sleep(400)
+        del cloud.rules(group)[theirs]
+        await asyncio.sleep(100)
+        world.session()
+        await asyncio.sleep(1)
+        assert [rule.rule for rule in cloud.rules(group).values()] == [RULE]
+
+
+async def test_what_somebody_has_made_by_hand_is_looked_at_at_a_resync(world: World, cloud: SlowFirewalls) -> None:
+    cloud.put(cloud.create("sg-0aaa"), RULE, "the office")
+    async with world.running(resync=3600):
+        world.resource(staticCIDRs=[{"cidr": RULE.cidr}])
+        session = world.session()
+        await asyncio.sleep(200)
+        assert [rule.foreign for rule in world.status(session).resources[0].rules] == [True]
+        reads = cloud.calls["observe"]
+        await asyncio.sleep(1200)
+        assert cloud.calls["observe"] == reads
+
+
 async def test_the_last_minute_of_the_others_is_no_reason_to_believe_in_it_longer(
     world: World, cloud: SlowFirewalls
 ) -> None:

@@ -103,7 +103,8 @@ async def test_a_restart_keeps_the_order_of_those_of_one_second(world: World, cl
         world.resource()
         sessions = [world.session(name, cidrs=(f"203.0.113.{number}/32",)) for number, name in enumerate("edcba")]
         await asyncio.sleep(5)
-    last = world.session("0", cidrs=("203.0.113.100/32",))  # of which no operator has heard yet
+    since = sessions[0].metadata.creation_timestamp
+    last = world.session("0", created=since, cidrs=("203.0.113.100/32",))  # of which no operator has heard yet
     for ended, following in itertools.pairwise([*sessions, last]):
         async with world.running():
             world.edit(AccessSession, ended.key, stop=True)

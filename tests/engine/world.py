@@ -253,8 +253,7 @@ class World:
     def session(self, name: str = "it-1", **given: Any) -> AccessSession:
         """Create a session, as admission lets it in."""
         metadata = {"annotations": {REQUESTED_BY: ALICE}, "finalizers": [FINALIZER]}
-        made = a_session(name, created=LoopClock().now(), metadata=metadata, **given)
-        return self.cluster.put(made)
+        return self.cluster.put(a_session(name, **{"created": LoopClock().now(), "metadata": metadata, **given}))
 
     def resource(self, name: str = "staging-db", **given: Any) -> ProtectedResource:
         """Create a resource, as admission lets it in."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from typing import Final
 
 from gatepass.core.conditions import Fact, assert_conditions
 from gatepass.core.errors import SourceError
@@ -123,7 +124,7 @@ def session_status(
         bound_to=runner.bound_to,
         heartbeat=runner.heartbeat,
         resources=entries,
-        arrival=arrival if any(entry.state is ResourceState.WAITING for entry in entries) else None,
+        arrival=arrival if _WAITS & {entry.state for entry in entries} else None,
         conditions=assert_conditions(
             session.status.conditions,
             [*_source_facts(session, source, end), *_facts(entries, step, runner, settled=settled, end=end)],
@@ -132,6 +133,9 @@ def session_status(
         ),
         observed_generation=session.metadata.generation,
     )
+
+
+_WAITS: Final = {ResourceState.WAITING, ResourceState.PENDING}
 
 
 def seen_from(session: AccessSession) -> tuple[SourceAddress, ...]:

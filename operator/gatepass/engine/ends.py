@@ -188,8 +188,10 @@ class Ends:
 
     def look(self, session: AccessSession) -> float | None:
         """Decide on a session by what is known, and answer in how many seconds time alone may say something else."""
-        if session.status.ended_at is not None or session.uid in self._state.closed:
+        if session.status.ended_at is not None:
             self.forget(session)
+            return None
+        if session.uid in self._state.closed:  # its status has still to tell of its runner
             return None
         pauses = [pause for pause in (self._look_at_owner(session), self._look_at_heart(session)) if pause is not None]
         return min(pauses, default=None)
@@ -265,7 +267,9 @@ class Ends:
     def silent(self, session: AccessSession) -> bool:
         """Is its window over by what has been heard? Then a read has to tell whether it was heard of late."""
         heart = self._hearts.get(session.uid)
-        if heart is None or heart.awaited or session.spec.heartbeat is None or session.uid in self._state.runners:
+        if heart is None or heart.awaited or session.spec.heartbeat is None:
+            return False
+        if session.uid in self._state.runners or session.uid in self._state.closed:
             return False
         return self._unheard_for(heart) >= session.spec.heartbeat.window
 

@@ -102,7 +102,8 @@ class Reconciler:
             return
         known.write()
         known.conflicts = plan.conflicts
-        self._await_foreign_ends(known, demand.rules, now)
+        if not blind:
+            self._await_foreign_ends(known, demand.rules, now)
         if demand.resumes_at is not None:
             self.queue.add(target, demand.resumes_at - now)
         elif not plan.writes and not blind:

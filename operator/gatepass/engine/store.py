@@ -53,9 +53,9 @@ class Store:
             self.remove_session(before.key, before.uid)
         self.sessions[session.key] = session
         self._by_uid[session.uid] = session.key
-        if session.uid not in self._arrivals:
-            told, version = session.status.arrival, session.metadata.resource_version
-            self._arrivals[session.uid] = int(version or 0) if told is None else told
+        if session.status.arrival is not None:
+            self._arrivals[session.uid] = session.status.arrival
+        self._arrivals.setdefault(session.uid, int(session.metadata.resource_version or 0))
         for event in self._awaited.get(session.uid, ()):
             event.set()
         for key in session.resource_keys():

@@ -232,14 +232,14 @@ class TargetState:
 
         As soon as it should be gone by its own word, and every few seconds besides: the other may close it before.
         """
-        held = [rule for rule in map(self.holding().get, wanted) if rule is not None and others(rule)]
-        if not held:
+        held = (rule for rule in map(self.holding().get, wanted) if rule is not None and others(rule))
+        marks = [mark for rule in held if (mark := parse_mark(rule.description)) is not None]
+        if not marks or self.read_at is None:
             return None
-        marks = (parse_mark(rule.description) for rule in held)
-        ends = (mark.until for mark in marks if mark is not None and mark.until is not None)
+        ends = (mark.until for mark in marks if mark.until is not None)
         left = ((end - present).total_seconds() + FOREIGN_END_SECONDS for end in ends)
-        due = (self.read_at or now) + OTHERS_LOOK_SECONDS - now  # not ahead where the read has just failed
-        return min([due if due > 0 else OTHERS_LOOK_SECONDS, *(seconds for seconds in left if seconds > 0)])
+        due = max(self.read_at + OTHERS_LOOK_SECONDS - now, 0.0)
+        return min([due, *(seconds for seconds in left if seconds > 0)])
 
     def staying(self) -> Mapping[Rule, ObservedRule]:
         """The same, without those that are being revoked: who wants one of them has to wait, and gets another."""

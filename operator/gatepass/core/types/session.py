@@ -261,11 +261,13 @@ class AccessSessionStatus(Model):
     observed_generation: int | None = None
 
     def says_the_same_as(self, other: "AccessSessionStatus") -> bool:
-        """Is there no news, but for a beat of the heart? That alone is not worth a write."""
-        if self.heartbeat is None or other.heartbeat is None:
-            return self == other
-        last = {"last_seen_at": other.heartbeat.last_seen_at}
-        return self.model_copy(update={"heartbeat": self.heartbeat.model_copy(update=last)}) == other
+        """Is there no news, but for a beat of the heart, or an arrival? Neither is worth a write by itself."""
+        if self == other:
+            return True
+        same: dict[str, object] = {"arrival": other.arrival}
+        if self.heartbeat is not None and other.heartbeat is not None:
+            same["heartbeat"] = self.heartbeat.model_copy(update={"last_seen_at": other.heartbeat.last_seen_at})
+        return self.model_copy(update=same) == other
 
 
 _UNCHANGED = " && ".join(
