@@ -71,16 +71,17 @@ def end(
 def closed(session: AccessSession, end: End | None) -> bool:
     """May its rules go? An end that is found again needs no record; any other is written down first.
 
-    A deadline is, and a stop and a deletion, which cannot be taken back (ADR 025), and so is the end of the object that
-    is on record: it is over for good, or gone.
+    A deadline is, and so is the end of the object that is on record: it is over for good, or gone. Neither a stop nor a
+    deletion can be taken back (ADR 025).
     """
-    if end is None or end.latched or end.reason in BY_DEADLINE | BY_HAND:
-        return end is not None
-    return end.reason is EndedReason.OWNER_FINISHED and session.status.bound_to is not None
+    if end is None:
+        return False
+    gone = end.reason is EndedReason.OWNER_FINISHED and session.status.bound_to is not None
+    return end.latched or gone or end.reason in FOR_GOOD
 
 
 BY_DEADLINE = frozenset({EndedReason.EXPIRED, EndedReason.NOT_AFTER})
-BY_HAND = frozenset({EndedReason.MANUAL, EndedReason.DELETED})
+FOR_GOOD = BY_DEADLINE | {EndedReason.MANUAL, EndedReason.DELETED}
 BY_TIME = BY_DEADLINE | {EndedReason.UNCLAIMED}
 """Nobody ended it. That nobody claimed it in time is written down all the same: a claim may be on its way."""
 
