@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from gatepass.sandbox.ec2.faults import Fault
 from gatepass.sandbox.environment import Sandbox
 from tests.e2e.product import Product
 from tests.e2e.tenant import wait_for
@@ -91,6 +92,25 @@ def test_lengthening(org: Organisation, door: tuple[str, str]) -> None:
         assert set(told.json()["validationErrors"]) == {"additionalHours"}
     assert caller.post("/sessions", json={"durationHours": 4}).json()["validationErrors"].keys() == {"durationHours"}
     caller.post(f"/sessions/{started['id']}/stop")
+
+
+def test_what_is_being_deleted_is_not_lengthened(
+    org: Organisation, door: tuple[str, str], caller: httpx.Client, sandbox: Sandbox
+) -> None:
+    """Its status says that it is open until its rules have gone."""
+    started = caller.post("/sessions", json={}, headers=NOW).json()
+    session = next(each for each in org.listed("accesssessions") if each["metadata"]["uid"] == started["id"])
+    sandbox.ec2.set_faults(Fault(kind="latency", action="RevokeSecurityGroupIngress", seconds=5.0))
+    try:
+        org.delete("accesssessions", session["metadata"]["name"])
+
+        def refused() -> bool:
+            return caller.post(f"/sessions/{started['id']}/extend", json={"additionalHours": 1}).status_code == 409
+
+        wait_for(refused, "the API to hear of the deletion")
+        assert caller.get(f"/sessions/{started['id']}").json()["status"] == "ACTIVE"
+    finally:
+        sandbox.ec2.set_faults()
 
 
 def test_of_lengthenings_at_once_each_counts(org: Organisation, door: tuple[str, str]) -> None:
