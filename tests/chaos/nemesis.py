@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from tests.chaos.stage import Stage
 
 WAYS = ("kill", "api-server", "etcd", "no-api-server", "no-lease", "no-ec2", "frozen")
+_SHORT = ("api-server", "etcd", "no-api-server", "frozen")
+"""Outages that a lease outlives, unless one follows the other before it has been renewed."""
 _KILL_PAUSE_SECONDS = 1.5
 
 
@@ -52,6 +54,8 @@ class Nemesis:
             time.sleep(max(0.0, began + blow.at - time.monotonic()))
             if self._over():
                 return
+            if blow.what in _SHORT:
+                self._stage.renewed()
             ways[blow.what](random.Random(blow.lot))
             self.struck[blow.what] += 1
 

@@ -18,6 +18,7 @@ from tests.chaos.script import SEEN, Way
 from tests.conftest import AwsAccount
 from tests.e2e.echo import echo
 from tests.e2e.pods import Pods
+from tests.e2e.replicas import LEASE
 from tests.e2e.tenant import MERGE
 from tests.egress.vpc import Machine, Vpc
 from tests.observer.observer import Observer
@@ -129,6 +130,16 @@ class Stage:
     def admits(self) -> None:
         """Return when admission lets sessions in again: its policies take up to half a minute after a start."""
         self._wait(_admits, "the API server admits no AccessSessions")
+
+    def renewed(self) -> None:
+        """Return when the operator has renewed its lease once more."""
+        told: list[str] = []
+
+        def again(api: KubeApi) -> bool:
+            told.append(api.request("GET", LEASE)["spec"]["renewTime"])
+            return told[-1] != told[0]
+
+        self._wait(again, "the operator does not renew its lease")
 
     def _wait(self, ask: Callable[[KubeApi], bool], otherwise: str) -> None:
         deadline = time.monotonic() + READY_SECONDS

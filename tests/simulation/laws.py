@@ -282,10 +282,12 @@ class Laws:
     def _says_gone(self, name: str, session: Json) -> None:
         """Every rule that we made for it is gone, unless somebody else wants it."""
         created, recorded = self.truth.created_at(session), {place for place, _ in self._recorded(session)}
+        closing = [each for each in self.truth.sessions.values() if each.get("status", {}).get("phase") == "Expiring"]
+        theirs = {place for other in closing for place, _ in self._recorded(other)}
         for place, uid in self._claimed(session):
             ours = [rule for id_ in self._at.get(place, ()) if (rule := self._rules[id_]).ours and not rule.spoilt]
-            # A rule that is older, and that it has never told of, is not its own.
-            if not any(place in recorded or rule.born >= created for rule in ours):
+            # A rule that it has never told of is not its own if it is older, or on the record of who is being closed.
+            if not any(place in recorded or (rule.born >= created and place not in theirs) for rule in ours):
                 continue
             since = self._now() - (1.0 if self._grace() == CALM_GRACE else GRACE)
             session_uid = session["metadata"]["uid"]
@@ -293,12 +295,11 @@ class Laws:
                 self.breach("says that it is closed, and is open", f"{name}: {place} of {uid}")
 
     def _recorded(self, session: Json) -> list[tuple[Place, str]]:
-        found: list[tuple[Place, str]] = []
-        for entry in session["status"].get("resources", ()):
-            for record in entry.get("rules", ()):
-                door = Door(record["cidr"], record["protocol"], record["port"], record["endPort"])
-                found.append((Place(record["target"], door), entry.get("uid", "")))
-        return found
+        entries = session["status"].get("resources", ())
+        records = ((entry.get("uid", ""), record) for entry in entries for record in entry.get("rules", ()))
+        return [
+            (Place(r["target"], Door(r["cidr"], r["protocol"], r["port"], r["endPort"])), uid) for uid, r in records
+        ]
 
     def _claimed(self, session: Json) -> list[tuple[Place, str]]:
         found = self._recorded(session)
@@ -307,9 +308,8 @@ class Laws:
             if resource is not None and resource["metadata"]["uid"] == entry.get("uid"):
                 for port in resource["spec"]["ports"]:
                     for cidr in {*cidrs_of(session), *wherever(session)}:
-                        door = Door(
-                            cidr, port.get("protocol", "TCP").lower(), port["port"], port.get("endPort", port["port"])
-                        )
+                        protocol, low = port.get("protocol", "TCP").lower(), port["port"]
+                        door = Door(cidr, protocol, low, port.get("endPort", low))
                         found += [(Place(group, door), entry["uid"]) for group in sorted(groups_of(resource))]
         return found
 
