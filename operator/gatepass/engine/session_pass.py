@@ -83,7 +83,7 @@ class SessionPass:
             self._state.coming.discard(session.uid)
         elif new:
             self._state.coming.add(session.uid)
-        if not new and (session.spec.stop or session.deleting) and session.status.ended_at is None:
+        if not new and session.called_off and session.status.ended_at is None:
             self.close(session.key)
         self.queue.add(session.key)
 

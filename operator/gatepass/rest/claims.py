@@ -76,7 +76,7 @@ def _address(seen_at: Address | None) -> str:
 def _claimed(here: Context, session: AccessSession, address: str) -> bool:
     """Has the caller claimed it already? Raises ApiError when he cannot any more."""
     status = session.status
-    if status.ended_at is not None or session.deleting or session.spec.stop:
+    if status.ended_at is not None or session.called_off:
         raise _too_late(here, session, address, "the session has ended")
     family = next((each.ip for each in _recorded(session) if (":" in each.ip) == (":" in address)), None)
     if family == address:

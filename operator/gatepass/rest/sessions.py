@@ -189,8 +189,7 @@ async def extend(
 
 def _longer(here: Context, who: Principal, session: AccessSession, hours: int) -> timedelta:
     """How long the session is to last; raises ApiError when it cannot."""
-    over = session.spec.stop or session.deleting
-    if over or session.status.phase not in (Phase.ACTIVE, Phase.PARTIAL):
+    if session.called_off or session.status.phase not in (Phase.ACTIVE, Phase.PARTIAL):
         raise ApiError(HTTPStatus.CONFLICT, f"only a session that is open can be extended: it is {_phase(session)}")
     if isinstance(who, KeyHolder) and not all(map(who.opens, session.resource_keys())):
         raise ApiError(HTTPStatus.FORBIDDEN, "the key opens a resource of the session no more")

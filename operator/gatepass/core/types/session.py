@@ -310,6 +310,11 @@ class AccessSession(Custom):
         return self.status.started_at or self.metadata.creation_timestamp
 
     @property
+    def called_off(self) -> bool:
+        """Was it stopped or deleted? Neither can be taken back."""
+        return self.spec.stop or self.deleting
+
+    @property
     def claim_ends_at(self) -> datetime | None:
         """Until when it can be claimed; None when there is nothing to be claimed, or when it has been."""
         claim = self.spec.source.claim
