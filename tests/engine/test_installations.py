@@ -4,17 +4,23 @@ import asyncio
 
 import pytest
 
-from gatepass.core.rules import Rule
+from gatepass.core.rules import Rule, Target
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.targets import OTHERS_LOOK_SECONDS
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.world import World
+from tests.engine.world import World, eventually
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
 OTHER = "another-cluster/gatepass-system/gatepass"
 RULE = Rule("203.0.113.7/32", "tcp", 5432, 5432)
+
+
+def assert_ours(world: World, cloud: SlowFirewalls, group: Target, session: AccessSession) -> None:
+    """The rule is there, and the session says that it is ours."""
+    assert [rule.rule for rule in cloud.rules(group).values()] == [RULE]
+    assert [rule.foreign for rule in world.status(session).resources[0].rules] == [False]
 
 
 async def test_ours_is_put_soon_after_the_others_has_ended(world: World, cloud: SlowFirewalls) -> None:
@@ -49,8 +55,7 @@ async def test_ours_is_put_soon_after_the_other_has_closed_its_own_early(world: 
             world.edit(ProtectedResource, resource.key, staticCIDRs=[{"cidr": "198.51.100.1/32"}])
             world.edit(ProtectedResource, resource.key, staticCIDRs=[])
         await asyncio.sleep(1)
-        assert [rule.rule for rule in cloud.rules(group).values()] == [RULE]
-        assert [rule.foreign for rule in world.status(session).resources[0].rules] == [False]
+        assert_ours(world, cloud, group, session)
 
 
 async def test_what_was_read_long_ago_is_read_again_before_ours_rests_on_it(world: World, cloud: SlowFirewalls) -> None:
@@ -62,8 +67,7 @@ async def test_what_was_read_long_ago_is_read_again_before_ours_rests_on_it(worl
         del cloud.rules(group)[theirs]
         await asyncio.sleep(100)
         world.session()
-        await asyncio.sleep(1)
-        assert [rule.rule for rule in cloud.rules(group).values()] == [RULE]
+        await eventually(lambda: [rule.rule for rule in cloud.rules(group).values()] == [RULE], "ours", 1)
 
 
 async def test_what_somebody_has_made_by_hand_is_looked_at_at_a_resync(world: World, cloud: SlowFirewalls) -> None:
@@ -90,8 +94,7 @@ async def test_the_last_minute_of_the_others_is_no_reason_to_believe_in_it_longe
         assert world.status(session).phase is Phase.ACTIVE
         del cloud.rules(group)[theirs]
         await asyncio.sleep(10)
-        assert [rule.rule for rule in cloud.rules(group).values()] == [RULE]
-        assert [rule.foreign for rule in world.status(session).resources[0].rules] == [False]
+        assert_ours(world, cloud, group, session)
 
 
 async def test_a_read_that_shows_it_past_its_end_is_asked_again(world: World, cloud: SlowFirewalls) -> None:

@@ -10,7 +10,7 @@ from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, EndedReason, Phase, ResourceState
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.world import World
+from tests.engine.world import World, eventually
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -108,8 +108,7 @@ async def test_a_restart_keeps_the_order_of_those_of_one_second(world: World, cl
     for ended, following in itertools.pairwise([*sessions, last]):
         async with world.running():
             world.edit(AccessSession, ended.key, stop=True)
-            await asyncio.sleep(200)
-            assert world.status(following).phase is Phase.ACTIVE
+            await eventually(lambda: world.status(following).phase is Phase.ACTIVE, "its turn", 200)  # noqa: B023  awaited here
             assert len(cloud.rules(group)) == 1
 
 

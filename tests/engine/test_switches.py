@@ -11,7 +11,7 @@ from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.targets import READS_LAG_SECONDS
 from tests.engine.firewalls import MemorySwitches, SlowFirewalls
-from tests.engine.world import BIG_BANG, OWNER, World
+from tests.engine.world import BIG_BANG, OWNER, World, eventually
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -248,39 +248,26 @@ async def test_a_switch_is_moved_for_who_was_extended_while_nobody_watched(
         assert world.status(session).expires_at == after(hours=5)
 
 
+@pytest.mark.parametrize("killed", [False, True])
 async def test_a_rule_that_becomes_static_loses_its_switch(
-    world: World, cloud: SlowFirewalls, switches: MemorySwitches
+    world: World, cloud: SlowFirewalls, switches: MemorySwitches, killed: bool
 ) -> None:
+    """Also where the operator was killed before it could take it away."""
     group = cloud.create("sg-0aaa")
     async with world.running():
         resource = world.resource()
         world.session()
-        await asyncio.sleep(5)
-        assert len(switches.held) == 1
-        world.edit(ProtectedResource, resource.key, staticCIDRs=[{"cidr": "203.0.113.7/32"}])
-        await asyncio.sleep(5)
-        assert len(cloud.rules(group)) == 1
-        assert switches.held == {}
-
-
-async def test_so_does_one_whose_operator_was_killed_before_it_could_take_the_switch_away(
-    world: World, cloud: SlowFirewalls, switches: MemorySwitches
-) -> None:
-    group = cloud.create("sg-0aaa")
-    async with world.running():
-        resource = world.resource()
-        world.session()
-        await asyncio.sleep(5)
-        switches.refused = True
+        await eventually(lambda: len(switches.held) == 1, "a switch", 5)
+        switches.refused = killed
         world.edit(ProtectedResource, resource.key, staticCIDRs=[{"cidr": "203.0.113.7/32"}])
         await asyncio.sleep(5)
         (rule,) = cloud.rules(group).values()
         assert rule.description.startswith("gatepass static ")
-        assert list(switches.held) == [rule.id]
+        assert list(switches.held) == ([rule.id] if killed else [])
     switches.refused = False
     async with world.running():
-        await asyncio.sleep(5)
-        assert (list(cloud.rules(group)), switches.held) == ([rule.id], {})
+        await eventually(lambda: switches.held == {}, "its end", 5)
+        assert list(cloud.rules(group)) == [rule.id]
 
 
 async def test_a_rule_that_cannot_be_revoked_keeps_its_switch(

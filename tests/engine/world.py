@@ -35,6 +35,15 @@ class LoopClock:
         return asyncio.get_running_loop().time()
 
 
+async def eventually(true: Callable[[], object], what: str, within: float = 30.0) -> None:
+    """Wait for a condition, so many seconds of the loop's time at most."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
+    while not true():
+        assert loop.time() < deadline, f"{what} did not come true in time"
+        await asyncio.sleep(0.02)
+
+
 class InMemoryCluster:
     """An API server that keeps objects, hands out versions, and tells whoever watches of every change."""
 

@@ -1,7 +1,7 @@
 """An engine that hears of the API server as the operator's does, and objects for it to hear of."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import count
@@ -24,19 +24,10 @@ from gatepass.kube.sessions import follow_sessions
 from gatepass.kube.watches import Watches
 from gatepass.providers.memory import MemoryFirewalls
 from gatepass.sandbox.environment import Sandbox
-from tests.engine.world import OWNER, InMemoryCluster, LoopClock
+from tests.engine.world import OWNER, InMemoryCluster, LoopClock, eventually
 from tests.kube.wire import Wire
 
-PATIENCE_SECONDS = 30.0
 _numbers = count(1)
-
-
-async def eventually(true: Callable[[], object], what: str) -> None:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + PATIENCE_SECONDS
-    while not true():
-        assert loop.time() < deadline, f"{what} did not come true in time"
-        await asyncio.sleep(0.02)
 
 
 def an_engine() -> Engine:

@@ -16,7 +16,8 @@ from gatepass.kube.listing import Listing, is_up_to_date, versions_in
 from gatepass.kube.watches import Watches
 from gatepass.sandbox.environment import Sandbox
 from tests.core.builders import a_resource, a_session
-from tests.kube.follower import SPECS, Follower, Objects, a_follower, an_engine, eventually
+from tests.engine.world import eventually
+from tests.kube.follower import SPECS, Follower, Objects, a_follower, an_engine
 from tests.kube.wire import wire_to
 
 NAMESPACES = "/api/v1/namespaces"

@@ -72,13 +72,14 @@ async def test_the_first_nodes_of_a_cluster_that_had_none_make_a_new_list() -> N
     """As when its nodes are scaled to zero while the last pods are asked about, and come back for the next job."""
     loop = asyncio.get_running_loop()
     api = SlowNodes()
-    api.answers.set()
     way = cast("KubeApi", api)
     pods = KubePods(way, way, lambda _: None, lambda _: True, loop.time)
     api.nodes = []
     assert await neighbours_of(pods, "node-0") == set()
+    assert loop.time() > 0, "what comes now comes after the list was begun"
+    api.answers.set()
+    assert await neighbours_of(pods, "node-0") == set()
     api.nodes = ["node-1", "node-2"]
-    await asyncio.sleep(0.001)  # of virtual time: it comes after the list
     assert await pods.node("node-1") is not None
     assert await neighbours_of(pods, "node-1") == {"node-1", "node-2"}
     await pods.close()

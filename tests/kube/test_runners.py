@@ -23,9 +23,8 @@ from gatepass.sandbox.environment import Sandbox
 from gatepass.sandbox.kubeapi import KubeApi as Admin
 from tests.core.builders import a_session
 from tests.e2e.tenant import wait_for
-from tests.engine.world import BIG_BANG, OWNER, LoopClock
+from tests.engine.world import BIG_BANG, OWNER, LoopClock, eventually
 from tests.kube.conftest import client_of
-from tests.kube.follower import eventually
 from tests.kube.wire import wire_to
 
 JOBS, PODS, MAPS = "/apis/batch/v1/namespaces/{}/jobs", "/api/v1/namespaces/{}/pods", "/api/v1/namespaces/{}/configmaps"

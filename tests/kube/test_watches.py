@@ -19,7 +19,8 @@ from gatepass.kube.listing import BEGUN_ANEW
 from gatepass.kube.watches import SILENT_SECONDS, Watches
 from gatepass.sandbox.environment import Sandbox
 from gatepass.sandbox.processes import free_ports
-from tests.kube.follower import SPECS, Objects, a_follower, eventually, make_namespace
+from tests.engine.world import eventually
+from tests.kube.follower import SPECS, Objects, a_follower, make_namespace
 from tests.kube.wire import Wire, wire_to
 
 KINDS = {"namespaces", "accesssessions", "protectedresources", "apikeybindings"}
