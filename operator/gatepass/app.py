@@ -132,14 +132,14 @@ async def _serve(
     answering: asyncio.Event,
     cutoff: datetime | None,
 ) -> None:
-    stop, listed, end_watching = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    stop, listed, working, end_watching = asyncio.Event(), asyncio.Event(), asyncio.Event(), asyncio.Event()
     name = identity(settings.health_host, settings.health_port)
     lease = Lease(kube, settings.namespace, settings.release, name, settings.lease_seconds, clock.now)
     keeping = asyncio.create_task(lease.run())
     events = Events(kube, component="gatepass")
     cluster = KubeCluster(kube, events, clock, requester_policies(settings.release), lease.outlasts)
     aws = AwsSecurityGroups(cluster, told=metrics.aws.told, fence=lease.outlasts, scheduler=bool(settings.switch_roles))
-    metrics.leading = lease.taken.is_set
+    metrics.leading = working.is_set
     owner = settings.install_id or f"{await kube_system_uid(kube)}/{settings.namespace}/{settings.release}"
     writer, reader = audit_trail(settings, clock)
     _take_signals(stop)
@@ -193,6 +193,7 @@ async def _serve(
             await listing.catch_up_at_last()  # with the last word of whoever led before us, which may not have come yet
         if cutoff is not None:
             lease.leadership.remember(ANYBODY, clock.now())
+        working.set()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(engine.run())
             tasks.create_task(Runners(following, engine.ends, settings.watch_namespaces).run())
@@ -228,6 +229,7 @@ async def _serve(
             task.result()
     finally:
         watching.clear()  # not ready any more: ending takes seconds
+        working.clear()
         # The work and the watches first: kopf waits some seconds for every task that is still there when it ends.
         for task in work:
             task.cancel()

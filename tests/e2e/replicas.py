@@ -5,12 +5,13 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from gatepass.kube.lease import identity
+from gatepass.kube.lease import EARLIER, identity
 from gatepass.sandbox.cloud import ACCOUNT
 from gatepass.sandbox.environment import Sandbox
 from gatepass.sandbox.kubeapi import KubeApi, KubeApiError
@@ -19,6 +20,17 @@ from tests.e2e.product import READY_SECONDS
 from tests.e2e.tenant import wait_for
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/gatepass-system/leases/gatepass"
+_LEADS = [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "patch"]}]
+
+
+def let_lead(api: KubeApi, namespace: str, account: str) -> None:
+    """Let a service account, `<its namespace>/<its name>`, have Leases in the namespace."""
+    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}"
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "leads"}
+    its_namespace, _, name = account.partition("/")
+    subjects = [{"kind": "ServiceAccount", "namespace": its_namespace, "name": name}]
+    api.request("POST", f"{path}/roles", {"metadata": {"name": "leads"}, "rules": _LEADS})
+    api.request("POST", f"{path}/rolebindings", {"metadata": {"name": "leads"}, "subjects": subjects, "roleRef": role})
 
 
 class Replica:
@@ -51,14 +63,22 @@ class Replica:
         """Does it run, and is it not frozen?"""
         return self._process.pid is not None and not self.frozen
 
+    def launch(self) -> None:
+        """Start it, without waiting."""
+        self._process.start()
+
     def start(self) -> None:
         """Start it; returns when it is ready."""
-        self._process.start()
+        self.launch()
         self._process.wait_ready(self.ready, READY_SECONDS)
 
     def ready(self) -> bool:
         """Does it say that it is ready?"""
         return is_ready(self._port)
+
+    def has_logged(self, text: str) -> bool:
+        """Is it anywhere in its log?"""
+        return text in self.log.read_text()
 
     def unready(self) -> bool:
         """Does it say that it is not ready?"""
@@ -119,6 +139,13 @@ class Replicas:
     def lease(self) -> dict[str, Any]:
         """What the lease says."""
         return dict(self._api.request("GET", LEASE)["spec"])
+
+    def gap(self, earlier: Replica) -> float:
+        """Seconds from the last renewal of the one who led before until its successor took the lease."""
+        lease = self._api.request("GET", LEASE)
+        told = dict(each.split("=") for each in lease["metadata"]["annotations"][EARLIER].split())
+        taken, renewed = lease["spec"]["acquireTime"], told[earlier.identity]
+        return (datetime.fromisoformat(taken) - datetime.fromisoformat(renewed)).total_seconds()
 
     def leader(self) -> Replica | None:
         """Who works; None while nobody does, or nobody can tell."""

@@ -7,10 +7,8 @@ from typing import Any
 from gatepass.sandbox.environment import Sandbox
 from tests.e2e.firewall import Group
 from tests.e2e.product import RESYNC_SECONDS, Product
-from tests.e2e.replicas import LEASE, Replica
+from tests.e2e.replicas import LEASE, Replica, let_lead
 from tests.e2e.tenant import RESOURCE, SESSION, Tenant, in_seconds, wait_for
-
-OTHER_LEASE = [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "patch"]}]
 
 
 @contextmanager
@@ -18,16 +16,10 @@ def other_cluster(
     sandbox: Sandbox, owner: str, tenant: Tenant, *options: str, backup: dict[str, Any] | None = None
 ) -> Iterator[Replica]:
     """The operator of the other cluster, with our id, and with our Lease as it was."""
-    account = {"kind": "ServiceAccount", "namespace": "gatepass-system", "name": "gatepass"}
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "leads"}
-    path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{tenant.namespace}"
     if backup is not None:
         lease = {"metadata": {"name": "gatepass"}, "spec": {**backup, "leaseDurationSeconds": 1}}
         tenant.api.request("POST", f"/apis/coordination.k8s.io/v1/namespaces/{tenant.namespace}/leases", lease)
-    tenant.api.request("POST", f"{path}/roles", {"metadata": {"name": "leads"}, "rules": OTHER_LEASE})
-    tenant.api.request(
-        "POST", f"{path}/rolebindings", {"metadata": {"name": "leads"}, "subjects": [account], "roleRef": role}
-    )
+    let_lead(tenant.api, tenant.namespace, "gatepass-system/gatepass")
     settings = {
         "GATEPASS_INSTALL_ID": owner,
         "GATEPASS_NAMESPACE": tenant.namespace,

@@ -4,6 +4,7 @@ from gatepass.sandbox.environment import Sandbox
 from tests.chart.promtool import promtool
 from tests.chart.queries import grouped_by, metrics, of_alerts, of_dashboard
 from tests.e2e.firewall import Group
+from tests.e2e.replicas import Replica, let_lead
 from tests.e2e.scrape import Scrape
 from tests.e2e.tenant import Tenant, wait_for
 
@@ -40,6 +41,21 @@ def test_what_a_session_leaves_in_the_metrics(sandbox: Sandbox, tenant: Tenant, 
         labels = {"action": f"ec2:{action}", "outcome": "ok"}
         assert closed.value("gatepass_aws_calls_total", **labels) > before.value("gatepass_aws_calls_total", **labels)
     assert closed.value("gatepass_overdue_seconds") == 0
+
+
+def test_who_has_the_lease_and_may_not_list_does_not_lead(sandbox: Sandbox, tenant: Tenant) -> None:
+    wait_for(lambda: tenant.api.healthy(f"/api/v1/namespaces/{tenant.namespace}/serviceaccounts/default"), "an account")
+    let_lead(tenant.api, tenant.namespace, f"{tenant.namespace}/default")
+    account = str(sandbox.account_kubeconfig(tenant.namespace, "default"))
+    settings = {"GATEPASS_INSTALL_ID": tenant.namespace, "GATEPASS_NAMESPACE": tenant.namespace}
+    blind = Replica(sandbox, "blind", options=["--kubeconfig", account], **settings)
+    blind.launch()
+    try:
+        for event in ("leading", "cannot list yet"):
+            wait_for(lambda event=event: blind.has_logged(event), event)  # type: ignore[misc]  # mypy/15459
+        assert Scrape(blind.metrics_url).values("gatepass_leader") == [0]
+    finally:
+        blind.kill()
 
 
 def test_prometheus_has_nothing_against_them(sandbox: Sandbox, tenant: Tenant, group: Group) -> None:

@@ -103,6 +103,12 @@ def test_both_are_ready_and_one_works(
     assert len(leader.writes(last)) == 2
     assert standby.calls(last) == []
     assert replicas.pair() == pair
+    wait_for(lambda: Scrape(standby.metrics_url).value("gatepass_sessions", phase="Cancelled"), "the standby has heard")
+    assert [Scrape(each.metrics_url).value("gatepass_leader") for each in pair] == [1, 0]
+    waits = Scrape(standby.metrics_url)
+    assert waits.value("gatepass_queue_depth") == waits.value("gatepass_queue_oldest_seconds") == 0, (
+        "nobody waits for it"
+    )
 
 
 def test_a_leader_that_is_told_to_end_hands_over_at_once(
@@ -113,6 +119,7 @@ def test_a_leader_that_is_told_to_end_hands_over_at_once(
     tenant.until_phase(tenant.session(notAfter=in_seconds(8)), "Active")
     before = group.rules()
     takes_over(replicas, standby, leader.terminate)
+    assert replicas.gap(leader) < replicas.lease()["leaseDurationSeconds"], "nobody has waited for the end of the lease"
     tenant.until_phase(tenant.session(name="it-2", cidrs=("203.0.113.8/32",)), "Active")
     assert before[0] in group.rules(), "an update leaves the doors open"
     tenant.until_phase("it-1", "Expired")

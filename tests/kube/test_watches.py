@@ -23,6 +23,7 @@ from tests.engine.world import eventually
 from tests.kube.follower import SPECS, Objects, a_follower, make_namespace
 from tests.kube.wire import Wire, wire_to
 
+OURS = "/apis/gatepass.dev/v1alpha1"
 KINDS = {"namespaces", "accesssessions", "protectedresources", "apikeybindings"}
 
 
@@ -147,22 +148,33 @@ async def test_who_has_heard_nothing_for_long_goes_on_from_the_same_listing(sand
 
 
 @pytest.mark.parametrize(
-    ("silent_for", "dead"), [(SILENT_SECONDS, []), (369.0, []), (371.0, ["accesssessions", "namespaces"])]
+    ("silent_for", "dead"),
+    [(SILENT_SECONDS, []), (369.0, []), (371.0, ["/api/v1/namespaces", f"{OURS}/accesssessions"])],
 )
 async def test_a_kind_that_nobody_asks_for_any_more_is_dead(silent_for: float, dead: list[str]) -> None:
     now = 1000.0
     watches = Watches(monotonic=lambda: now)
     assert watches.dead() == [], "nothing has begun yet"
-    for kind in ("namespaces", "accesssessions"):
-        watches.begun(f"/api/v1/{kind}", watch=True)
-    watches.begun("/apis/gatepass.dev/v1alpha1", watch=True)
+    for path in ("/api/v1/namespaces", f"{OURS}/accesssessions", OURS):
+        watches.begun(path, watch=True)
     now += silent_for
-    watches.begun("/apis/gatepass.dev/v1alpha1/namespaces/ci/protectedresources", watch=True)
+    watches.begun(f"{OURS}/namespaces/ci/protectedresources", watch=True)
     assert watches.dead() == dead
     assert watches.ages()["protectedresources"] == 0
-    watches.begun("/apis/gatepass.dev/v1alpha1/accesssessions", watch=True)
+    watches.begun(f"{OURS}/accesssessions", watch=True)
     watches.begun("/api/v1/namespaces", watch=True)
     assert watches.dead() == []
+
+
+async def test_another_namespace_keeps_no_watch_alive() -> None:
+    now = 1000.0
+    watches = Watches(monotonic=lambda: now)
+    ci, web = (f"{OURS}/namespaces/{namespace}/protectedresources" for namespace in ("ci", "web"))
+    watches.begun(ci, watch=True)
+    now += 371.0
+    watches.begun(web, watch=True)
+    assert watches.dead() == [ci]
+    assert watches.ages() == {"protectedresources": 371.0}
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(70.0, [70]), (298.0, [298]), (300.0, []), (310.0, [])])

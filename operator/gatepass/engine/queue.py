@@ -30,7 +30,8 @@ class Load:
     """How much a queue has to do.
 
     `due` keys wait for a worker, the oldest since `oldest_seconds`; `active` are worked on; `failing` are tried again
-    with backoff; `retries` is how often that was since the start. Keys that are due later are none of these.
+    with backoff; `retries` is how often that was since the start. Keys that are due later are none of these, nor are
+    those of a standby, where nobody works yet.
     """
 
     due: int
@@ -81,6 +82,7 @@ class Queue(Generic[K]):
         self._active: dict[K, asyncio.Task[None]] = {}
         self._failures: dict[K, int] = {}
         self._retries = 0
+        self._runs = False
         self._wake = asyncio.Event()
 
     def add(self, key: K, delay: float = 0.0, *, patient: bool = False) -> None:
@@ -123,12 +125,14 @@ class Queue(Generic[K]):
     def load(self) -> Load:
         """How much there is to do now."""
         now = asyncio.get_running_loop().time()
-        due = [(key, at) for line in self._lines for key, at in line.due.items() if at <= now]
+        lines = self._lines if self._runs else ()
+        due = [(key, at) for line in lines for key, at in line.due.items() if at <= now]
         oldest = max((now - at for _, at in due), default=0.0)
         return Load(len({key for key, _ in due}), oldest, len(self._active), len(self._failures), self._retries)
 
     async def run(self) -> None:
         """Work until cancelled; what is under way is then cancelled too."""
+        self._runs = True
         try:
             while True:
                 pause = self._start_what_is_due()

@@ -6,10 +6,10 @@ from aiohttp import web
 
 
 class Health:
-    """`/healthz` answers while the event loop turns, and is well while every kind is followed.
+    """`/healthz` answers while the event loop turns, and is well while every kind is followed wherever it is watched.
 
     `/readyz` is well once everything has been listed and is watched, until the operator ends. `dead` are the
-    kinds that nobody follows.
+    paths that nobody follows.
     """
 
     def __init__(self, ready: Callable[[], bool], dead: Callable[[], Sequence[str]]) -> None:

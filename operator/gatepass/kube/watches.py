@@ -79,10 +79,10 @@ class Watches:
 
     def begun(self, path: str, *, watch: bool) -> None:
         """A request for this path begins: a `watch`, or the listing before it."""
-        kind, now = path.rpartition("/")[2], self._monotonic()
-        if kind not in _KINDS:
+        now = self._monotonic()
+        if _kind(path) not in _KINDS:
             return
-        self._begun[kind] = now
+        self._begun[path] = now
         if watch:
             lasted = now - self._watched.get(path, float("-inf"))
             if lasted < SERVER_SECONDS - 1:
@@ -90,13 +90,21 @@ class Watches:
             self._watched[path] = now
 
     def ages(self) -> Mapping[str, float]:
-        """Seconds since objects of each kind were last asked for."""
+        """Seconds since objects of each kind were last asked for, in the namespace where that is longest ago."""
         now = self._monotonic()
-        return {kind: now - at for kind, at in self._begun.items()}
+        ages: dict[str, float] = {}
+        for path, at in self._begun.items():
+            ages[_kind(path)] = max(now - at, ages.get(_kind(path), 0.0))
+        return ages
 
     def dead(self) -> list[str]:
-        """The kinds that nobody follows any more; none while the API server is just not there."""
-        return [kind for kind, age in sorted(self.ages().items()) if age > _DEAD_SECONDS]
+        """The paths that nobody follows any more; none while the API server is just not there."""
+        now = self._monotonic()
+        return [path for path, at in sorted(self._begun.items()) if now - at > _DEAD_SECONDS]
+
+
+def _kind(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 async def _begin_where_listed(
