@@ -1,7 +1,7 @@
 """Security groups as the tests' own admin has them: what is truly in them, and what other people do there."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from operator import itemgetter
 from typing import Any
@@ -67,10 +67,14 @@ class Group:
         self._firewall.observer.touching(rule["securityGroupRuleId"])
         self._firewall.ec2.delete_tags(Resources=[rule["securityGroupRuleId"]], Tags=[{"Key": "gatepass.dev/owner"}])
 
-    @contextmanager
-    def fault(self, **fault: Any) -> Iterator[None]:
+    def fault(self, **fault: Any) -> AbstractContextManager[None]:
         """Something goes wrong with the calls that name this group."""
-        self._firewall.control.set_faults(Fault(**{"group": self.id, **fault}))
+        return self.faults(fault)
+
+    @contextmanager
+    def faults(self, *faults: dict[str, Any]) -> Iterator[None]:
+        """Several things go wrong with them."""
+        self._firewall.control.set_faults(*(Fault(**{"group": self.id, **fault}) for fault in faults))
         yield
         self._firewall.control.set_faults()
 

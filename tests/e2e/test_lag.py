@@ -35,6 +35,17 @@ def test_reads_that_lag(tenant: Tenant, group: Group) -> None:
         assert group.rules() == []
 
 
+def test_a_lost_answer_while_reads_lag(tenant: Tenant, group: Group) -> None:
+    tenant.resource(group.id)
+    authorize = "AuthorizeSecurityGroupIngress"
+    lost, before = {"kind": "reset", "when": "after", "action": authorize, "times": 1}, group.last()
+    with group.faults(lost, {"kind": "lag", "seconds": 6.0}):
+        session = tenant.until_phase(tenant.session(), "Active")
+    (rule,) = group.rules()
+    assert [each["id"] for each in session["status"]["resources"][0]["rules"]] == [rule["securityGroupRuleId"]]
+    assert sum(call["action"] == authorize for call in group.calls(before)) <= 5, "each second would be seven"
+
+
 def test_killed_while_reads_lag(tenant: Tenant, product: Product, group: Group) -> None:
     tenant.resource(group.id)
     with group.fault(kind="lag", seconds=LAG_SECONDS):

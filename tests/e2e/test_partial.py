@@ -87,9 +87,12 @@ def test_what_is_open_stays_open_while_the_cloud_refuses(tenant: Tenant, group: 
 
 def test_errors_and_lost_answers_on_the_way(tenant: Tenant, group: Group) -> None:
     tenant.resource(group.id)
+    before = group.last()
     with group.fault(kind="reset", when="after", action="AuthorizeSecurityGroupIngress", times=1):
-        tenant.until_phase(tenant.session(), "Active")
-    assert len(group.rules()) == 1
+        session = tenant.until_phase(tenant.session(), "Active")
+    (rule,) = group.rules()
+    assert [each["id"] for each in session["status"]["resources"][0]["rules"]] == [rule["securityGroupRuleId"]]
+    assert sum(call["action"] == "AuthorizeSecurityGroupIngress" for call in group.calls(before)) <= 2
     with group.fault(kind="error", when="after", action="RevokeSecurityGroupIngress", times=1):
         tenant.until_stopped("it-1")
     assert group.rules() == []

@@ -12,9 +12,10 @@ from gatepass.core.rules import Rule, Stamp, Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase, Requester
+from gatepass.engine.admission import ASK_AGAIN_SECONDS
 from gatepass.engine.store import Namespace
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.world import OWNER, World
+from tests.engine.world import OWNER, World, eventually
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -334,3 +335,22 @@ async def test_what_nobody_wants_goes_although_somebody_is_refused_who_would_hav
         await asyncio.sleep(5)
         assert cloud.rules(group) == {}
         assert world.status(over).phase is Phase.EXPIRED
+
+
+async def test_a_right_that_is_taken_away_while_a_session_waits_opens_nothing(world: World, cloud: Refusing) -> None:
+    group = cloud.create("sg-0aaa", limit=1)
+    async with world.running():
+        world.resource()
+        first = world.session()
+        await asyncio.sleep(1)
+        second = world.session("second", cidrs=("203.0.113.8/32",))
+        await asyncio.sleep(1)
+        assert world.status(second).phase is Phase.PENDING
+        world.cluster.allowed = lambda _who, _key: False
+        await asyncio.sleep(ASK_AGAIN_SECONDS + 1)
+        world.edit(AccessSession, first.key, stop=True)
+        await asyncio.sleep(60)
+        assert cloud.rules(group) == {}
+        assert world.status(second).resources[0].reason == "NotAuthorized"
+        world.cluster.allowed = lambda _who, _key: True
+        await eventually(lambda: world.status(second).phase is Phase.ACTIVE, "it is given back", 310)

@@ -10,7 +10,6 @@ from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, EndedReason, Phase, ResourceState
-from gatepass.engine.targets import READS_LAG_SECONDS
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.world import BIG_BANG, OWNER, World
 
@@ -195,37 +194,6 @@ async def test_nothing_reopens_a_session_whose_rules_went(world: World, cloud: S
         await asyncio.sleep(120)
         assert cloud.rules(group) == {}
         assert world.status(session).phase is Phase.EXPIRED
-
-
-async def test_a_lost_answer_is_settled_and_makes_no_second_rule(world: World, cloud: SlowFirewalls) -> None:
-    group = cloud.create("sg-0aaa")
-    async with world.running():
-        world.resource()
-        await asyncio.sleep(5)
-        cloud.lose_answers = True
-        session = world.session()
-        await asyncio.sleep(0.2)
-        cloud.lose_answers = False
-        await asyncio.sleep(10)
-        (id_,) = cloud.rules(group)
-        assert world.status(session).resources[0].rules[0].id == id_
-
-
-async def test_an_ended_session_is_expiring_until_its_lost_write_is_settled(world: World, cloud: SlowFirewalls) -> None:
-    group = cloud.create("sg-0aaa")
-    async with world.running():
-        world.resource()
-        await asyncio.sleep(5)
-        cloud.lose_answers = cloud.blind = True
-        session = world.session()
-        await asyncio.sleep(0.2)
-        world.edit(AccessSession, session.key, stop=True)
-        await asyncio.sleep(READS_LAG_SECONDS / 2)
-        assert world.status(session).phase is Phase.EXPIRING
-        cloud.blind = False
-        await asyncio.sleep(300)
-        assert cloud.rules(group) == {}
-        assert world.status(session).phase is Phase.CANCELLED
 
 
 async def test_a_rule_that_reads_do_not_show_yet_is_found_after_a_restart(world: World, cloud: SlowFirewalls) -> None:

@@ -64,16 +64,20 @@ async def test_rules_go_to_the_next_group_and_stay_there(world: World, cloud: Sl
         assert (list(cloud.rules(first)), list(cloud.rules(second))) == ([], [before])
 
 
-async def test_who_waits_opens_in_order_of_creation(world: World, cloud: SlowFirewalls) -> None:
-    group = cloud.create("sg-0aaa", limit=2)
+@pytest.mark.parametrize(("limit", "policy"), [(2, {}), (60, {"maxConcurrentSessions": 2})])
+async def test_who_waits_opens_in_order_of_creation(
+    world: World, cloud: SlowFirewalls, limit: int, policy: dict[str, int]
+) -> None:
+    group = cloud.create("sg-0aaa", limit=limit)
     async with world.running():
-        world.resource()
+        world.resource(policy=policy)
         sessions = []
         for number in range(5):
-            sessions.append(world.session(f"s{number}", cidrs=(f"203.0.113.{number}/32",)))
+            sessions.append(world.session(f"s{5 - number}", cidrs=(f"203.0.113.{number}/32",)))
             await asyncio.sleep(1)
-        states = [world.status(session).resources[0].state for session in sessions]
-        assert states == [ResourceState.APPLIED] * 2 + [ResourceState.WAITING] * 3
+        told = [world.status(session).resources[0] for session in sessions]
+        assert [each.state for each in told] == [ResourceState.APPLIED] * 2 + [ResourceState.WAITING] * 3
+        assert [(each.message or "").partition(":")[0] for each in told[2:]] == ["place 1", "place 2", "place 3"]
         world.edit(AccessSession, sessions[0].key, stop=True)
         await asyncio.sleep(5)
         assert world.status(sessions[2]).phase is Phase.ACTIVE
@@ -116,10 +120,7 @@ async def test_a_thousand_sessions_and_room_for_sixty(world: World, cloud: SlowF
     group = cloud.create("sg-0aaa", limit=60)
     async with world.running():
         world.resource()
-        sessions = [
-            world.session(f"s{number:03}", cidrs=(f"203.0.{number // 250}.{number % 250}/32",))
-            for number in range(1000)
-        ]
+        sessions = [world.session(f"s{n:03}", cidrs=(f"203.0.{n // 250}.{n % 250}/32",)) for n in range(1000)]
         await asyncio.sleep(60)
         told = [world.status(session).resources[0] for session in sessions]
         assert [each.state for each in told] == [ResourceState.APPLIED] * 60 + [ResourceState.WAITING] * 940

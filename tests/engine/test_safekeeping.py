@@ -14,7 +14,7 @@ from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.safekeeping import GRACE_SECONDS
 from gatepass.engine.store import Namespace
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.world import World
+from tests.engine.world import World, eventually
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -285,3 +285,30 @@ async def test_it_is_kept_for_a_rule_that_another_resource_shares(
         world.edit(AccessSession, session.key, stop=True)
         await asyncio.sleep(NOTICED)
         assert (len(cloud.rules(group)), gone(world)) == (1, True)
+
+
+async def test_who_is_killed_once_the_secret_is_gone_leaves_nothing_held(
+    world: World, cloud: SlowFirewalls, group: Any
+) -> None:
+    release = world.cluster.release_secret
+
+    async def unheard(namespace: str, name: str) -> None:
+        await release(namespace, name)
+        await asyncio.Event().wait()
+
+    async with world.running() as engine:
+        resource = world.resource(aws=AWS)
+        session = world.session()
+        await asyncio.sleep(5)
+        world.cluster.release_secret = unheard  # type: ignore[method-assign]
+        world.cluster.going.add("ci")
+        engine.namespace_seen(Namespace("ci", {}, deleting=True))
+        world.cluster.delete_secret(SECRET)
+        world.cluster.delete(ProtectedResource, resource.key)
+        world.cluster.delete(AccessSession, session.key)
+        await eventually(lambda: gone(world), "the Secret goes")
+        assert cloud.rules(group) == {}
+    world.cluster.release_secret = release  # type: ignore[method-assign]
+    async with world.running() as engine:
+        engine.namespace_seen(Namespace("ci", {}, deleting=True))
+        await eventually(lambda: not world.cluster.objects, "nothing holds the namespace")

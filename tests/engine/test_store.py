@@ -1,9 +1,12 @@
-"""Whose a key is."""
+"""Whose a key is, and which sessions count."""
 
 from datetime import timedelta
 
+import pytest
+
+from gatepass.core.types.session import Phase
 from gatepass.engine.store import Store
-from tests.core.builders import NOON, a_binding
+from tests.core.builders import NOON, a_binding, a_session
 
 DIGEST = "0" * 64
 
@@ -31,3 +34,19 @@ def test_a_key_is_the_oldest_bindings_and_nobodys_when_that_cannot_be_told() -> 
     store.remove_binding(first.key, first.uid)
     store.remove_binding(copy.key, copy.uid)
     assert store.bound_to(DIGEST) is None
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_records_of_what_is_over_are_not_gone_through(phase: Phase) -> None:
+    store = Store()
+    session = a_session(metadata={"resourceVersion": "1"})
+    store.put_session(session)
+    (resource,) = session.resource_keys()
+    assert list(store.sessions_of(resource)) == [session]
+    changed = {
+        "metadata": session.metadata.model_copy(update={"resource_version": "2"}),
+        "status": session.status.model_copy(update={"phase": phase}),
+    }
+    store.put_session(session.model_copy(update=changed))
+    over = phase in (Phase.EXPIRED, Phase.CANCELLED)
+    assert [each.status.phase for each in store.sessions_of(resource)] == ([] if over else [phase])

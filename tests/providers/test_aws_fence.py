@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -10,11 +11,14 @@ from gatepass.core.ports import Access, Credentials, Granted, NewRule
 from gatepass.core.rules import Rule
 from gatepass.providers.aws_clients import CALL_SECONDS
 from gatepass.providers.aws_security_group import AwsSecurityGroups
+from gatepass.providers.aws_switches import GRACE, AwsSwitches
 from gatepass.sandbox.ec2.faults import Fault
 from tests.conftest import AwsAccount
+from tests.providers.schedules import Schedules
 from tests.providers.worlds import OWNER, STAMP, AwsWorld, Vault
 
 RULE = Rule("203.0.113.7/32", "tcp", 5432, 5432)
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 class Gate:
@@ -38,7 +42,7 @@ def gate() -> Gate:
 async def world(aws: AwsAccount, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AwsWorld]:
     monkeypatch.setenv("AWS_ENDPOINT_URL", aws.endpoint_url)
     keys = {"aws_access_key_id": aws.access_key, "aws_secret_access_key": aws.secret_key}
-    provider = AwsSecurityGroups(Vault({("team", "keys"): keys}), fence=gate)
+    provider = AwsSecurityGroups(Vault({("team", "keys"): keys}), fence=gate, scheduler=True)
     yield AwsWorld(aws, provider, Access("aws", aws.region, Credentials(secret=("team", "keys"))))
     provider.close()
 
@@ -72,6 +76,23 @@ async def test_no_write_passes_a_closed_fence_and_every_read_does(world: AwsWorl
 
     gate.open = True
     assert isinstance((await world.provider.grant(world.access, target, [other], STAMP))[other.rule], Granted)
+
+
+async def test_no_switch_passes_a_closed_fence(world: AwsWorld, gate: Gate) -> None:
+    target = world.firewall()
+    held, other = world.put(target, RULE), "sgr-0123456789abcdef0"
+    switches = AwsSwitches(world.provider.clients, [f"arn:aws:iam::{world.aws.account}:role/gatepass-switch"])
+    await switches.arm(world.access, target, held, NOON, again=False)
+    gate.open = False
+    for call in (
+        switches.arm(world.access, target, other, NOON, again=False),
+        switches.arm(world.access, target, held, NOON + timedelta(hours=1), again=True),
+        switches.disarm(world.access, target, held),
+    ):
+        with pytest.raises(ProviderError, match="another replica"):
+            await call
+    assert await switches.armed(world.access) == {held}
+    assert Schedules(world.aws).run_due(NOON + GRACE) == [f"gatepass-{held}"], "it was not moved"
 
 
 async def test_the_end_comes_after_what_is_under_way_and_nothing_after_it(world: AwsWorld) -> None:

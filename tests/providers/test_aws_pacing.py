@@ -279,3 +279,23 @@ def test_a_bucket_that_has_filled_again_is_used(groups: int, longest: float) -> 
     for number in range(groups):
         pacing.wrote(number, REVOKE, 0.0)
     assert pacing.closing_delay(0, 0.0) <= longest
+
+
+def test_a_reserved_token_is_there_when_it_was_promised_and_is_taken_once() -> None:
+    pacing = Pacing()
+    for number in range(45):
+        assert pacing.reserve(f"sg-{number}", GRANT, 0.0) == 0
+    assert pacing.reserve("sg-45", GRANT, 0.0) == pytest.approx(0.2)
+    assert pacing.reserve("sg-46", GRANT, 0.0) == pytest.approx(0.4)
+    assert pacing.reserve("sg-45", GRANT, 0.1) == pytest.approx(0.1), "asked again, it costs no other"
+    assert pacing.reserve("sg-45", REVOKE, 0.1) == 0, "each action has a bucket of its own"
+    assert pacing.spend("sg-46", GRANT, 0.4) == pytest.approx(0)
+    assert pacing.spend("sg-46", GRANT, 0.4) == pytest.approx(0.2), "the next call needs another one"
+
+
+def test_a_token_that_nobody_came_for_is_not_kept_for_ever() -> None:
+    pacing = Pacing()
+    pacing.reserve("sg-1", GRANT, 0.0)
+    for _ in range(45):
+        pacing.bucket(GRANT).take(100.0)
+    assert pacing.spend("sg-1", GRANT, 100.0) == pytest.approx(0.2)

@@ -1,8 +1,9 @@
 """The difference between what a firewall object holds and what it should hold."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Literal, get_args
 
 from gatepass.core.rules import Mark, ObservedRule, Rule, parse_mark
 
@@ -22,6 +23,10 @@ class Wanted:
         return Mark(self.resource, self.until, self.note)
 
 
+Write = Literal["grants", "revokes", "relabels", "retags"]
+"""What is written by one kind of call."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to do to one target."""
@@ -35,7 +40,22 @@ class Plan:
     @property
     def writes(self) -> bool:
         """Is there anything to do?"""
-        return bool(self.grants or self.revokes) or self.marks
+        return bool(self.kinds)
+
+    @property
+    def kinds(self) -> list[Write]:
+        """Of how many kinds that is."""
+        return [kind for kind in get_args(Write) if getattr(self, kind)]
+
+    def without(self, kinds: Collection[Write]) -> "Plan":
+        """The others alone."""
+        return replace(
+            self,
+            grants=() if "grants" in kinds else self.grants,
+            revokes=() if "revokes" in kinds else self.revokes,
+            relabels={} if "relabels" in kinds else self.relabels,
+            retags=() if "retags" in kinds else self.retags,
+        )
 
     @property
     def marks(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Protocol
 from gatepass.core.audit import AuditEntry, RecordedPage
 from gatepass.core.binding_status import KeySecret
 from gatepass.core.errors import ProviderError
+from gatepass.core.plan import Write
 from gatepass.core.rules import ObservedRule, Rule, Stamp, Target
 from gatepass.core.types.binding import ApiKeyBinding, ApiKeyBindingStatus
 from gatepass.core.types.common import Custom, Key
@@ -89,16 +90,14 @@ GrantOutcome = Granted | Duplicate | Full | Unknown | ProviderError
 
 
 class Revoked:
-    """It is gone, by this call or before it."""
-
-
-RevokeOutcome = Revoked | Unknown | ProviderError
+    """It is gone, by this call."""
 
 
 class Gone:
-    """There is no such rule any more."""
+    """There is no such rule: it has gone before, or it is so new that its firewall does not know it everywhere yet."""
 
 
+RevokeOutcome = Revoked | Gone | Unknown | ProviderError
 RelabelOutcome = Gone | ProviderError | None
 """None when it is done."""
 
@@ -136,7 +135,7 @@ class Provider(Protocol):
         ...
 
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
-        """Remove the rules of these ids; one that is gone already counts as removed."""
+        """Remove the rules of these ids."""
         ...
 
     async def relabel(
@@ -155,6 +154,13 @@ class Provider(Protocol):
 
     def closing_delay(self, target: Target) -> float:
         """The same for a write that closes something, which is in a hurry."""
+        ...
+
+    def reserve(self, target: Target, write: Write) -> float:
+        """Seconds until such a call about the target may go out, which is kept for it; 0 when it may now.
+
+        Who comes back then finds it kept for some seconds, and may be asked as often as one likes.
+        """
         ...
 
     def patience(self, target: Target) -> float:

@@ -17,11 +17,13 @@ from gatepass.core.ports import (
     Clock,
     Duplicate,
     Full,
+    Gone,
     Granted,
     GrantOutcome,
     NewRule,
     Provider,
     Revoked,
+    RevokeOutcome,
     Unknown,
 )
 from gatepass.core.rules import Rule, Stamp, Target
@@ -89,6 +91,8 @@ class Calls:
                 known.read(observed, started, self._vouching.others(known.target, self._clock.now()))
                 if started < self._state.reads_settle_at:
                     self._records.correct(known)
+                else:
+                    known.settled.clear()  # from here on, reads tell
                 if first:
                     self._wake_neighbours(known.target)
                 self._let_go_elsewhere(known, known.holding().keys() - had)
@@ -141,9 +145,11 @@ class Calls:
     ) -> bool:
         """Put rules with the credentials of a resource that wants them: nobody's rights are lent to others."""
         batches: dict[Access, list[NewRule]] = {}
-        placed = self._state.placements.at(known.target)
+        placed, now = self._state.placements.at(known.target), asyncio.get_running_loop().time()
         for want in grants:
             _, writers = demand.rules[want.rule]
+            if known.hidden(want.rule, now):
+                continue
             if writers and placed.get(want.rule):  # a revocation before may have taken its time
                 access = min(writers, key=lambda access: access in known.refusals)
                 batches.setdefault(access, []).append(NewRule(want.rule, str(want.mark)))
@@ -194,7 +200,7 @@ class Calls:
                 return False
             case Duplicate():
                 known.stale = True
-                known.lost(new.rule, at)  # ours, of an earlier process, or somebody else's: a read has to tell
+                known.duplicate(new.rule, at)  # ours, of an earlier process, or somebody else's: a read has to tell
                 known.refusals[access] = ProviderError(
                     Failure.RETRY, "DuplicateNotSeen", f"{new.rule} is there, and reads do not show it yet"
                 )
@@ -222,23 +228,36 @@ class Calls:
                 self._failed(known, access, error, "write")
                 continue
             except UnknownOutcomeError:
-                return True  # tried again by id, which settles it
+                outcomes = dict.fromkeys(left, Unknown())
             at = asyncio.get_running_loop().time()
             for id_, outcome in outcomes.items():
-                if isinstance(outcome, Revoked):
-                    self._tell_revoked(known, id_)
-                    known.gone(id_, at)
-                elif isinstance(outcome, ProviderError):
-                    self._failed(known, access, outcome, "write")
+                self._revoked(known, access, id_, outcome, at)
             if not any(isinstance(outcome, ProviderError) for outcome in outcomes.values()):
                 known.refusals.pop(access, None)
                 self._let_in(known, access, "write")
-            left = [id_ for id_ in left if not isinstance(outcomes.get(id_), Revoked)]
+            left = [id_ for id_ in left if isinstance(outcomes[id_], ProviderError)]
             if not left:
-                if self._someone_waits(known.target):
-                    self._queue.add(known.target)
-                return False
-        return True
+                break
+        if known.rules.keys() & ids:
+            return True
+        if self._someone_waits(known.target):
+            self._queue.add(known.target)
+        return False
+
+    def _revoked(self, known: TargetState, access: Access, id_: str, outcome: RevokeOutcome, at: float) -> None:
+        match outcome:
+            case Gone() if known.too_new(id_):
+                known.stale = True  # EC2 may not know yet what it has just put: a read has to tell
+            case Gone():
+                self._tell_revoked(known, id_)
+                known.vanished(id_, at)
+            case Revoked():
+                self._tell_revoked(known, id_)
+                known.gone(id_, at)
+            case Unknown():
+                known.unheard_of(id_, at)  # tried again by id, or proven for whoever wants it by then
+            case ProviderError():
+                self._failed(known, access, outcome, "write")
 
     def _tell_revoked(self, known: TargetState, id_: str) -> None:
         held = known.rules.get(id_)

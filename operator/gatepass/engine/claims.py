@@ -34,7 +34,10 @@ class ClaimFinder:
         if session.status.started_at is not None:
             self._offered.pop(session.uid, None)
             return session.status.source.addresses if session.status.source is not None else ()
-        raise ClaimAwaitedError(session.status.claim or await self._offer(session))
+        if session.status.claim is not None:
+            self._offered.pop(session.uid, None)
+            raise ClaimAwaitedError(session.status.claim)
+        raise ClaimAwaitedError(await self._offer(session))
 
     async def _offer(self, session: AccessSession) -> ClaimStatus:
         if self._url is None:

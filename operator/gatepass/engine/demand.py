@@ -1,6 +1,6 @@
 """What a target should hold: every live claim on it, placed where there is room."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -58,6 +58,10 @@ class _Tenant:
         return status.account == target.account and any(
             entry.id == target.id and entry.name is not None for entry in status.targets
         )
+
+    @property
+    def ceiling(self) -> int | None:
+        return self.resource.spec.policy.max_concurrent_sessions
 
     @property
     def quotas(self) -> dict[Target, int]:
@@ -203,9 +207,11 @@ class Demands:
         rooms = {other: self._room(other) for other in usable}
         closed: set[tuple[Target, int]] = set()
         ahead: dict[str, int] = {}
+        live = {tenant.resource.uid: self._live(tenant) for tenant in tenants if tenant.ceiling is not None}
         placed: dict[ClaimKey, set[Target]] = {}
         for claim, tenant in sorted(unplaced, key=lambda entry: entry[0].order):
-            if targets := self._place_one(claim, tenant, recorded, rooms, closed, ahead):
+            counted = live.get(tenant.resource.uid, set())
+            if targets := self._place_one(claim, tenant, recorded, rooms, closed, ahead, counted):
                 placed[claim.key] = targets
         return placed
 
@@ -245,18 +251,23 @@ class Demands:
         rooms: Mapping[Target, Room],
         closed: set[tuple[Target, int]],
         ahead: dict[str, int],
+        live: set[ClaimKey],
     ) -> set[Target]:
         key = claim.key
         before = self._state.placements.of(key)
         was = {rule: recorded[key, rule] for rule in claim.rules if (key, rule) in recorded} | dict(before)
-        found = self._over_ceiling(claim, tenant) or place(claim.rules, tenant.quotas, rooms, closed, was)
+        found = _over_ceiling(claim, tenant, live) or place(claim.rules, tenant.quotas, rooms, closed, was)
         if isinstance(found, dict):
             self._state.placements.put(key, found)
             self._state.waiting.pop(key, None)
+            if claim.until is not None:
+                live.add(key)
             return set(found.values())
         # What it has already it keeps: a claim that grows must not lose its place.
         kept = {rule: at for rule, at in before.items() if rule in claim.rules and at in tenant.everywhere}
         self._state.placements.put(key, kept)
+        if not kept and not claim.granted:
+            live.discard(key)
         if isinstance(found, Shortage) and found.hopeless:
             self._state.waiting[key] = Wait(str(found), hopeless=True)
             return set()
@@ -264,17 +275,20 @@ class Demands:
         self._state.waiting[key] = Wait(f"place {place_in_line}: {found}")
         return set()
 
-    def _over_ceiling(self, claim: Claim, tenant: _Tenant) -> str | None:
-        ceiling = tenant.resource.spec.policy.max_concurrent_sessions
-        if ceiling is None or claim.until is None or claim.granted or self._state.placements.of(claim.key):
-            return None
-        live = sum(
-            other.until is not None and (other.granted or bool(self._state.placements.of(other.key)))
-            for other in tenant.claims
-        )
-        if live < ceiling:
-            return None
-        return f"{live} of {ceiling} concurrent sessions are live (policy.maxConcurrentSessions)"
+    def _live(self, tenant: _Tenant) -> set[ClaimKey]:
+        """The sessions that its ceiling counts."""
+        return {
+            claim.key
+            for claim in tenant.claims
+            if claim.until is not None and (claim.granted or self._state.placements.of(claim.key))
+        }
+
+
+def _over_ceiling(claim: Claim, tenant: _Tenant, live: Set[ClaimKey]) -> str | None:
+    ceiling = tenant.ceiling
+    if ceiling is None or claim.until is None or claim.key in live or len(live) < ceiling:
+        return None
+    return f"{len(live)} of {ceiling} concurrent sessions are live (policy.maxConcurrentSessions)"
 
 
 def _is_named(target: Target, resource: ProtectedResource) -> bool:

@@ -14,7 +14,7 @@ from gatepass.core.stamps import requester_of
 from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import Custom, Key, SourceKind
 from gatepass.core.types.resource import ProtectedResource
-from gatepass.core.types.session import AccessSession, Phase
+from gatepass.core.types.session import FINAL, AccessSession, Phase
 from gatepass.engine.binding_pass import BindingPass
 from gatepass.engine.ends import Ends
 from gatepass.engine.grants import Grants
@@ -31,7 +31,7 @@ from gatepass.engine.sweeper import Sweeper
 from gatepass.engine.switches import Switchboard
 from gatepass.engine.takeover import is_as_told, patience
 from gatepass.engine.verifier import Confinement, Verifier
-from gatepass.engine.views import FINAL, Views
+from gatepass.engine.views import Views
 from gatepass.engine.vouching import Vouching
 
 _AT_ONCE: Final = 5
@@ -315,12 +315,13 @@ class Engine:
             # Only then: a target whose calls fail is verified again, and must not lose its backoff by that.
             if (resource := self.store.resources.get(key)) is not None:
                 self._state.unpark(resource.uid)
-            for target in {*(before.everywhere() if before else ()), *(after.everywhere() if after else ())}:
-                self._reconciler.queue.add(target)
             read_next = before is None and after is not None and after.complete
-            for session in self.store.sessions_of(key):
-                if not read_next or self._patience(session) <= 0:
-                    self._sessions.queue.add(session.key)
+            sessions = self.store.sessions_of(key)
+            pressing = [each for each in sessions if not read_next or self._patience(each) <= 0]
+            for target in {*(before.everywhere() if before else ()), *(after.everywhere() if after else ())}:
+                self._reconciler.queue.add(target, patient=read_next and not pressing)
+            for session in pressing:
+                self._sessions.queue.add(session.key)
         self._sweeper.verified(key)
         self._safekeeping.verified(key)
         self._resources.queue.add(key)
@@ -376,6 +377,7 @@ class Engine:
     def _forget_resource(self, resource: ProtectedResource) -> None:
         self._touch_targets(resource.key)
         self._state.set_standing(resource.key, None)
+        self._state.release_all(resource.uid)
         self._verifier.queue.forget(resource.key)
         self._resources.forget(resource)
 

@@ -13,12 +13,12 @@ from gatepass.core.ports import Clock
 from gatepass.core.rules import ObservedRule, Target, parse_mark
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import Capacity
-from gatepass.core.types.session import AccessSession, Phase
+from gatepass.core.types.session import FINAL, AccessSession, Phase
 from gatepass.engine.grants import Grants
 from gatepass.engine.queue import Load, Queue
 from gatepass.engine.state import State
 from gatepass.engine.targets import TargetState
-from gatepass.engine.views import FINAL, NOT_SEEN_YET, Views
+from gatepass.engine.views import NOT_SEEN_YET, Views
 
 _ON_TIME: Final = timedelta(seconds=1)
 """A session that ended less than this ago is not looked at more closely: its rules are on their way out."""

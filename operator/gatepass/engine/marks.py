@@ -29,40 +29,43 @@ def proofs(known: TargetState, desired: Wishes) -> dict[str, str]:
         held.id: held.description
         for held in questioned
         if held.rule is not None and held.rule in desired
-        if held.id in known.doubtful or desired[held.rule][0].until is not None
+        if held.id in known.doubtful | known.unheard.keys() or desired[held.rule][0].until is not None
     }
 
 
 async def repair(provider: Provider, owner: str, known: TargetState, plan: Plan, accesses: Iterable[Access]) -> bool:
-    """Set the tags and descriptions of a plan by the first credentials that may. Answers whether to try again."""
-    if not (plan.retags or plan.relabels):
-        return False
+    """Set the tags and descriptions of a plan, each by the first credentials that may. Answers whether to try again."""
+    retags, relabels, again = plan.retags, plan.relabels, False
     for access in accesses:
+        if not (retags or relabels):
+            break
         try:
-            return await _repair_by(access, provider, owner, known, plan)
+            if retags:
+                await provider.tag(access, known.target, retags, owner)
+                at = asyncio.get_running_loop().time()
+                for id_ in retags:
+                    known.retagged(id_, owner, at)
+                retags = ()
+            outcomes = await provider.relabel(access, known.target, relabels) if relabels else {}
         except ProviderError as error:
-            known.stale = known.stale or error.failure is not Failure.RETRY
-            log.warning("cannot repair marks", target=str(known.target), error=str(error))
+            _refused(known, error)
+            continue
         except UnknownOutcomeError:
             return True  # setting a mark twice does no harm
-    return True
-
-
-async def _repair_by(access: Access, provider: Provider, owner: str, known: TargetState, plan: Plan) -> bool:
-    again = False
-    if plan.retags:
-        await provider.tag(access, known.target, plan.retags, owner)
+        refusals = {id_: outcome for id_, outcome in outcomes.items() if isinstance(outcome, ProviderError)}
+        for refusal in list(refusals.values())[:1]:
+            _refused(known, refusal)
         at = asyncio.get_running_loop().time()
-        for id_ in plan.retags:
-            known.retagged(id_, owner, at)
-    if plan.relabels:
-        outcomes = await provider.relabel(access, known.target, plan.relabels)
-        at = asyncio.get_running_loop().time()
-        for id_, error in outcomes.items():
-            if error is None:
-                known.relabelled(id_, plan.relabels[id_], at)
-                continue
-            known.stale = again = True
-            if isinstance(error, Gone):
+        for id_, outcome in outcomes.items():
+            if outcome is None:
+                known.relabelled(id_, relabels[id_], at)
+            elif isinstance(outcome, Gone):
                 known.vanished(id_, at)
-    return again
+                known.stale = again = True
+        relabels = {id_: relabels[id_] for id_ in refusals}
+    return again or bool(retags or relabels)
+
+
+def _refused(known: TargetState, error: ProviderError) -> None:
+    known.stale = known.stale or error.failure is not Failure.RETRY
+    log.warning("cannot repair marks", target=str(known.target), error=str(error))

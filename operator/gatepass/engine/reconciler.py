@@ -98,8 +98,12 @@ class Reconciler:
             plan = replace(plan, revokes=tuple(settled))
             if not blind:  # which comes back by itself
                 self.queue.add(target, CLOSING_RETRY)  # somebody may want them; a refusal alone makes no news here
-        if plan.writes and self._begins_to_wait(known, plan, now):
-            return
+        if plan.writes:
+            if self._begins_to_wait(known, plan, now):
+                return
+            plan = self._affordable(known.target, plan)
+            if not plan.writes:
+                return
         known.write()
         known.conflicts = plan.conflicts
         if not blind:
@@ -136,6 +140,14 @@ class Reconciler:
         self._report(target, concerned, read or again or bool(plan.marks))
 
     # company
+
+    def _affordable(self, target: Target, plan: Plan) -> Plan:
+        """What there are calls for. The rest waits in the queue and not with a worker, and is planned anew then."""
+        provider = self._providers[target.provider]
+        waits = {kind: wait for kind in plan.kinds if (wait := provider.reserve(target, kind)) > 0}
+        if waits:
+            self.queue.add(target, min(waits.values()))
+        return plan.without(waits.keys())
 
     def _begins_to_wait(self, known: TargetState, plan: Plan, now: float) -> bool:
         """Are the writes held back, so that one call carries more of them?"""

@@ -53,9 +53,10 @@ class ResourcePass:
 
     async def _pass(self, resource: ProtectedResource) -> bool:
         standing = self._state.standings.get(resource.key)
-        if standing is not None:
+        emptied = _is_emptied(resource)
+        if standing is not None and not emptied:
             resource = await self._report(resource, standing)
-        if resource.deleting and resource.held and self._may_go(resource, standing):
+        if resource.deleting and resource.held and (emptied or self._may_go(resource, standing)):
             await self._release(resource)
         return False
 
@@ -124,6 +125,9 @@ class ResourcePass:
         self._releasing.add(resource.uid)
         secret = access_of(resource, self._state.owner).credentials.secret
         if secret is not None and not self._shared(resource, secret):
+            if not _is_emptied(resource):  # on record, for a successor that finds no Secret any more to look with
+                status = resource.status.model_copy(update={"targets": ()})
+                resource = await self._cluster.write_resource_status(resource, status)
             await self._cluster.release_secret(*secret)
         await self._cluster.release(resource)
 
@@ -140,6 +144,11 @@ class ResourcePass:
         self._written.pop(resource.uid, None)
         self._counted.pop(resource.uid, None)
         self._releasing.discard(resource.uid)
+
+
+def _is_emptied(resource: ProtectedResource) -> bool:
+    """Was it found empty for good? Whoever has verified it has recorded its targets."""
+    return resource.deleting and resource.status.account is not None and not resource.status.targets
 
 
 def _uncounted(status: ProtectedResourceStatus) -> ProtectedResourceStatus:

@@ -7,21 +7,20 @@ from typing import Final
 
 from gatepass.core.desired import ClaimKey
 from gatepass.core.lifecycle import BY_DEADLINE, End
-from gatepass.core.policy import KEY_UNKNOWN, Refusal
 from gatepass.core.ports import Clock, Cluster, ClusterError, GoneError
 from gatepass.core.rules import Target
-from gatepass.core.stamps import binder_of, requester_of
 from gatepass.core.status import ResourceView, SourceView, session_status
-from gatepass.core.types.common import NEVER, Key, SourceKind, format_duration
-from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phase, ResourceState
+from gatepass.core.types.common import NEVER, Key
+from gatepass.core.types.session import FINAL, AccessSession, AccessSessionStatus, Phase, ResourceState
+from gatepass.engine.admission import ASK_AGAIN_SECONDS, Admission
 from gatepass.engine.attempts import attempt
 from gatepass.engine.ends import Ends
-from gatepass.engine.grants import Grants, key_of, was_granted
+from gatepass.engine.grants import Grants, was_granted
 from gatepass.engine.journal import Journal
 from gatepass.engine.queue import CLOSING_RETRY, FIRST_RETRY, LAST_RETRY, Queue
 from gatepass.engine.sources import Move, Sources
-from gatepass.engine.state import NOT_ASKED, State, Telling
-from gatepass.engine.views import FINAL, Views
+from gatepass.engine.state import State, Telling
+from gatepass.engine.views import Views
 
 _AT_ONCE_SECONDS: Final = 1.0
 """How long a read takes at most while nothing is the matter with the API server."""
@@ -66,8 +65,8 @@ class SessionPass:
         self._cluster = cluster
         self._clock = clock
         self._journal = journal
+        self._admission = Admission(state, cluster, journal, unverified=unverified)
         self._default_ttl = default_ttl
-        self._unverified = unverified
         self._ends = ends
         self._touch = touch
         self._verify_first = verify_first
@@ -103,6 +102,9 @@ class SessionPass:
 
     async def _pass(self, session: AccessSession) -> bool:
         """Answers whether admission refused something, which an administrator may change without an event."""
+        for key in session.resource_keys() if session.status.phase not in FINAL else ():
+            if key not in self._state.standings:
+                self._verify_first(key)  # of the hundreds that are to be verified at a start
         self._schedule_end(session, self._clock.now())
         await self._ask_for_the_runner(session)
         over = self._grants.end(session, self._clock.now()) is not None
@@ -113,7 +115,7 @@ class SessionPass:
             await self._cluster.put_lease(session)
             self._ends.leased(session)
         decidable = not over and self._grants.heard(session)
-        refused = decidable and self._journal.may_decide(session, self.queue.add) and await self._admit(session)
+        refused = decidable and self._journal.may_decide(session, self.queue.add) and await self._ask(session)
         self._sources.heed(session)
         self._sources.look(session)
         now = self._clock.now()
@@ -123,6 +125,13 @@ class SessionPass:
         session = await self._report(session, end, now)
         await self._let_go(session, now)
         return refused
+
+    async def _ask(self, session: AccessSession) -> bool:
+        """Answers whether admission refused something; it is asked again for what is admitted and not granted yet."""
+        answers = await self._admission.ask(session)
+        if None in answers:
+            self.queue.add(session.key, ASK_AGAIN_SECONDS, patient=True)
+        return any(answer is not None for answer in answers)
 
     async def _ask_for_the_runner(self, session: AccessSession) -> None:
         """A heart is called lost only after a read: it may be the watch that is late."""
@@ -142,76 +151,6 @@ class SessionPass:
         if pause is not None:
             self.queue.add(session.key, pause)
 
-    async def _admit(self, session: AccessSession) -> bool:
-        """Ask, before the first grant, whether the requester may use what the session names; a yes is kept."""
-        refused = False
-        for key in session.resource_keys():
-            if was_granted(session.resource_status(key)) or key not in self._state.store.resources:
-                continue
-            if self._state.admitted.get((session.uid, key), NOT_ASKED) is not None:
-                answer = self._state.admitted[session.uid, key] = await self._admission(session, key)
-                refused = refused or answer is not None
-        return refused
-
-    async def _admission(self, session: AccessSession, key: Key) -> Refusal | None:
-        if (untold := self._journal.refusal(session)) is not None:
-            return untold
-        requester = requester_of(session)
-        if requester is None:
-            return Refusal("RequesterUnknown", "the annotation gatepass.dev/requested-by is missing or cannot be read")
-        if not self._unverified and (unverified := await self._unvouched(session)):
-            return unverified
-        binding = key_of(requester)
-        if binding is not None:
-            return await self._by_key(binding, session, key)
-        if session.spec.source.kind is SourceKind.REQUEST:
-            return Refusal("SourceNotAllowed", "spec.source.request: only the REST API may say what it saw")
-        if await self._cluster.may_use(requester, key):
-            return None
-        return Refusal(
-            "NotAuthorized",
-            f'user "{requester.username}" may not use ProtectedResource {key}: '
-            'needs the verb "use" on protectedresources',
-        )
-
-    async def _by_key(self, binding_key: Key, session: AccessSession, key: Key) -> Refusal | None:
-        """What the REST API has asked before it created the session, and admission before there was the key."""
-        binding = self._state.store.bindings.get(binding_key)
-        if binding is None or session.metadata.namespace != binding_key.namespace:
-            return Refusal(KEY_UNKNOWN, f"there is no ApiKeyBinding {binding_key}")
-        if not binding.opens(key):
-            return Refusal("NotAuthorized", f"ApiKeyBinding {binding_key} does not open ProtectedResource {key}")
-        if session.spec.duration > binding.spec.max_duration:
-            longest = format_duration(binding.spec.max_duration)
-            return Refusal("DurationTooLong", f"spec.duration is above the {longest} of ApiKeyBinding {binding_key}")
-        binder = binder_of(binding)
-        if binder is None:
-            told = f"nobody vouches for ApiKeyBinding {binding_key}: it has no stamp of who made it, so create it again"
-            return Refusal("RequesterUnknown", told)
-        if not await self._cluster.may_use(binder, key):
-            return Refusal(
-                "NotAuthorized",
-                f'user "{binder.username}", who made or last changed ApiKeyBinding {binding_key}, may not use '
-                f'ProtectedResource {key}: needs the verb "use" on protectedresources',
-            )
-        return None
-
-    async def _unvouched(self, session: AccessSession) -> Refusal | None:
-        since = await self._cluster.requesters_verified_since()
-        if since is None:
-            return Refusal(
-                "RequesterUnverified",
-                "Gatepass's admission policies are not in force, so that nobody vouches for "
-                "the annotation gatepass.dev/requested-by: install them (gatepass manifests)",
-            )
-        if session.metadata.creation_timestamp <= since:
-            return Refusal(
-                "RequesterUnverified",
-                "the session is older than Gatepass's admission policies, so that nobody vouches for "
-                "its annotation gatepass.dev/requested-by: create it again",
-            )
-        return None
-
     def close(self, key: Key) -> None:
         """Have the rules go, should the session be over: its pass may have to wait for others."""
         session, now = self._state.store.sessions.get(key), self._clock.now()
@@ -230,8 +169,6 @@ class SessionPass:
                     # At once, so that no other session that ends now leaves its rule to this one.
                     self._state.release(own)
                 standing = self._state.standings.get(key)
-                if standing is None and session.status.phase not in FINAL:
-                    self._verify_first(key)  # of the hundreds that are to be verified at a start
                 for target in standing.everywhere() if standing else ():
                     known = self._state.target(target)
                     if known.claims.get(own) != claim:
@@ -386,8 +323,8 @@ class SessionPass:
         self._grants.forget(session)
         self._sources.forget(session)
         self._journal.forget(session)
+        self._admission.forget(session)
         for key in session.resource_keys():
-            self._state.admitted.pop((session.uid, key), None)
             if (resource := self._state.store.resources.get(key)) is not None:
                 self._state.release(ClaimKey(session.uid, resource.uid))
             standing = self._state.standings.get(key)

@@ -121,6 +121,10 @@ class Placements:
         """The rules placed in a target, and by whom."""
         return self._at[target]
 
+    def claims(self) -> Collection[ClaimKey]:
+        """All that are placed."""
+        return self._of.keys()
+
     def put(self, claim: ClaimKey, placed: dict[Rule, Target]) -> None:
         """Place a claim, instead of where it was before."""
         self.drop(claim)
@@ -231,6 +235,12 @@ class State:
         self.placements.drop(claim)
         self.waiting.pop(claim, None)
         self.parked.pop(claim, None)
+
+    def release_all(self, resource: str) -> None:
+        """The resource of this uid is no more."""
+        claims = {*self.placements.claims(), *self.waiting, *self.parked}
+        for claim in [claim for claim in claims if claim.resource == resource]:
+            self.release(claim)
 
     def park(self, claim: ClaimKey, error: ProviderError, now: float) -> None:
         """A resource takes all its rules or none: refused one of them, the claim leaves all of its places."""

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import Custom, Key
 from gatepass.core.types.resource import ProtectedResource
-from gatepass.core.types.session import AccessSession, RuleStatus
+from gatepass.core.types.session import FINAL, AccessSession, RuleStatus
 
 C = TypeVar("C", bound=Custom)
 
@@ -58,8 +58,10 @@ class Store:
         self._arrivals.setdefault(session.uid, int(session.metadata.resource_version or 0))
         for event in self._awaited.get(session.uid, ()):
             event.set()
+        over = session.status.phase in FINAL
         for key in session.resource_keys():
-            self._users[key].add(session.key)
+            users = self._users[key]
+            users.discard(session.key) if over else users.add(session.key)
         return True
 
     def remove_session(self, key: Key, uid: str) -> AccessSession | None:
@@ -160,7 +162,7 @@ class Store:
                 del self._awaited[uid]
 
     def sessions_of(self, resource: Key) -> Iterator[AccessSession]:
-        """The sessions that name the resource."""
+        """The sessions that name the resource, but for those that are over: their records may be many, for days."""
         return (self.sessions[key] for key in tuple(self._users.get(resource, ())))
 
     def resources_of(self, session: AccessSession) -> Iterator[ProtectedResource]:

@@ -19,6 +19,8 @@ from gatepass.engine.vouching import Place, Vouching, place_of
 log = structlog.get_logger(__name__)
 
 _WORKERS: Final = 4
+_OTHERS_FIRST_SECONDS: Final = 0.5
+"""How long after the first resource was verified: what is asked by name, and is waited for, goes before."""
 
 
 class Sweeper:
@@ -60,7 +62,7 @@ class Sweeper:
         if place is not None and place not in self._asked:
             self._asked.add(place)
             self._due.add(place)
-            self.queue.add(place)
+            self.queue.add(place, _OTHERS_FIRST_SECONDS)
 
     async def run(self, place: Place) -> None:
         """Ask if that is due; then hand over what is decided, and come back for what is not."""

@@ -10,6 +10,7 @@ from gatepass.core.errors import ProviderError
 from gatepass.core.placement import FAMILIES, Room
 from gatepass.core.ports import Access
 from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
+from gatepass.engine.queue import CLOSING_RETRY
 
 READS_LAG_SECONDS: Final = 120.0
 """How long after a write a read may still miss it: EC2 is eventually consistent, and gives no bound of its own."""
@@ -21,13 +22,22 @@ Others = Callable[[ObservedRule], bool]
 """Is a rule another installation's?"""
 
 
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """A grant of unknown outcome at `at`; EC2 says that the rule is there since `there_since`, if it has said so."""
+
+    at: float
+    there_since: float | None
+
+
 @dataclass(slots=True)
 class TargetState:
     """One firewall object as we know it. Times are seconds of the event loop's clock.
 
     `claims` are those that its last pass has heard, whatever became of them; the first one's time is up at `ends_at`.
     `placed` are the holders of those that have got a place, here or elsewhere, or wait for one from now on, and have
-    not been told. `told` are the reasons of refusals, by credentials and call, that the log has named.
+    not been told. `told` are the reasons of refusals, by credentials and call, that the log has named. `unheard` are
+    rules whose revocation had no answer, and since when.
     """
 
     target: Target
@@ -45,6 +55,7 @@ class TargetState:
     settled: set[Rule] = field(default_factory=set)
     doubtful: set[str] = field(default_factory=set)
     unproven: set[str] = field(default_factory=set)
+    unheard: dict[str, float] = field(default_factory=dict)
     granting: set[Rule] = field(default_factory=set)
     revoking: set[str] = field(default_factory=set)
     resumes_at: float = 0.0
@@ -55,7 +66,7 @@ class TargetState:
     _patience: float = 0.0
     _granted: dict[str, tuple[float, ObservedRule]] = field(default_factory=dict)
     _first_seen: dict[str, float] = field(default_factory=dict)
-    _lost: dict[Rule, float] = field(default_factory=dict)
+    _lost: dict[Rule, _Lost] = field(default_factory=dict)
     _full_at: dict[int, int] = field(default_factory=dict)
     _holding: dict[Rule, ObservedRule] | None = None
 
@@ -121,10 +132,15 @@ class TargetState:
         self._first_seen = {id_: self._first_seen.get(id_, started) for id_ in self.rules}
         self._holding = None
         self.doubtful = set(self.rules) - set(seen)
-        self.unproven = set()
+        self.unheard = {
+            id_: at for id_, at in self.unheard.items() if id_ in self.rules and started < at + READS_LAG_SECONDS
+        }
+        self.unproven = set(self.unheard)
         held = {rule.rule for rule in seen.values()}
         self._lost = {
-            rule: at for rule, at in self._lost.items() if rule not in held and started < at + READS_LAG_SECONDS
+            rule: lost
+            for rule, lost in self._lost.items()
+            if rule not in held and started < lost.at + READS_LAG_SECONDS
         }
         self._full_at.clear()
         self.read_at = started
@@ -143,13 +159,24 @@ class TargetState:
         """The read may lag behind the revocation of these by an earlier process: only a write can tell."""
         self.unproven.update(id_ for id_ in ids if id_ in self.rules and id_ not in self._granted)
 
+    def unheard_of(self, id_: str, at: float) -> None:
+        """The answer to its revocation was lost: whoever wants it by now must not count on it."""
+        if id_ in self.rules:
+            self._granted.pop(id_, None)
+            self.unheard[id_] = at
+            self.unproven.add(id_)
+
+    def too_new(self, id_: str) -> bool:
+        """Was it put so lately that EC2 may not know its id yet, unless a read that began since has missed it too?"""
+        return id_ in self._granted and id_ not in self.doubtful
+
     def vanished(self, id_: str, at: float) -> None:
         """A write was told that there is no such rule; of one that we have put ourselves a read has to tell too."""
-        if id_ not in self._granted:
-            self._forget(id_)
-            self.revoked[id_] = at
-        elif id_ in self.doubtful:
-            self._forget(id_)
+        if not self.too_new(id_):
+            acknowledged = id_ in self._granted
+            self._settle(id_)
+            if not acknowledged:
+                self.revoked[id_] = at
 
     def granted(self, observed: ObservedRule, at: float) -> None:
         """A grant was acknowledged."""
@@ -162,16 +189,20 @@ class TargetState:
 
     def gone(self, id_: str, at: float) -> None:
         """A revocation was acknowledged."""
+        self._settle(id_)
+        self.revoked[id_] = at
+
+    def _settle(self, id_: str) -> None:
         before = self.rules.get(id_)
         if before is not None and before.rule is not None:
             self.settled.add(before.rule)
         self._forget(id_)
-        self.revoked[id_] = at
 
     def _keep(self, acknowledged: ObservedRule, at: float) -> None:
         self.rules[acknowledged.id] = acknowledged
         self._granted[acknowledged.id] = (at, acknowledged)
         self.unproven.discard(acknowledged.id)
+        self.unheard.pop(acknowledged.id, None)
         self._holding = None
 
     def _forget(self, id_: str) -> None:
@@ -180,6 +211,7 @@ class TargetState:
         self._granted.pop(id_, None)
         self.doubtful.discard(id_)
         self.unproven.discard(id_)
+        self.unheard.pop(id_, None)
 
     def relabelled(self, id_: str, description: str, at: float) -> None:
         """A new description was acknowledged."""
@@ -196,7 +228,20 @@ class TargetState:
 
     def lost(self, rule: Rule, at: float) -> None:
         """The answer to a grant was lost: the rule may be there until a read settles it."""
-        self._lost[rule] = at
+        self._lost[rule] = _Lost(at, None)
+
+    def duplicate(self, rule: Rule, at: float) -> None:
+        """A grant was answered that the rule is there, which a read does not show yet."""
+        before = self._lost.get(rule)
+        since = at if before is None or before.there_since is None else before.there_since
+        self._lost[rule] = _Lost(at, since)
+
+    def hidden(self, rule: Rule, now: float) -> bool:
+        """Is it too early to ask once more for a rule that is there by EC2's word? Each pause is twice the last."""
+        lost = self._lost.get(rule)
+        if lost is None or lost.there_since is None:
+            return False
+        return now < lost.at + max(lost.at - lost.there_since, CLOSING_RETRY)
 
     def full(self, family: int) -> None:
         """The firewall said that it is full, whatever the quota says."""

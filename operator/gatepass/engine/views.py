@@ -17,9 +17,9 @@ from gatepass.core.status import PresentRule, ResourceView, SourceView
 from gatepass.core.types.common import Key, SourceKind
 from gatepass.core.types.resource import Capacity, ProtectedResource
 from gatepass.core.types.session import (
+    FINAL,
     AccessSession,
     EndedReason,
-    Phase,
     ResourceState,
     RuleStatus,
     SessionResourceStatus,
@@ -29,7 +29,6 @@ from gatepass.engine.state import Standing, State
 from gatepass.engine.targets import TargetState
 from gatepass.engine.verifier import external_id
 
-FINAL = frozenset({Phase.EXPIRED, Phase.CANCELLED})
 NOT_SEEN_YET = Refusal(
     "NotSeenYet",
     "no rule is known to be there; an earlier process may have put one in its last moment, "

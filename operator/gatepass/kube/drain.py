@@ -7,11 +7,10 @@ from typing import Any, Final
 from gatepass.core.ports import ClusterError, GoneError
 from gatepass.core.types.common import FINALIZER, Key, counted
 from gatepass.core.types.resource import ProtectedResource
-from gatepass.core.types.session import AccessSession, Phase
+from gatepass.core.types.session import FINAL, AccessSession
 from gatepass.kube.api import MERGE_PATCH, KubeApi, path_of
 
 _POLL_SECONDS: Final = 0.5
-_FINAL: Final = frozenset({Phase.EXPIRED.value, Phase.CANCELLED.value})
 
 
 async def drain(api: KubeApi, namespaces: Sequence[str], seconds: float, tell: Callable[[str], None]) -> bool:
@@ -56,10 +55,10 @@ async def _stop_all(
     async for body in api.each(AccessSession, namespaces):
         metadata, status = body["metadata"], body.get("status", {})
         key = Key(metadata["namespace"], metadata["name"])
-        if status.get("phase") in _FINAL and FINALIZER not in metadata.get("finalizers", ()):
+        if status.get("phase") in FINAL and FINALIZER not in metadata.get("finalizers", ()):
             continue
         left[key] = _why(status)
-        if status.get("phase") not in _FINAL and metadata["uid"] not in stopped:
+        if status.get("phase") not in FINAL and metadata["uid"] not in stopped:
             try:
                 await _stop(api, key)
             except ClusterError as error:
@@ -79,7 +78,7 @@ async def _stop(api: KubeApi, key: Key) -> None:
 
 
 def _why(status: dict[str, Any]) -> str:
-    if status.get("phase") in _FINAL:
+    if status.get("phase") in FINAL:
         return "closed, and let go of in some seconds"
     entries = status.get("resources", [])
     told = [f"{entry['name']}: {entry['message']}" for entry in entries if entry.get("message")]

@@ -43,6 +43,8 @@ _RENEW_PAUSE: Final = 30.0
 _IDLE_SECONDS: Final = 30.0
 """NAT gateways forget a silent connection after 350 s, other firewalls sooner, and a write on one that is forgotten is
 indistinguishable from one whose answer was lost."""
+_FORGOTTEN_SECONDS: Final = 3600.0
+"""How long a way in that nobody uses any more is remembered."""
 _KEY_ID: Final = "aws_access_key_id"
 _SECRET_KEY: Final = "aws_secret_access_key"  # noqa: S105  the name of a key in a Secret
 _TOKEN: Final = "aws_session_token"  # noqa: S105  the same
@@ -206,8 +208,18 @@ class AwsClients:
             if known is not None:
                 known.close()
             self._known[access] = known = made
+            self._forget_unused(access)
         self._doubted.discard(access)
         return known
+
+    def _forget_unused(self, in_use: Access) -> None:
+        """Clients take 2 MB for each way in, and hold its keys; whoever is still named is verified at each resync."""
+        since = self._monotonic() - _FORGOTTEN_SECONDS
+        for access in [access for access, used in self._used.items() if used < since and access != in_use]:
+            del self._used[access]
+            self._doubted.discard(access)
+            if (known := self._known.pop(access, None)) is not None:
+                known.close()
 
     async def _sign_in(self, access: Access) -> tuple[_Keys, float]:
         """The keys, and how many seconds they last."""

@@ -54,6 +54,8 @@ _DRAINED_SECONDS: Final = 0.7
 """Within so long what is left of a bucket may go, so that little of it is not gone at once."""
 _SHARE: Final = 1.5
 """How much longer than its share of the refill a target waits at most, so that the bucket fills while all are busy."""
+_KEPT_SECONDS: Final = 5.0
+"""How long a token is kept for whoever has reserved it, and may not need it any more."""
 _PLENTY: Final = 20
 """Writes to each active target that the bucket still affords, from which on nobody waits."""
 
@@ -94,11 +96,25 @@ class Pacing:
         self._buckets: dict[str, Bucket] = {}
         self._written: dict[Hashable, float] = {}
         self._revoked: dict[Hashable, float] = {}
+        self._reserved: dict[tuple[Hashable, str], float] = {}
 
     def bucket(self, action: str) -> Bucket:
         """The bucket of an EC2 action."""
         size = _TAGS if action == "CreateTags" else _READS if action.startswith("Describe") else _WRITES
         return self._buckets.setdefault(action, Bucket(*size))
+
+    def reserve(self, target: Hashable, action: str, now: float) -> float:
+        """Seconds until there is a token for the target's next call of this action, which is kept for it."""
+        at = self._reserved.get((target, action), float("-inf"))
+        if now > at + _KEPT_SECONDS:
+            at = self._reserved[target, action] = now + self.bucket(action).take(now)
+        return max(at - now, 0.0)
+
+    def spend(self, target: Hashable, action: str, now: float) -> float:
+        """The same for a call that is about to go out; the next one has to have a token of its own."""
+        wait = self.reserve(target, action, now)
+        del self._reserved[target, action]
+        return wait
 
     def wrote(self, target: Hashable, action: str, now: float) -> None:
         """A write to the target goes out."""

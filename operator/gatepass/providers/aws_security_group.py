@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from botocore import xform_name
 
 from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.plan import Write
 from gatepass.core.ports import (
     Access,
     Duplicate,
@@ -38,6 +39,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_ACTIONS: Final[Mapping[Write, str]] = {
+    "grants": "AuthorizeSecurityGroupIngress",
+    "revokes": "RevokeSecurityGroupIngress",
+    "relabels": "UpdateSecurityGroupRuleDescriptionsIngress",
+    "retags": "CreateTags",
+}
 _QUOTA: Final = ("vpc", "L-0EA8095F")
 """Inbound or outbound rules per security group (Service Quotas, Amazon VPC)."""
 _DEFAULT_LIMIT: Final = 60
@@ -277,7 +284,7 @@ class AwsSecurityGroups:
         answer = await self._write(
             access,
             target,
-            "AuthorizeSecurityGroupIngress",
+            _ACTIONS["grants"],
             lambda aws: aws.ec2.authorize_security_group_ingress(
                 GroupId=target.id,
                 IpPermissions=permissions(batch),
@@ -288,19 +295,19 @@ class AwsSecurityGroups:
         return {new: Granted(ids[new.rule]) if new.rule in ids else Unknown() for new in batch}
 
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
-        """Remove the rules by id in one call; an id that is gone counts as removed, and the others go without it."""
+        """Remove the rules by id in one call; while one is gone, the others go without it."""
 
         async def remove(batch: list[str]) -> dict[str, RevokeOutcome]:
             await self._write(
                 access,
                 target,
-                "RevokeSecurityGroupIngress",
+                _ACTIONS["revokes"],
                 lambda aws: aws.ec2.revoke_security_group_ingress(GroupId=target.id, SecurityGroupRuleIds=batch),
             )
             return dict.fromkeys(batch, Revoked())
 
         def refused(error: ProviderError, _: str) -> RevokeOutcome:
-            return Revoked() if error.reason == _GONE else error
+            return Gone() if error.reason == _GONE else error
 
         return await each(ids, remove, names=_names_id, refused=refused, lost=Unknown())
 
@@ -313,7 +320,7 @@ class AwsSecurityGroups:
             await self._write(
                 access,
                 target,
-                "UpdateSecurityGroupRuleDescriptionsIngress",
+                _ACTIONS["relabels"],
                 lambda aws: aws.ec2.update_security_group_rule_descriptions_ingress(
                     GroupId=target.id,
                     SecurityGroupRuleDescriptions=[
@@ -334,7 +341,7 @@ class AwsSecurityGroups:
             await self._write(
                 access,
                 target,
-                "CreateTags",
+                _ACTIONS["retags"],
                 lambda aws: aws.ec2.create_tags(Resources=list(ids), Tags=[{"Key": OWNER_TAG, "Value": owner}]),
             )
 
@@ -345,6 +352,10 @@ class AwsSecurityGroups:
     def closing_delay(self, target: Target) -> float:
         """By the account's and Region's request buckets, for a write that closes."""
         return self._pacing[target.account, target.region].closing_delay(target, self._monotonic())
+
+    def reserve(self, target: Target, write: Write) -> float:
+        """Seconds until there is a token for the call."""
+        return self._pacing[target.account, target.region].reserve(target, _ACTIONS[write], self._monotonic())
 
     def patience(self, target: Target) -> float:
         """Seconds without company after which its wait may end early."""
@@ -357,23 +368,26 @@ class AwsSecurityGroups:
 
     async def _read(self, access: Access, action: str, request: Callable[[Clients], T]) -> T:
         name = f"ec2:{action}"
-        return await self._paced(self._place(access), action, lambda: self._clients.read(access, name, request))
+        place = self._place(access)
+        wait = self._pacing[place].bucket(action).take(self._monotonic())
+        return await self._paced(place, action, wait, lambda: self._clients.read(access, name, request))
 
     async def _write(self, access: Access, target: Target, action: str, request: Callable[[Clients], T]) -> T:
         place, name = (target.account, target.region), f"ec2:{action}"
-        self._pacing[place].wrote(target, action, self._monotonic())
-        return await self._paced(place, action, lambda: self._clients.call(access, name, request))
+        pacing, now = self._pacing[place], self._monotonic()
+        wait = pacing.spend(target, action, now)
+        pacing.wrote(target, action, now)
+        return await self._paced(place, action, wait, lambda: self._clients.call(access, name, request))
 
-    async def _paced(self, place: tuple[str, str], action: str, call: Callable[[], Awaitable[T]]) -> T:
-        """Wait for a token, then call."""
-        bucket = self._pacing[place].bucket(action)
+    async def _paced(self, place: tuple[str, str], action: str, wait: float, call: Callable[[], Awaitable[T]]) -> T:
+        """Wait for a token, which is there in `wait` seconds, then call."""
         try:
             with self._pacing[place].line.call():
-                await asyncio.sleep(bucket.take(self._monotonic()))
+                await asyncio.sleep(wait)
                 return await call()
         except ProviderError as error:
             if error.reason in THROTTLED:
-                bucket.drain(self._monotonic())
+                self._pacing[place].bucket(action).drain(self._monotonic())
             raise
 
 

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 import boto3
 
 from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.ports import Access, Credentials, Revoked
+from gatepass.core.ports import Access, Credentials, Gone, Revoked
 from gatepass.core.rules import ObservedRule, Target
 from gatepass.providers.aws_security_group import AwsSecurityGroups
 
@@ -92,7 +92,7 @@ class AwsSweep:
             found = await self._groups.revoke(_access(target.region), target, left)
             for id_, outcome in found.items():
                 match outcome:
-                    case Revoked():
+                    case Revoked() | Gone():
                         outcomes[id_] = None
                     case ProviderError():
                         outcomes[id_] = outcome

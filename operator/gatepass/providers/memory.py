@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.placement import FAMILIES
+from gatepass.core.plan import Write
 from gatepass.core.ports import (
     Access,
     Duplicate,
@@ -137,9 +138,7 @@ class MemoryFirewalls:
         """Remove the rules."""
         self.calls["revoke"] += 1
         firewall = self._reach(access, target)
-        for id_ in ids:
-            firewall.rules.pop(id_, None)
-        return {id_: Revoked() for id_ in ids}
+        return {id_: Gone() if firewall.rules.pop(id_, None) is None else Revoked() for id_ in ids}
 
     async def relabel(
         self, access: Access, target: Target, descriptions: Mapping[str, str]
@@ -173,6 +172,11 @@ class MemoryFirewalls:
     def closing_delay(self, target: Target) -> float:
         """Calls are always plenty."""
         del target
+        return 0.0
+
+    def reserve(self, target: Target, write: Write) -> float:
+        """Calls are always plenty."""
+        del target, write
         return 0.0
 
     def patience(self, target: Target) -> float:

@@ -126,6 +126,10 @@ class Phase(StrEnum):
     CANCELLED = "Cancelled"
 
 
+FINAL: Final = frozenset({Phase.EXPIRED, Phase.CANCELLED})
+"""Phases in which nothing of a session is open any more, and nothing will be."""
+
+
 class EndedReason(StrEnum):
     """Why a session ended."""
 

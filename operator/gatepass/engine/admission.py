@@ -1,0 +1,108 @@
+"""May the requester use what a session names? Asked before the first grant, and again for as long as that waits."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from gatepass.core.policy import KEY_UNKNOWN, Refusal
+from gatepass.core.ports import Cluster
+from gatepass.core.stamps import binder_of, requester_of
+from gatepass.core.types.common import Key, SourceKind, format_duration
+from gatepass.core.types.session import AccessSession
+from gatepass.engine.grants import key_of, was_granted
+from gatepass.engine.journal import Journal
+from gatepass.engine.state import NOT_ASKED, State
+
+ASK_AGAIN_SECONDS: Final = 30.0
+"""How old a yes is at most while a session waits: rights may be taken away meanwhile."""
+
+
+class Admission:
+    """Keeps the answers in `state`; what was granted once is not asked about again."""
+
+    def __init__(self, state: State, cluster: Cluster, journal: Journal, *, unverified: bool) -> None:
+        self._state = state
+        self._cluster = cluster
+        self._journal = journal
+        self._unverified = unverified
+        self._asked: dict[tuple[str, Key], float] = {}
+
+    async def ask(self, session: AccessSession) -> Sequence[Refusal | None]:
+        """The answers for what is not granted yet; a yes is kept for some seconds, and until there is another one."""
+        answers = []
+        for key in session.resource_keys():
+            if not was_granted(session.resource_status(key)) and key in self._state.store.resources:
+                if self._is_due((session.uid, key)):
+                    self._state.admitted[session.uid, key] = await self._admission(session, key)
+                    self._asked[session.uid, key] = asyncio.get_running_loop().time()
+                answers.append(self._state.admitted[session.uid, key])
+        return answers
+
+    def _is_due(self, question: tuple[str, Key]) -> bool:
+        due = self._asked.get(question, float("-inf")) + ASK_AGAIN_SECONDS
+        return self._state.admitted.get(question, NOT_ASKED) is not None or asyncio.get_running_loop().time() >= due
+
+    def forget(self, session: AccessSession) -> None:
+        """The session is no more."""
+        for key in session.resource_keys():
+            self._state.admitted.pop((session.uid, key), None)
+            self._asked.pop((session.uid, key), None)
+
+    async def _admission(self, session: AccessSession, key: Key) -> Refusal | None:
+        if (untold := self._journal.refusal(session)) is not None:
+            return untold
+        requester = requester_of(session)
+        if requester is None:
+            return Refusal("RequesterUnknown", "the annotation gatepass.dev/requested-by is missing or cannot be read")
+        if not self._unverified and (unverified := await self._unvouched(session)):
+            return unverified
+        binding = key_of(requester)
+        if binding is not None:
+            return await self._by_key(binding, session, key)
+        if session.spec.source.kind is SourceKind.REQUEST:
+            return Refusal("SourceNotAllowed", "spec.source.request: only the REST API may say what it saw")
+        if await self._cluster.may_use(requester, key):
+            return None
+        return Refusal(
+            "NotAuthorized",
+            f'user "{requester.username}" may not use ProtectedResource {key}: '
+            'needs the verb "use" on protectedresources',
+        )
+
+    async def _by_key(self, binding_key: Key, session: AccessSession, key: Key) -> Refusal | None:
+        """What the REST API has asked before it created the session, and admission before there was the key."""
+        binding = self._state.store.bindings.get(binding_key)
+        if binding is None or session.metadata.namespace != binding_key.namespace:
+            return Refusal(KEY_UNKNOWN, f"there is no ApiKeyBinding {binding_key}")
+        if not binding.opens(key):
+            return Refusal("NotAuthorized", f"ApiKeyBinding {binding_key} does not open ProtectedResource {key}")
+        if session.spec.duration > binding.spec.max_duration:
+            longest = format_duration(binding.spec.max_duration)
+            return Refusal("DurationTooLong", f"spec.duration is above the {longest} of ApiKeyBinding {binding_key}")
+        binder = binder_of(binding)
+        if binder is None:
+            told = f"nobody vouches for ApiKeyBinding {binding_key}: it has no stamp of who made it, so create it again"
+            return Refusal("RequesterUnknown", told)
+        if not await self._cluster.may_use(binder, key):
+            return Refusal(
+                "NotAuthorized",
+                f'user "{binder.username}", who made or last changed ApiKeyBinding {binding_key}, may not use '
+                f'ProtectedResource {key}: needs the verb "use" on protectedresources',
+            )
+        return None
+
+    async def _unvouched(self, session: AccessSession) -> Refusal | None:
+        since = await self._cluster.requesters_verified_since()
+        if since is None:
+            return Refusal(
+                "RequesterUnverified",
+                "Gatepass's admission policies are not in force, so that nobody vouches for "
+                "the annotation gatepass.dev/requested-by: install them (gatepass manifests)",
+            )
+        if session.metadata.creation_timestamp <= since:
+            return Refusal(
+                "RequesterUnverified",
+                "the session is older than Gatepass's admission policies, so that nobody vouches for "
+                "its annotation gatepass.dev/requested-by: create it again",
+            )
+        return None

@@ -1,0 +1,119 @@
+"""Where calls are scarce: who waits for a token holds up nobody, and what it writes is what is wanted by then."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from gatepass.core.plan import Write, is_ours
+from gatepass.core.rules import Target
+from gatepass.core.types.session import AccessSession, Phase
+from gatepass.engine.targets import READS_LAG_SECONDS
+from tests.engine.firewalls import SlowFirewalls
+from tests.engine.world import OWNER, World, eventually
+
+pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
+
+GROUPS = 100
+"""Three times as many as there are workers."""
+
+
+class Scarce(SlowFirewalls):
+    """There is no token for some kinds of calls before a moment of the event loop's time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.none_before: dict[Write, float] = {}
+        self.scarce: set[str] = set()
+
+    def reserve(self, target: Target, write: Write) -> float:
+        if target.id not in self.scarce:
+            return 0.0
+        return max(self.none_before.get(write, 0.0) - asyncio.get_running_loop().time(), 0.0)
+
+
+@pytest.fixture
+def cloud() -> Scarce:
+    return Scarce()
+
+
+async def test_who_waits_for_a_token_holds_up_nobody_else(world: World, cloud: Scarce) -> None:
+    other = cloud.create("sg-other")
+    groups = [cloud.create(f"sg-{number:04}") for number in range(GROUPS)]
+    cloud.scarce, cloud.none_before = {group.id for group in groups}, {"grants": 60.0}
+    async with world.running():
+        world.resource("other", groups=(other.id,))
+        open_now = world.session("other", resources=({"name": "other"},))
+        for group in groups:
+            world.resource(group.id, groups=(group.id,))
+            world.session(group.id, resources=({"name": group.id},))
+        await asyncio.sleep(10)
+        assert cloud.rules(other)
+        world.edit(AccessSession, open_now.key, stop=True)
+        await eventually(lambda: not cloud.rules(other), "it closes", 1)
+        assert not any(cloud.rules(group) for group in groups)
+        await asyncio.sleep(51)
+        assert all(cloud.rules(group) for group in groups)
+
+
+async def test_who_ends_while_his_grant_waits_is_never_opened(world: World, cloud: Scarce) -> None:
+    group = cloud.create("sg-0aaa")
+    cloud.scarce, cloud.none_before = {group.id}, {"grants": 10.0}
+    async with world.running():
+        world.resource()
+        first, second = world.session(), world.session("second", cidrs=("203.0.113.8/32",))
+        await asyncio.sleep(5)
+        world.edit(AccessSession, first.key, stop=True)
+        await eventually(lambda: world.status(second).phase is Phase.ACTIVE, "a token is there", 6)
+        assert [rule.rule.cidr for rule in cloud.rules(group).values() if rule.rule] == ["203.0.113.8/32"]
+        assert cloud.calls["grant"] == 1
+        assert world.status(first).phase is Phase.CANCELLED
+
+
+async def test_what_closes_does_not_wait_for_what_opens(world: World, cloud: Scarce) -> None:
+    group = cloud.create("sg-0aaa")
+    cloud.scarce = {group.id}
+    async with world.running():
+        world.resource()
+        first = world.session()
+        await asyncio.sleep(5)
+        cloud.none_before = {"grants": 60.0}
+        world.session("second", cidrs=("203.0.113.8/32",))
+        world.edit(AccessSession, first.key, stop=True)
+        await eventually(lambda: not cloud.rules(group), "it closes", 1)
+
+
+async def test_what_opens_waits_for_the_room_of_what_closes(world: World, cloud: Scarce) -> None:
+    group = cloud.create("sg-0aaa", limit=1)
+    cloud.scarce = {group.id}
+    async with world.running():
+        world.resource()
+        first = world.session()
+        await asyncio.sleep(5)
+        cloud.none_before = {"revokes": 20.0}
+        second = world.session("second", cidrs=("203.0.113.8/32",))
+        world.edit(AccessSession, first.key, stop=True)
+        await eventually(lambda: world.status(second).phase is Phase.ACTIVE, "there is room", 20)
+        assert cloud.calls["grant"] == 2, "none is refused as full"
+
+
+@pytest.mark.parametrize(("kind", "lost"), [("relabels", {"description": ""}), ("retags", {"owner": None})])
+async def test_marks_wait_too_and_hold_up_nothing(
+    world: World, cloud: Scarce, kind: Write, lost: dict[str, str | None]
+) -> None:
+    group = cloud.create("sg-0aaa")
+    cloud.scarce = {group.id}
+    async with world.running(resync=10):
+        world.resource()
+        first = world.session()
+        await asyncio.sleep(READS_LAG_SECONDS + 10)
+        (id_,) = cloud.rules(group)
+        cloud.none_before = {kind: READS_LAG_SECONDS + 60}
+        cloud.rules(group)[id_] = replace(cloud.rules(group)[id_], **lost)
+        await asyncio.sleep(20)
+        world.session("second", cidrs=("203.0.113.8/32",))
+        await eventually(lambda: len(cloud.rules(group)) == 2, "others open", 2)
+        assert not is_ours(cloud.rules(group)[id_], OWNER, known=())
+        await asyncio.sleep(40)
+        assert is_ours(cloud.rules(group)[id_], OWNER, known=())
+        assert world.status(first).phase is Phase.ACTIVE
