@@ -39,7 +39,7 @@ check: setup ## Format, lint, types, import layers, generated files.
 	.venv/bin/pytest -q tests/shape
 
 bench: setup ## The figures, as tables and as JSON files in bench/: a quarter of an hour; fails in the end if a bar was missed.
-	@missed=0; for each in bench bench.expiry bench.size bench.rest bench.sources bench.ends; do \
+	@missed=0; for each in bench bench.expiry bench.size bench.rest bench.sources bench.ends bench.waiting; do \
 	  .venv/bin/python -m $$each || missed=1; \
 	done; exit $$missed
 

@@ -14,7 +14,6 @@ import statistics
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +24,7 @@ from tests.observer.observer import Observer
 
 from bench.api import MERGE_PATCH, SESSIONS, Api
 from bench.figures import Figure, conclude, percentile
+from bench.load import spread
 from bench.observed import breaches, figure, observed
 from bench.processes import memory
 from bench.records import open_watches
@@ -116,8 +116,8 @@ async def _measure(
     sandbox: Sandbox, observer: Observer, scene: Scene, sessions: int, ending: int, *, bound: bool
 ) -> tuple[Live, Ends]:
     async with admin(sandbox) as api, asyncio.timeout(PATIENCE_SECONDS):
-        await _all(sessions, lambda number: _make_job(api, scene, number))
-        await _all(sessions, lambda number: _make_session(api, scene, number, ending, bound=bound))
+        await spread(sessions, lambda number: _make_job(api, scene, number))
+        await spread(sessions, lambda number: _make_session(api, scene, number, ending, bound=bound))
         items = await _until_active(api, scene, sessions, bound=bound)
         live = Live(await _resident(sandbox), open_watches(sandbox.control_plane.audit_log, ACCOUNT))
         return live, await _end(sandbox, observer, api, scene, items, ending) if bound else Ends(0.0, [])
@@ -131,7 +131,7 @@ async def _end(
     }
     last, began = sandbox.ec2.last(), time.monotonic()
     sent: dict[str, datetime] = {}
-    await _all(ending, lambda number: _end_job(api, scene, number, sent))
+    await spread(ending, lambda number: _end_job(api, scene, number, sent))
     took = time.monotonic() - began
     late: list[float] = []
     while len(late) < ending:
@@ -141,16 +141,6 @@ async def _end(
         if (at := sent.get(item["spec"]["source"]["cidrs"][0])) is not None:
             observer.runner_lost(item["metadata"]["uid"], at=at.timestamp())
     return Ends(took, sorted(late))
-
-
-async def _all(number: int, do: Callable[[int], Awaitable[object]], writers: int = 48) -> None:
-    numbers = iter(range(number))
-
-    async def work() -> None:
-        for each in numbers:
-            await do(each)
-
-    await asyncio.gather(*(work() for _ in range(writers)))
 
 
 async def _make_job(api: Api, scene: Scene, number: int) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -75,3 +75,14 @@ async def burst(
 def lasted(openings: list[Opening]) -> float:
     """From the first create to the last Ready."""
     return max(each.ready for each in openings) - min(each.started for each in openings)
+
+
+async def spread(number: int, do: Callable[[int], Awaitable[object]], writers: int = 48) -> None:
+    """Do it for 0 to `number` - 1, by so many writers, each as fast as it is answered."""
+    numbers = iter(range(number))
+
+    async def work() -> None:
+        for each in numbers:
+            await do(each)
+
+    await asyncio.gather(*(work() for _ in range(writers)))

@@ -237,7 +237,9 @@ def _sleep_until(moment: float) -> None:
     time.sleep(max(moment - time.monotonic(), 0.0))
 
 
-def figures(opened: float, bare: Memory, idle: Mapping[str, Any], restarts: list[Restart]) -> list[Figure]:
+def figures(
+    opened: float, grown: Memory, bare: Memory, idle: Mapping[str, Any], restarts: list[Restart]
+) -> list[Figure]:
     """All of them."""
     ratio = statistics.median(each.ratio for each in restarts)
     floor = statistics.median(each.listing + each.describing for each in restarts)
@@ -247,6 +249,12 @@ def figures(opened: float, bare: Memory, idle: Mapping[str, Any], restarts: list
         Figure("opened by 20 writers: first create to last Ready", round(opened, 1), "s"),
         Figure(
             "memory above that of a bare kopf operator", round(found.resident - bare.resident, 1), "MiB", bar=MORE_MIB
+        ),
+        Figure(
+            "the same of the process that has opened them all",
+            round(grown.resident - bare.resident, 1),
+            "MiB",
+            bar=MORE_MIB,
         ),
         Figure("memory, resident", found.resident, "MiB", bare.resident),
         Figure("memory, the most there was", found.peak, "MiB", bare.peak),
@@ -298,6 +306,7 @@ def main() -> int:
         try:
             say("starting the operator, and making the resources")
             opened = bench.open()
+            grown = memory(bench.pid)
             restarts = []
             for number in range(1, given.restarts + 1):
                 say(f"restart {number} of {given.restarts}")
@@ -315,7 +324,7 @@ def main() -> int:
             bench.operator.stop()
         say("judging what the observer has written down")
         broken = breaches(observer)
-    found = [*figures(opened, bare, idle, restarts), *takeovers, figure(broken)]
+    found = [*figures(opened, grown, bare, idle, restarts), *takeovers, figure(broken)]
     told = {
         "sessions": given.sessions,
         "groups": given.sessions // PER_GROUP,

@@ -146,6 +146,9 @@ def _refused(entry: Mapping[str, Any]) -> bool:
 
 
 def _struck(entry: Mapping[str, Any]) -> bool:
-    """Was the call kept from its effect or its answer? A refusal that the caller has earned is an answer."""
+    """Was the call kept from its effect or its answer? A refusal that the caller has earned is an answer.
+
+    But for a throttle: how many of those there may be is for a benchmark to say.
+    """
     struck = any(fault.startswith(_TROUBLE) for fault in entry.get("faults", ()))
     return struck or entry.get("status", _SERVER_ERROR) >= _SERVER_ERROR
