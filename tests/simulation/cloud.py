@@ -4,11 +4,14 @@ import asyncio
 import bisect
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Any, Protocol, TypeVar
 
 from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.plan import Write
 from gatepass.core.ports import (
     Access,
+    Gone,
     Granted,
     GrantOutcome,
     NewRule,
@@ -24,6 +27,9 @@ from tests.simulation.weather import LAG_SECONDS, TIMEOUT_SECONDS, Fate, Weather
 T = TypeVar("T")
 M = TypeVar("M")
 
+NEW_SECONDS = 5.0
+"""How long EC2 may not know a new rule's id everywhere."""
+TOKEN_KEPT_SECONDS = 5.0
 LOST = ProviderError(Failure.RETRY, "NoAnswer", "the answer was lost")
 THROTTLED = ProviderError(Failure.RETRY, "RequestLimitExceeded", "AWS asks for fewer calls")
 DENIED = ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "access denied")
@@ -66,6 +72,8 @@ class Cloud:
         self._witness = witness
         self._targets: dict[str, Target] = {}
         self._past: dict[Target, dict[str, _Past]] = {}
+        self._own_chance = Random(0)  # the weather's draws decide what the scripts that are kept once met
+        self._tokens: dict[tuple[Target, Write], float] = {}
         self.generation: Callable[[], int] = lambda: 0
 
     # what people and other tools do
@@ -156,15 +164,23 @@ class Cloud:
 
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
         """Remove the rules."""
-        return await self._write("revoke", access, target, ids, lambda: self.truth.revoke(access, target, ids))
+
+        async def remove() -> dict[str, RevokeOutcome]:
+            known = [id_ for id_ in ids if not self._is_unknown_yet(target, id_)]
+            return {**dict.fromkeys(ids, Gone()), **await self.truth.revoke(access, target, known)}
+
+        return await self._write("revoke", access, target, ids, remove)
 
     async def relabel(
         self, access: Access, target: Target, descriptions: Mapping[str, str]
     ) -> Mapping[str, RelabelOutcome]:
         """Set descriptions."""
-        outcomes: Mapping[str, Any] = await self._write(
-            "relabel", access, target, list(descriptions), lambda: self.truth.relabel(access, target, descriptions)
-        )
+
+        async def update() -> dict[str, RelabelOutcome]:
+            known = {id_: text for id_, text in descriptions.items() if not self._is_unknown_yet(target, id_)}
+            return {**dict.fromkeys(descriptions, Gone()), **await self.truth.relabel(access, target, known)}
+
+        outcomes: Mapping[str, Any] = await self._write("relabel", access, target, list(descriptions), update)
         return {id_: LOST if isinstance(outcome, Unknown) else outcome for id_, outcome in outcomes.items()}
 
     async def tag(self, access: Access, target: Target, ids: Sequence[str], owner: str) -> None:
@@ -177,6 +193,23 @@ class Cloud:
         for outcome in (await self._write("tag", access, target, ids, put)).values():
             if outcome is not None:
                 raise outcome if isinstance(outcome, ProviderError) else LOST
+
+    def _is_unknown_yet(self, target: Target, id_: str) -> bool:
+        """While EC2 lags, some calls find nothing under an id that has just been given."""
+        past = self._past[target].get(id_)
+        if past is None or not self._weather.modes["lag"]:
+            return False
+        return asyncio.get_running_loop().time() < past.since[0] + NEW_SECONDS and self._own_chance.random() < 0.5
+
+    def reserve(self, target: Target, write: Write) -> float:
+        """While calls are scarce, many have to wait for a token."""
+        if not self._weather.modes["throttle"]:
+            return 0.0
+        now = asyncio.get_running_loop().time()
+        at = self._tokens.get((target, write), float("-inf"))
+        if now > at + TOKEN_KEPT_SECONDS:
+            at = self._tokens[target, write] = now + max(self._own_chance.uniform(-3, 3), 0.0)
+        return max(at - now, 0.0)
 
     def delay(self, target: Target) -> float:
         """Calls are always plenty."""

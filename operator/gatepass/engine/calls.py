@@ -246,7 +246,7 @@ class Calls:
 
     def _revoked(self, known: TargetState, access: Access, id_: str, outcome: RevokeOutcome, at: float) -> None:
         match outcome:
-            case Gone() if known.too_new(id_):
+            case Gone() if known.too_new(id_, at):
                 known.stale = True  # EC2 may not know yet what it has just put: a read has to tell
             case Gone():
                 self._tell_revoked(known, id_)

@@ -14,6 +14,8 @@ from gatepass.engine.queue import CLOSING_RETRY
 
 READS_LAG_SECONDS: Final = 120.0
 """How long after a write a read may still miss it: EC2 is eventually consistent, and gives no bound of its own."""
+NEW_IDS_SECONDS: Final = 15.0
+"""How long after a grant EC2 may not know everywhere yet the id that it has given."""
 FOREIGN_END_SECONDS: Final = 5.0
 """How long another installation may take to close its rule after the end that is written on it."""
 OTHERS_LOOK_SECONDS: Final = 20.0
@@ -166,17 +168,18 @@ class TargetState:
             self.unheard[id_] = at
             self.unproven.add(id_)
 
-    def too_new(self, id_: str) -> bool:
-        """Was it put so lately that EC2 may not know its id yet, unless a read that began since has missed it too?"""
-        return id_ in self._granted and id_ not in self.doubtful
+    def too_new(self, id_: str, at: float) -> bool:
+        """Was it put so lately that EC2 may not know its id yet? Later, a read has to have missed it too."""
+        if id_ not in self._granted:
+            return False
+        return id_ not in self.doubtful or at < self._granted[id_][0] + NEW_IDS_SECONDS
 
     def vanished(self, id_: str, at: float) -> None:
         """A write was told that there is no such rule; of one that we have put ourselves a read has to tell too."""
-        if not self.too_new(id_):
-            acknowledged = id_ in self._granted
+        if id_ not in self._granted:
+            self.gone(id_, at)
+        elif id_ in self.doubtful:
             self._settle(id_)
-            if not acknowledged:
-                self.revoked[id_] = at
 
     def granted(self, observed: ObservedRule, at: float) -> None:
         """A grant was acknowledged."""
