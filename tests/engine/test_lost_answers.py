@@ -89,12 +89,13 @@ class Unheard(SlowFirewalls):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loses = self.forgets = False
+        self.loses = self.forgets = self.hears_nothing = False
 
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
-        if self.forgets:
+        if self.forgets or self.hears_nothing:
             self.calls["revoke"] += 1
-            return {id_: Gone() for id_ in ids}
+            lost, self.hears_nothing = self.hears_nothing, False
+            return {id_: Unknown() if lost else Gone() for id_ in ids}
         outcomes = await super().revoke(access, target, ids)
         if not self.loses:
             return outcomes
@@ -149,13 +150,16 @@ async def test_a_static_range_that_comes_back_while_its_end_is_in_doubt_is_put_a
         await eventually(lambda: [rule.rule for rule in unheard.rules(group).values()] == [RULE], "it is put anew", 8)
 
 
-async def test_what_ec2_does_not_know_yet_is_not_taken_for_closed(world: World, unheard: Unheard) -> None:
+@pytest.mark.parametrize("lost_first", [False, True])
+async def test_what_ec2_does_not_know_yet_is_not_taken_for_closed(
+    world: World, unheard: Unheard, lost_first: bool
+) -> None:
     group = unheard.create("sg-0aaa")
     async with world.running(resync=3600):
         world.resource()
         session = world.session()
         await asyncio.sleep(2)
-        unheard.forgets = True
+        unheard.forgets, unheard.hears_nothing = True, lost_first
         world.edit(AccessSession, session.key, stop=True)
         await asyncio.sleep(3)
         assert unheard.calls["revoke"] > 1
@@ -163,6 +167,20 @@ async def test_what_ec2_does_not_know_yet_is_not_taken_for_closed(world: World, 
         unheard.forgets = False
         await eventually(lambda: world.status(session).phase is Phase.CANCELLED, "the end", 2)
         assert unheard.rules(group) == {}
+
+
+async def test_a_successor_does_not_take_it_for_closed_either(world: World, unheard: Unheard) -> None:
+    group = unheard.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        session = world.session()
+        await asyncio.sleep(1)
+    unheard.forgets = True
+    async with world.running(resync=3600):
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(5)
+        unheard.forgets = False
+        await eventually(lambda: not unheard.rules(group), "it closes", 2)
 
 
 async def test_what_is_neither_known_nor_shown_is_closed(world: World, unheard: Unheard) -> None:

@@ -1,14 +1,16 @@
 """Where calls are scarce: who waits for a token holds up nobody, and what it writes is what is wanted by then."""
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from gatepass.core.plan import Write, is_ours
-from gatepass.core.rules import Target
+from gatepass.core.rules import Rule, Target
+from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
-from gatepass.engine.targets import READS_LAG_SECONDS
+from gatepass.engine.targets import OTHERS_LOOK_SECONDS, READS_LAG_SECONDS
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.world import OWNER, World, eventually
 
@@ -25,8 +27,10 @@ class Scarce(SlowFirewalls):
         super().__init__()
         self.none_before: dict[Write, float] = {}
         self.scarce: set[str] = set()
+        self.reserved: Counter[Write] = Counter()
 
     def reserve(self, target: Target, write: Write) -> float:
+        self.reserved[write] += 1
         if target.id not in self.scarce:
             return 0.0
         return max(self.none_before.get(write, 0.0) - asyncio.get_running_loop().time(), 0.0)
@@ -35,6 +39,11 @@ class Scarce(SlowFirewalls):
 @pytest.fixture
 def cloud() -> Scarce:
     return Scarce()
+
+
+def doors(cloud: Scarce, group: Target) -> set[tuple[str, int | None]]:
+    """Every (source, last port) of the group."""
+    return {(held.rule.cidr, held.rule.end_port) for held in cloud.rules(group).values() if held.rule is not None}
 
 
 async def test_who_waits_for_a_token_holds_up_nobody_else(world: World, cloud: Scarce) -> None:
@@ -65,7 +74,7 @@ async def test_who_ends_while_his_grant_waits_is_never_opened(world: World, clou
         await asyncio.sleep(5)
         world.edit(AccessSession, first.key, stop=True)
         await eventually(lambda: world.status(second).phase is Phase.ACTIVE, "a token is there", 6)
-        assert [rule.rule.cidr for rule in cloud.rules(group).values() if rule.rule] == ["203.0.113.8/32"]
+        assert doors(cloud, group) == {("203.0.113.8/32", 5432)}
         assert cloud.calls["grant"] == 1
         assert world.status(first).phase is Phase.CANCELLED
 
@@ -117,3 +126,53 @@ async def test_marks_wait_too_and_hold_up_nothing(
         await asyncio.sleep(40)
         assert is_ours(cloud.rules(group)[id_], OWNER, known=())
         assert world.status(first).phase is Phase.ACTIVE
+
+
+async def test_what_gets_another_rule_keeps_the_one_that_it_has_until_then(world: World, cloud: Scarce) -> None:
+    group = cloud.create("sg-0aaa")
+    cloud.scarce = {group.id}
+    async with world.running():
+        resource = world.resource()
+        world.session()
+        ends = world.session("ends", cidrs=("203.0.113.8/32",))
+        await asyncio.sleep(5)
+        cloud.none_before = {"grants": 60.0}
+        world.edit(ProtectedResource, resource.key, ports=[{"port": 5432, "endPort": 5440}])
+        world.edit(AccessSession, ends.key, stop=True)
+        await asyncio.sleep(2)
+        assert doors(cloud, group) == {("203.0.113.7/32", 5432)}, "what ends does not wait"
+        await asyncio.sleep(60)
+        assert doors(cloud, group) == {("203.0.113.7/32", 5440)}
+
+
+async def test_while_a_token_is_awaited_nothing_is_read_and_everything_is_told(world: World, cloud: Scarce) -> None:
+    """Not even where one rests on another installation's rule, which is read now and then."""
+    group = cloud.create("sg-0aaa")
+    cloud.scarce, cloud.none_before = {group.id}, {"grants": 100.0}
+    theirs = f"gatepass until={world.at(7200)} for=ci/db"
+    cloud.put(group, Rule("203.0.113.7/32", "tcp", 5432, 5432), theirs, "another-cluster/gatepass-system/gatepass")
+    async with world.running():
+        resource = world.resource()
+        rests = world.session()
+        await asyncio.sleep(2)
+        reads = cloud.calls["observe"]
+        for number in range(60):
+            world.session(f"s{number}", cidrs=(f"198.51.100.{number}/32",))
+            await asyncio.sleep(1)
+        assert cloud.calls["observe"] - reads <= 60 / OTHERS_LOOK_SECONDS + 1
+        assert world.status(rests).phase is Phase.ACTIVE
+        told = world.cluster.get(ProtectedResource, resource.key).status
+        assert [each.status for each in told.conditions if each.type == "Ready"] == ["True"]
+        assert cloud.calls["grant"] == 0
+
+
+async def test_nothing_is_reserved_for_what_is_not_asked_for(world: World, cloud: Scarce) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=3600):
+        world.resource()
+        await asyncio.sleep(5)
+        cloud.put(group, Rule("203.0.113.7/32", "tcp", 5432, 5432), "the office")
+        cloud.blind = True
+        world.session()
+        await asyncio.sleep(60)
+        assert 2 <= cloud.reserved["grants"] == cloud.calls["grant"]

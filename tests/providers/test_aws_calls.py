@@ -1,12 +1,25 @@
 """How many calls are made, and what is told when their answers are lost: on the strict emulator."""
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
 from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.ports import Access, Credentials, Duplicate, Full, Gone, Granted, NewRule, Revoked, Unknown
-from gatepass.core.rules import Rule
+from gatepass.core.ports import (
+    Access,
+    Credentials,
+    Duplicate,
+    Full,
+    Gone,
+    Granted,
+    GrantOutcome,
+    NewRule,
+    Revoked,
+    Unknown,
+)
+from gatepass.core.rules import Rule, Target
 from gatepass.providers.aws_security_group import AwsSecurityGroups
 from gatepass.sandbox.ec2.faults import Fault
 from tests.providers.worlds import STAMP, AwsWorld, Vault
@@ -162,13 +175,14 @@ async def test_a_refused_write_is_told_of_each_member(aws_world: AwsWorld) -> No
 
 async def test_our_own_calls_are_never_throttled(aws_world: AwsWorld) -> None:
     targets = [aws_world.firewall() for _ in range(20)]
-    calls = [
-        aws_world.provider.grant(aws_world.access, target, NEW[n : n + 1], STAMP)
-        for n in range(3)
-        for target in targets
-    ]
-    for outcomes in await asyncio.gather(*calls):
-        assert all(isinstance(outcome, Granted) for outcome in outcomes.values())
+
+    async def in_turn(target: Target, number: int) -> Mapping[Rule, GrantOutcome]:
+        await asyncio.sleep(aws_world.provider.reserve(target, "grants"))
+        return await aws_world.provider.grant(aws_world.access, target, NEW[number : number + 1], STAMP)
+
+    for number in range(3):
+        for outcomes in await asyncio.gather(*(in_turn(target, number) for target in targets)):
+            assert all(isinstance(outcome, Granted) for outcome in outcomes.values())
     entries = aws_world.calls(GRANT)
     assert len(entries) == 60
     assert not [entry for entry in entries if entry.get("code")]
@@ -215,3 +229,37 @@ async def test_where_nobody_listens_nothing_was_sent(monkeypatch: pytest.MonkeyP
     finally:
         lonely.close()
     assert [getattr(outcome, "reason", None) for outcome in outcomes.values()] == ["NoConnection"]
+
+
+async def test_a_call_that_is_not_let_through_costs_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing would be left to ask with when a Region answers again."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    vault = Vault({("team", "keys"): {"aws_access_key_id": "AKIAUNREACHABLE00001", "aws_secret_access_key": "s"}})
+    lonely = AwsSecurityGroups(vault, monotonic=lambda: 1000.0)
+    access = Access("aws", "eu-central-1", Credentials(secret=("team", "keys")))
+    bucket = lonely._pacing["", "eu-central-1"].bucket("DescribeRegions")
+    before, told = bucket.tokens(1000.0), []
+    try:
+        for _ in range(4):
+            told += await asyncio.gather(*(lonely.regions(access) for _ in range(20)), return_exceptions=True)
+    finally:
+        lonely.close()
+    held_up = sum("is asked again" in str(each) for each in told)
+    assert held_up > 20
+    assert before - bucket.tokens(1000.0) == len(told) - held_up
+
+
+async def test_a_second_call_that_has_no_token_is_left_to_the_next_pass(aws_world: AwsWorld, vault: Vault) -> None:
+    target = aws_world.firewall()
+    aws_world.put(target, RULES[0])
+    at_a_stand = AwsSecurityGroups(vault, monotonic=lambda: 1000.0)
+    try:
+        for id_ in (target.id, *(f"sg-{number}" for number in range(300))):
+            at_a_stand.reserve(replace(target, id=id_), "grants")
+        async with asyncio.timeout(20):  # there is a token in 51 seconds
+            outcomes = await at_a_stand.grant(aws_world.access, target, NEW[:2], STAMP)
+    finally:
+        at_a_stand.close()
+    assert isinstance(outcomes[RULES[0]], Duplicate)
+    assert getattr(outcomes[RULES[1]], "reason", None) == "CallsAreScarce"
+    assert at_a_stand.reserve(target, "grants") == pytest.approx(51.4), "its place in the line is kept"

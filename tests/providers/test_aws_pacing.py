@@ -293,9 +293,12 @@ def test_a_reserved_token_is_there_when_it_was_promised_and_is_taken_once() -> N
     assert pacing.spend("sg-46", GRANT, 0.4) == pytest.approx(0.2), "the next call needs another one"
 
 
-def test_a_token_that_nobody_came_for_is_not_kept_for_ever() -> None:
+def test_a_token_that_nobody_came_for_is_given_back() -> None:
     pacing = Pacing()
-    pacing.reserve("sg-1", GRANT, 0.0)
+    for second in range(0, 600, 6):  # for ten minutes no call goes out
+        for number in range(45):
+            assert pacing.reserve(f"sg-{number}", GRANT, float(second)) == 0
+    assert pacing.bucket(GRANT).tokens(600.0) >= 0
     for _ in range(45):
-        pacing.bucket(GRANT).take(100.0)
-    assert pacing.spend("sg-1", GRANT, 100.0) == pytest.approx(0.2)
+        pacing.bucket(GRANT).take(700.0)
+    assert pacing.spend("sg-1", GRANT, 700.0) == pytest.approx(0.2), "its own has gone to whoever came meanwhile"

@@ -30,6 +30,7 @@ M = TypeVar("M")
 NEW_SECONDS = 5.0
 """How long EC2 may not know a new rule's id everywhere."""
 TOKEN_KEPT_SECONDS = 5.0
+_KINDS: Mapping[str, Write] = {"grant": "grants", "revoke": "revokes", "relabel": "relabels", "tag": "retags"}
 LOST = ProviderError(Failure.RETRY, "NoAnswer", "the answer was lost")
 THROTTLED = ProviderError(Failure.RETRY, "RequestLimitExceeded", "AWS asks for fewer calls")
 DENIED = ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "access denied")
@@ -268,6 +269,7 @@ class Cloud:
     ) -> Mapping[M, Any]:
         """Answers for each member, as a batch that is retried without the members that are wrong does."""
         self._witness.called(verb)
+        self._tokens.pop((target, _KINDS[verb]), None)
         fate, refused = self._fate(access, verb, write=True)
         there, back = self._ways(fate)
 

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from gatepass.core.desired import ClaimKey
 from gatepass.core.policy import KEY_UNKNOWN, Refusal
-from gatepass.core.ports import Cluster
+from gatepass.core.ports import Cluster, ClusterError
 from gatepass.core.stamps import binder_of, requester_of
 from gatepass.core.types.common import Key, SourceKind, format_duration
+from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession
 from gatepass.engine.grants import key_of, was_granted
 from gatepass.engine.journal import Journal
@@ -28,19 +30,34 @@ class Admission:
         self._asked: dict[tuple[str, Key], float] = {}
 
     async def ask(self, session: AccessSession) -> Sequence[Refusal | None]:
-        """The answers for what is not granted yet; a yes is kept for some seconds, and until there is another one."""
+        """The answers for what is not granted yet, a yes some seconds old at most; raises ClusterError, GoneError."""
         answers = []
-        for key in session.resource_keys():
-            if not was_granted(session.resource_status(key)) and key in self._state.store.resources:
-                if self._is_due((session.uid, key)):
-                    self._state.admitted[session.uid, key] = await self._admission(session, key)
-                    self._asked[session.uid, key] = asyncio.get_running_loop().time()
-                answers.append(self._state.admitted[session.uid, key])
+        for resource in self.waiting(session):
+            question = session.uid, resource.key
+            if self._is_due(session, resource):
+                try:
+                    answer = await self._admission(session, resource.key)
+                except ClusterError:
+                    self._state.admitted.pop(question, None)  # nobody knows whether it still holds
+                    raise
+                self._state.admitted[question] = answer
+                self._asked[question] = asyncio.get_running_loop().time()
+            answers.append(self._state.admitted[question])
         return answers
 
-    def _is_due(self, question: tuple[str, Key]) -> bool:
-        due = self._asked.get(question, float("-inf")) + ASK_AGAIN_SECONDS
-        return self._state.admitted.get(question, NOT_ASKED) is not None or asyncio.get_running_loop().time() >= due
+    def waiting(self, session: AccessSession) -> Sequence[ProtectedResource]:
+        """What of the session is not granted yet."""
+        resources = self._state.store.resources_of(session)
+        return [each for each in resources if not was_granted(session.resource_status(each.key))]
+
+    def _is_due(self, session: AccessSession, resource: ProtectedResource) -> bool:
+        """Not while what was admitted is being opened."""
+        question = session.uid, resource.key
+        if self._state.admitted.get(question, NOT_ASKED) is not None:
+            return True
+        if self._state.placements.of(ClaimKey(session.uid, resource.uid)):
+            return False
+        return asyncio.get_running_loop().time() >= self._asked[question] + ASK_AGAIN_SECONDS
 
     def forget(self, session: AccessSession) -> None:
         """The session is no more."""

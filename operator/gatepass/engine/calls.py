@@ -34,7 +34,7 @@ from gatepass.engine.marks import put, repair
 from gatepass.engine.queue import Queue
 from gatepass.engine.records import Records
 from gatepass.engine.state import State
-from gatepass.engine.targets import TargetState
+from gatepass.engine.targets import NEW_IDS_SECONDS, TargetState
 from gatepass.engine.turns import Turns
 from gatepass.engine.vouching import Vouching
 
@@ -119,7 +119,7 @@ class Calls:
         accesses: list[Access],
     ) -> bool:
         """Grant before revoke, but revoke first where there is no room. Answers whether to try again."""
-        if self._crowded(known, plan):
+        if self.crowded(known, plan):
             again = await self._revoke(known, plan.revokes, accesses)
             again = await self._grant(known, plan.grants, demand) or again
         else:
@@ -127,7 +127,8 @@ class Calls:
             again = await self._revoke(known, plan.revokes, accesses) or again
         return await repair(self._providers[known.target.provider], self._state.owner, known, plan, accesses) or again
 
-    def _crowded(self, known: TargetState, plan: Plan) -> bool:
+    def crowded(self, known: TargetState, plan: Plan) -> bool:
+        """Does what the plan puts need the room of what it takes away?"""
         if not plan.revokes:
             return False
         quotas = (self._state.standings[key].quota(known.target) for key in self._state.tenants[known.target])
@@ -145,11 +146,9 @@ class Calls:
     ) -> bool:
         """Put rules with the credentials of a resource that wants them: nobody's rights are lent to others."""
         batches: dict[Access, list[NewRule]] = {}
-        placed, now = self._state.placements.at(known.target), asyncio.get_running_loop().time()
+        placed = self._state.placements.at(known.target)
         for want in grants:
             _, writers = demand.rules[want.rule]
-            if known.hidden(want.rule, now):
-                continue
             if writers and placed.get(want.rule):  # a revocation before may have taken its time
                 access = min(writers, key=lambda access: access in known.refusals)
                 batches.setdefault(access, []).append(NewRule(want.rule, str(want.mark)))
@@ -245,12 +244,15 @@ class Calls:
         return False
 
     def _revoked(self, known: TargetState, access: Access, id_: str, outcome: RevokeOutcome, at: float) -> None:
+        just_begun = at < self._state.started + NEW_IDS_SECONDS  # and a predecessor may have put it
         match outcome:
-            case Gone() if known.too_new(id_, at):
+            case Gone() if known.too_new(id_, at) or (just_begun and id_ not in known.doubtful):
                 known.stale = True  # EC2 may not know yet what it has just put: a read has to tell
             case Gone():
                 self._tell_revoked(known, id_)
                 known.vanished(id_, at)
+                if just_begun:
+                    known.revoked.pop(id_, None)  # should a later read show it after all
             case Revoked():
                 self._tell_revoked(known, id_)
                 known.gone(id_, at)

@@ -316,8 +316,7 @@ class Engine:
             if (resource := self.store.resources.get(key)) is not None:
                 self._state.unpark(resource.uid)
             read_next = before is None and after is not None and after.complete
-            sessions = self.store.sessions_of(key)
-            pressing = [each for each in sessions if not read_next or self._patience(each) <= 0]
+            pressing = [s for s in self.store.sessions_of(key) if not read_next or self._patience(s) <= 0]
             for target in {*(before.everywhere() if before else ()), *(after.everywhere() if after else ())}:
                 self._reconciler.queue.add(target, patient=read_next and not pressing)
             for session in pressing:

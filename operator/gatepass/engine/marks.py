@@ -1,7 +1,7 @@
 """Marks that are out of date, or that somebody has removed: they are what tells our rules from others'."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -25,45 +25,68 @@ def put(rule: Rule, id_: str, description: str, owner: str, maker: str | None = 
 def proofs(known: TargetState, desired: Wishes) -> dict[str, str]:
     """What somebody rests on has to be there: its label is set again, which fails where there is no rule."""
     questioned = (known.rules[id_] for id_ in known.unproven | known.doubtful)
+    missed = known.doubtful | known.unheard.keys()
     return {
         held.id: held.description
         for held in questioned
         if held.rule is not None and held.rule in desired
-        if held.id in known.doubtful | known.unheard.keys() or desired[held.rule][0].until is not None
+        if held.id in missed or desired[held.rule][0].until is not None
     }
 
 
-async def repair(provider: Provider, owner: str, known: TargetState, plan: Plan, accesses: Iterable[Access]) -> bool:
+async def repair(provider: Provider, owner: str, known: TargetState, plan: Plan, accesses: Sequence[Access]) -> bool:
     """Set the tags and descriptions of a plan, each by the first credentials that may. Answers whether to try again."""
-    retags, relabels, again = plan.retags, plan.relabels, False
-    for access in accesses:
-        if not (retags or relabels):
-            break
+    again = await _tag(provider, owner, known, plan.retags, accesses)
+    return await _relabel(provider, known, plan.relabels, accesses) or again
+
+
+async def _tag(
+    provider: Provider, owner: str, known: TargetState, ids: Sequence[str], accesses: Sequence[Access]
+) -> bool:
+    for access in accesses if ids else ():
         try:
-            if retags:
-                await provider.tag(access, known.target, retags, owner)
-                at = asyncio.get_running_loop().time()
-                for id_ in retags:
-                    known.retagged(id_, owner, at)
-                retags = ()
-            outcomes = await provider.relabel(access, known.target, relabels) if relabels else {}
+            await provider.tag(access, known.target, ids, owner)
         except ProviderError as error:
             _refused(known, error)
-            continue
         except UnknownOutcomeError:
             return True  # setting a mark twice does no harm
-        refusals = {id_: outcome for id_, outcome in outcomes.items() if isinstance(outcome, ProviderError)}
-        for refusal in list(refusals.values())[:1]:
-            _refused(known, refusal)
+        else:
+            at = asyncio.get_running_loop().time()
+            for id_ in ids:
+                known.retagged(id_, owner, at)
+            return False
+    return bool(ids)
+
+
+async def _relabel(
+    provider: Provider, known: TargetState, descriptions: Mapping[str, str], accesses: Sequence[Access]
+) -> bool:
+    left, again = dict(descriptions), False
+    for access in accesses:
+        if not left:
+            break
+        try:
+            outcomes = await provider.relabel(access, known.target, left)
+        except ProviderError as error:
+            outcomes = dict.fromkeys(left, error)
+        except UnknownOutcomeError:
+            return True
         at = asyncio.get_running_loop().time()
+        refusal: ProviderError | None = None
         for id_, outcome in outcomes.items():
-            if outcome is None:
-                known.relabelled(id_, relabels[id_], at)
-            elif isinstance(outcome, Gone):
-                known.vanished(id_, at)
-                known.stale = again = True
-        relabels = {id_: relabels[id_] for id_ in refusals}
-    return again or bool(retags or relabels)
+            match outcome:
+                case ProviderError():
+                    refusal = outcome
+                    continue
+                case Gone():
+                    known.vanished(id_, at)
+                    known.stale = again = True
+                case None:
+                    known.relabelled(id_, left[id_], at)
+            del left[id_]
+        if refusal is not None:
+            _refused(known, refusal)
+    return again or bool(left)
 
 
 def _refused(known: TargetState, error: ProviderError) -> None:

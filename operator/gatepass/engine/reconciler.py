@@ -16,7 +16,7 @@ from gatepass.core.rules import Rule, Target, parse_mark
 from gatepass.core.sweep import MARGIN
 from gatepass.core.types.common import Key
 from gatepass.engine.calls import Calls, Permission
-from gatepass.engine.demand import Demands, Wishes
+from gatepass.engine.demand import Demand, Demands, Wishes
 from gatepass.engine.drift import repairs
 from gatepass.engine.grants import Grants
 from gatepass.engine.journal import Journal
@@ -89,7 +89,7 @@ class Reconciler:
         if known.ends_at < float("inf"):  # the passes of the sessions may have to wait for others
             self.queue.add(target, known.ends_at - now)
         seen_at = self._clock.now() - timedelta(seconds=now - (known.read_at or now) if blind else 0.0)
-        plan = self._plan(known, demand.rules, seen_at)
+        plan = self._plan(known, demand.rules, seen_at, now)
         plan = self._switchboard.before(known, plan, demand.rules)
         settled = [id_ for id_ in plan.revokes if known.rules[id_].rule not in demand.undecided]
         if blind:  # what is known to be over closes
@@ -98,19 +98,17 @@ class Reconciler:
             plan = replace(plan, revokes=tuple(settled))
             if not blind:  # which comes back by itself
                 self.queue.add(target, CLOSING_RETRY)  # somebody may want them; a refusal alone makes no news here
-        if plan.writes:
-            if self._begins_to_wait(known, plan, now):
-                return
-            plan = self._affordable(known.target, plan)
-            if not plan.writes:
-                return
-        known.write()
+        if plan.writes and self._begins_to_wait(known, plan, now):
+            return
+        whole, plan = plan, self._affordable(known, plan, demand)
+        if plan.writes or not whole.writes:
+            known.write()
         known.conflicts = plan.conflicts
         if not blind:
             self._await_foreign_ends(known, demand.rules, now)
         if demand.resumes_at is not None:
             self.queue.add(target, demand.resumes_at - now)
-        elif not plan.writes and not blind:
+        elif not (whole.writes or known.any_unsettled or blind):
             known.refusals.clear()  # of calls that nobody needs any more
             known.told.clear()
         unseen = known.doubtful | known.unproven
@@ -131,7 +129,7 @@ class Reconciler:
             self._retry(known, "write", accesses, closing=left or known.any_unsettled)
         elif blind:
             self._retry(known, "read", accesses, closing=True)
-        else:
+        elif plan == whole:
             self._turns.settled(target)
             if self._state.strays.pop(target, None) and not self._state.tenants[target]:
                 self._state.forget_target(target)  # the next sweep finds it again if something is left
@@ -141,13 +139,22 @@ class Reconciler:
 
     # company
 
-    def _affordable(self, target: Target, plan: Plan) -> Plan:
-        """What there are calls for. The rest waits in the queue and not with a worker, and is planned anew then."""
-        provider = self._providers[target.provider]
-        waits = {kind: wait for kind in plan.kinds if (wait := provider.reserve(target, kind)) > 0}
-        if waits:
-            self.queue.add(target, min(waits.values()))
-        return plan.without(waits.keys())
+    def _affordable(self, known: TargetState, plan: Plan, demand: Demand) -> Plan:
+        """What there are calls for. The rest waits in the queue and not with a worker, and is planned anew then.
+
+        What ends does not wait for what opens, but what gets another rule keeps the one that it has until then.
+        """
+        provider = self._providers[known.target.provider]
+        waits = {kind: wait for kind in plan.kinds if (wait := provider.reserve(known.target, kind)) > 0}
+        if not waits:
+            return plan
+        self.queue.add(known.target, min(waits.values()))
+        if "grants" in waits:
+            coming = [want.rule for want in plan.grants if not demand.newcomers.get(want.rule)]
+            kept = {id_ for id_ in plan.revokes for rule in coming if _meet(known.rules[id_].rule, rule)}
+            plan = replace(plan, revokes=tuple(id_ for id_ in plan.revokes if id_ not in kept))
+        crowded = "revokes" in waits and self._calls.crowded(known, plan)
+        return plan.without({*waits, "grants"} if crowded else waits.keys())
 
     def _begins_to_wait(self, known: TargetState, plan: Plan, now: float) -> bool:
         """Are the writes held back, so that one call carries more of them?"""
@@ -227,7 +234,7 @@ class Reconciler:
 
     # plan
 
-    def _plan(self, known: TargetState, desired: Wishes, seen_at: datetime) -> Plan:
+    def _plan(self, known: TargetState, desired: Wishes, seen_at: datetime, now: float) -> Plan:
         """By what was seen then: whoever has put a rule may have made its time longer since."""
         plan = make_plan(
             (want for want, _ in desired.values()),
@@ -235,6 +242,7 @@ class Reconciler:
             self._state.owner,
             known=self._records.ids(known),
         )
+        plan = replace(plan, grants=tuple(want for want in plan.grants if not known.hidden(want.rule, now)))
         if known.unproven or known.doubtful:
             plan = replace(plan, relabels={**proofs(known, desired), **plan.relabels})
         return self._vouching.spare(known.target, known.rules, plan, seen_at)
@@ -250,3 +258,12 @@ class Reconciler:
         marks = (parse_mark(rule.description) for rule in strangers)
         for over in (mark.until + MARGIN for mark in marks if mark is not None and mark.until is not None):
             self.queue.add(known.target, (over - self._clock.now()).total_seconds() + 1.0)
+
+
+def _meet(one: Rule | None, other: Rule) -> bool:
+    """Do both let somebody in at the same door?"""
+    if one is None or (one.cidr, one.protocol) != (other.cidr, other.protocol):
+        return False
+    if one.port is None or one.end_port is None or other.port is None or other.end_port is None:
+        return True  # a protocol without ports
+    return one.port <= other.end_port and other.port <= one.end_port

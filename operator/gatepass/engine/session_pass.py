@@ -127,10 +127,14 @@ class SessionPass:
         return refused
 
     async def _ask(self, session: AccessSession) -> bool:
-        """Answers whether admission refused something; it is asked again for what is admitted and not granted yet."""
-        answers = await self._admission.ask(session)
-        if None in answers:
+        """Answers whether admission refused something; it is asked again while something waits."""
+        if self._admission.waiting(session):
             self.queue.add(session.key, ASK_AGAIN_SECONDS, patient=True)
+        try:
+            answers = await self._admission.ask(session)
+        except ClusterError:
+            self._touch_targets(session, self._clock.now())  # the last answer may have been too old
+            raise
         return any(answer is not None for answer in answers)
 
     async def _ask_for_the_runner(self, session: AccessSession) -> None:

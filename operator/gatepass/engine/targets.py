@@ -67,6 +67,7 @@ class TargetState:
     _closes: bool = False
     _patience: float = 0.0
     _granted: dict[str, tuple[float, ObservedRule]] = field(default_factory=dict)
+    _put_at: dict[str, float] = field(default_factory=dict)
     _first_seen: dict[str, float] = field(default_factory=dict)
     _lost: dict[Rule, _Lost] = field(default_factory=dict)
     _full_at: dict[int, int] = field(default_factory=dict)
@@ -123,6 +124,7 @@ class TargetState:
         So does an earlier read that has shown a rule of ours, less than two minutes after it was first seen.
         """
         self._granted = {id_: ack for id_, ack in self._granted.items() if started < ack[0] + READS_LAG_SECONDS}
+        self._put_at = {id_: at for id_, at in self._put_at.items() if id_ in self._granted}
         self.revoked = {id_: at for id_, at in self.revoked.items() if started < at + READS_LAG_SECONDS}
         seen = {rule.id: rule for rule in observed if rule.id not in self.revoked}
         young = {
@@ -164,15 +166,14 @@ class TargetState:
     def unheard_of(self, id_: str, at: float) -> None:
         """The answer to its revocation was lost: whoever wants it by now must not count on it."""
         if id_ in self.rules:
-            self._granted.pop(id_, None)
             self.unheard[id_] = at
             self.unproven.add(id_)
 
     def too_new(self, id_: str, at: float) -> bool:
         """Was it put so lately that EC2 may not know its id yet? Later, a read has to have missed it too."""
-        if id_ not in self._granted:
-            return False
-        return id_ not in self.doubtful or at < self._granted[id_][0] + NEW_IDS_SECONDS
+        if at < self._put_at.get(id_, float("-inf")) + NEW_IDS_SECONDS:
+            return True
+        return id_ in self._granted and id_ not in self.doubtful
 
     def vanished(self, id_: str, at: float) -> None:
         """A write was told that there is no such rule; of one that we have put ourselves a read has to tell too."""
@@ -186,6 +187,7 @@ class TargetState:
         for id_ in [id_ for id_ in self.doubtful if self.rules[id_].rule == observed.rule]:
             self._forget(id_)
         self._keep(observed, at)
+        self._put_at[observed.id] = at
         self.revoked.pop(observed.id, None)
         if observed.rule is not None:
             self._lost.pop(observed.rule, None)
@@ -212,6 +214,7 @@ class TargetState:
         self._holding = None
         self.rules.pop(id_, None)
         self._granted.pop(id_, None)
+        self._put_at.pop(id_, None)
         self.doubtful.discard(id_)
         self.unproven.discard(id_)
         self.unheard.pop(id_, None)

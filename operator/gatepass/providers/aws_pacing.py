@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
+from gatepass.core.plan import Write
 
 
 @dataclass(slots=True)
@@ -34,11 +35,24 @@ class Bucket:
         self._tokens = self.tokens(now) - 1
         return max(-self._tokens, 0.0) / self.rate
 
+    def give_back(self, now: float) -> None:
+        """A token that was taken and not used."""
+        self._tokens = min(self.size, self.tokens(now) + 1)
+
     def drain(self, now: float) -> None:
         """AWS said that it is empty: somebody else takes from it too."""
         self._tokens = min(self.tokens(now), 0.0)
 
 
+ACTIONS: Final[Mapping[Write, str]] = {
+    "grants": "AuthorizeSecurityGroupIngress",
+    "revokes": "RevokeSecurityGroupIngress",
+    "relabels": "UpdateSecurityGroupRuleDescriptionsIngress",
+    "retags": "CreateTags",
+}
+LONGEST_WAIT_SECONDS: Final = 1.0
+"""For a token, where a pass needs more than the one that it has come with; it holds up the whole group meanwhile."""
+SCARCE: Final = ProviderError(Failure.RETRY, "CallsAreScarce", "AWS allows few calls; made again in a moment")
 _SILENT_AFTER: Final = 3
 _MARGIN: Final = 0.9
 """Of AWS's size: calls overtake each other on their way, so that AWS may see more of them in a moment than we sent."""
@@ -107,8 +121,15 @@ class Pacing:
         """Seconds until there is a token for the target's next call of this action, which is kept for it."""
         at = self._reserved.get((target, action), float("-inf"))
         if now > at + _KEPT_SECONDS:
+            self._give_back(now)
             at = self._reserved[target, action] = now + self.bucket(action).take(now)
         return max(at - now, 0.0)
+
+    def _give_back(self, now: float) -> None:
+        """What nobody has come for: while AWS does not answer, no call goes out, however often one is tried."""
+        for key in [key for key, at in self._reserved.items() if now > at + _KEPT_SECONDS]:
+            if now < self._reserved.pop(key) + 2 * _KEPT_SECONDS:  # later the bucket has filled without it
+                self.bucket(key[1]).give_back(now)
 
     def spend(self, target: Hashable, action: str, now: float) -> float:
         """The same for a call that is about to go out; the next one has to have a token of its own."""

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore import xform_name
@@ -31,7 +32,7 @@ from gatepass.providers.aws_batches import each
 from gatepass.providers.aws_clients import AwsClients, Clients, Told
 from gatepass.providers.aws_errors import THROTTLED
 from gatepass.providers.aws_joint import Joint
-from gatepass.providers.aws_pacing import Line, Pacing
+from gatepass.providers.aws_pacing import ACTIONS, LONGEST_WAIT_SECONDS, SCARCE, Line, Pacing
 from gatepass.providers.aws_rules import OWNER_TAG, identity, named_duplicate, observed, permissions, tags
 
 if TYPE_CHECKING:
@@ -39,12 +40,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_ACTIONS: Final[Mapping[Write, str]] = {
-    "grants": "AuthorizeSecurityGroupIngress",
-    "revokes": "RevokeSecurityGroupIngress",
-    "relabels": "UpdateSecurityGroupRuleDescriptionsIngress",
-    "retags": "CreateTags",
-}
 _QUOTA: Final = ("vpc", "L-0EA8095F")
 """Inbound or outbound rules per security group (Service Quotas, Amazon VPC)."""
 _DEFAULT_LIMIT: Final = 60
@@ -284,7 +279,7 @@ class AwsSecurityGroups:
         answer = await self._write(
             access,
             target,
-            _ACTIONS["grants"],
+            ACTIONS["grants"],
             lambda aws: aws.ec2.authorize_security_group_ingress(
                 GroupId=target.id,
                 IpPermissions=permissions(batch),
@@ -301,7 +296,7 @@ class AwsSecurityGroups:
             await self._write(
                 access,
                 target,
-                _ACTIONS["revokes"],
+                ACTIONS["revokes"],
                 lambda aws: aws.ec2.revoke_security_group_ingress(GroupId=target.id, SecurityGroupRuleIds=batch),
             )
             return dict.fromkeys(batch, Revoked())
@@ -320,7 +315,7 @@ class AwsSecurityGroups:
             await self._write(
                 access,
                 target,
-                _ACTIONS["relabels"],
+                ACTIONS["relabels"],
                 lambda aws: aws.ec2.update_security_group_rule_descriptions_ingress(
                     GroupId=target.id,
                     SecurityGroupRuleDescriptions=[
@@ -341,7 +336,7 @@ class AwsSecurityGroups:
             await self._write(
                 access,
                 target,
-                _ACTIONS["retags"],
+                ACTIONS["retags"],
                 lambda aws: aws.ec2.create_tags(Resources=list(ids), Tags=[{"Key": OWNER_TAG, "Value": owner}]),
             )
 
@@ -355,7 +350,7 @@ class AwsSecurityGroups:
 
     def reserve(self, target: Target, write: Write) -> float:
         """Seconds until there is a token for the call."""
-        return self._pacing[target.account, target.region].reserve(target, _ACTIONS[write], self._monotonic())
+        return self._pacing[target.account, target.region].reserve(target, ACTIONS[write], self._monotonic())
 
     def patience(self, target: Target) -> float:
         """Seconds without company after which its wait may end early."""
@@ -369,21 +364,25 @@ class AwsSecurityGroups:
     async def _read(self, access: Access, action: str, request: Callable[[Clients], T]) -> T:
         name = f"ec2:{action}"
         place = self._place(access)
-        wait = self._pacing[place].bucket(action).take(self._monotonic())
-        return await self._paced(place, action, wait, lambda: self._clients.read(access, name, request))
+        bucket = self._pacing[place].bucket(action)
+        return await self._paced(place, action, bucket.take, lambda: self._clients.read(access, name, request))
 
     async def _write(self, access: Access, target: Target, action: str, request: Callable[[Clients], T]) -> T:
         place, name = (target.account, target.region), f"ec2:{action}"
         pacing, now = self._pacing[place], self._monotonic()
-        wait = pacing.spend(target, action, now)
+        if pacing.reserve(target, action, now) > LONGEST_WAIT_SECONDS:
+            raise SCARCE  # whoever has a token comes first; it is kept for the next try
         pacing.wrote(target, action, now)
-        return await self._paced(place, action, wait, lambda: self._clients.call(access, name, request))
+        spend = partial(pacing.spend, target, action)
+        return await self._paced(place, action, spend, lambda: self._clients.call(access, name, request))
 
-    async def _paced(self, place: tuple[str, str], action: str, wait: float, call: Callable[[], Awaitable[T]]) -> T:
-        """Wait for a token, which is there in `wait` seconds, then call."""
+    async def _paced(
+        self, place: tuple[str, str], action: str, take: Callable[[float], float], call: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Take a token, wait until it is there, then call; who is not let through by the line takes none."""
         try:
             with self._pacing[place].line.call():
-                await asyncio.sleep(wait)
+                await asyncio.sleep(take(self._monotonic()))
                 return await call()
         except ProviderError as error:
             if error.reason in THROTTLED:
