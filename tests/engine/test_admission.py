@@ -8,6 +8,7 @@ from gatepass.core.ports import ClusterError
 from gatepass.core.types.common import Key
 from gatepass.core.types.session import AccessSession, Phase, Requester
 from gatepass.engine.admission import ASK_AGAIN_SECONDS
+from gatepass.engine.targets import READS_LAG_SECONDS
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.world import World, eventually
 
@@ -69,3 +70,20 @@ async def test_what_is_being_opened_is_told_though_nobody_can_ask_again(world: W
         await asyncio.sleep(1)
         world.cluster.may_use = silent  # type: ignore[method-assign]
         await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it is told", ASK_AGAIN_SECONDS + 10)
+
+
+async def test_what_nobody_can_ask_about_any_more_keeps_nothing_open(world: World, cloud: SlowFirewalls) -> None:
+    """Of two from one address one is open and one waits; a successor has asked once for the one that waits."""
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource(policy={"maxConcurrentSessions": 1})
+        first = world.session()
+        await asyncio.sleep(2)
+        world.session("second")
+        await asyncio.sleep(2)
+    async with world.running():
+        await asyncio.sleep(READS_LAG_SECONDS + 80)
+        world.cluster.may_use = silent  # type: ignore[method-assign]
+        await asyncio.sleep(ASK_AGAIN_SECONDS + 10)
+        world.edit(AccessSession, first.key, stop=True)
+        await eventually(lambda: not cloud.rules(group), "it closes", 2)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from gatepass.core.ports import Access, Gone, RevokeOutcome, Unknown
+from gatepass.core.ports import Access, Gone, RelabelOutcome, RevokeOutcome, Unknown
 from gatepass.core.rules import Rule, Target
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
@@ -103,6 +103,12 @@ class Unheard(SlowFirewalls):
         await asyncio.sleep(7)
         return dict.fromkeys(ids, Unknown())
 
+    async def relabel(
+        self, access: Access, target: Target, descriptions: Mapping[str, str]
+    ) -> Mapping[str, RelabelOutcome]:
+        outcomes = await super().relabel(access, target, {} if self.forgets else descriptions)
+        return {**dict.fromkeys(descriptions, Gone()), **outcomes}
+
 
 @pytest.fixture
 def unheard(world: World) -> Unheard:
@@ -193,3 +199,20 @@ async def test_what_is_neither_known_nor_shown_is_closed(world: World, unheard: 
         unheard.rules(group).clear()
         world.edit(AccessSession, session.key, stop=True)
         await eventually(lambda: world.status(session).phase is Phase.CANCELLED, "the end", NEW_IDS_SECONDS)
+
+
+async def test_a_new_rule_that_is_neither_shown_nor_known_is_not_forgotten(world: World, unheard: Unheard) -> None:
+    """A resync right after the grant does not see it, its label cannot be set, and the session is stopped then."""
+    group = unheard.create("sg-0aaa")
+    async with world.running(resync=200):
+        world.resource()
+        await asyncio.sleep(READS_LAG_SECONDS + 1 + 200 - 1)
+        session = world.session()
+        await eventually(lambda: unheard.rules(group), "it opens", 0.9)
+        unheard.blind = unheard.forgets = True
+        await eventually(lambda: unheard.calls["relabel"], "it has to be proven", 2)
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(3)
+        unheard.blind = unheard.forgets = False
+        await eventually(lambda: not unheard.rules(group), "it closes", 2)
+        assert world.status(session).phase is not Phase.ACTIVE

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import pytest
@@ -29,11 +30,12 @@ class Scarce(SlowFirewalls):
         self.scarce: set[str] = set()
         self.reserved: Counter[Write] = Counter()
 
-    def reserve(self, target: Target, write: Write) -> float:
-        self.reserved[write] += 1
+    def reserve(self, target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
+        self.reserved.update(kinds)
         if target.id not in self.scarce:
-            return 0.0
-        return max(self.none_before.get(write, 0.0) - asyncio.get_running_loop().time(), 0.0)
+            return dict.fromkeys(kinds, 0.0)
+        now = asyncio.get_running_loop().time()
+        return {kind: max(self.none_before.get(kind, 0.0) - now, 0.0) for kind in kinds}
 
 
 @pytest.fixture
@@ -128,7 +130,11 @@ async def test_marks_wait_too_and_hold_up_nothing(
         assert world.status(first).phase is Phase.ACTIVE
 
 
-async def test_what_gets_another_rule_keeps_the_one_that_it_has_until_then(world: World, cloud: Scarce) -> None:
+@pytest.mark.parametrize("newcomer", [False, True])
+async def test_what_gets_another_rule_keeps_the_one_that_it_has_until_then(
+    world: World, cloud: Scarce, newcomer: bool
+) -> None:
+    """Whoever else wants the same door by then."""
     group = cloud.create("sg-0aaa")
     cloud.scarce = {group.id}
     async with world.running():
@@ -137,6 +143,8 @@ async def test_what_gets_another_rule_keeps_the_one_that_it_has_until_then(world
         ends = world.session("ends", cidrs=("203.0.113.8/32",))
         await asyncio.sleep(5)
         cloud.none_before = {"grants": 60.0}
+        if newcomer:
+            world.session("newcomer")
         world.edit(ProtectedResource, resource.key, ports=[{"port": 5432, "endPort": 5440}])
         world.edit(AccessSession, ends.key, stop=True)
         await asyncio.sleep(2)
@@ -176,3 +184,33 @@ async def test_nothing_is_reserved_for_what_is_not_asked_for(world: World, cloud
         world.session()
         await asyncio.sleep(60)
         assert 2 <= cloud.reserved["grants"] == cloud.calls["grant"]
+
+
+async def test_what_ends_is_not_kept_for_what_another_resource_waits_for(world: World, cloud: Scarce) -> None:
+    group = cloud.create("sg-0aaa")
+    cloud.scarce = {group.id}
+    async with world.running(resync=30):
+        world.resource("narrow")
+        world.resource("wide", ports=({"port": 5000, "endPort": 6000},))
+        world.session("narrow", resources=({"name": "narrow"},))
+        ends = world.session("wide", resources=({"name": "wide"},))
+        await asyncio.sleep(READS_LAG_SECONDS + 80)
+        cloud.none_before = {"grants": 1000.0}
+        (id_,) = (id_ for id_, held in cloud.rules(group).items() if held.rule and held.rule.end_port == 5432)
+        del cloud.rules(group)[id_]
+        await asyncio.sleep(35)
+        world.edit(AccessSession, ends.key, stop=True)
+        await eventually(lambda: not cloud.rules(group), "it closes", 1)
+
+
+async def test_an_old_yes_opens_nothing_when_a_token_comes_at_last(world: World, cloud: Scarce) -> None:
+    group = cloud.create("sg-0aaa")
+    cloud.scarce, cloud.none_before = {group.id}, {"grants": 600.0}
+    async with world.running():
+        world.resource()
+        session = world.session()
+        await asyncio.sleep(20)
+        world.cluster.allowed = lambda _who, _key: False
+        await asyncio.sleep(700)
+        assert cloud.rules(group) == {}
+        assert world.status(session).resources[0].reason == "NotAuthorized"

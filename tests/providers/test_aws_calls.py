@@ -177,7 +177,7 @@ async def test_our_own_calls_are_never_throttled(aws_world: AwsWorld) -> None:
     targets = [aws_world.firewall() for _ in range(20)]
 
     async def in_turn(target: Target, number: int) -> Mapping[Rule, GrantOutcome]:
-        await asyncio.sleep(aws_world.provider.reserve(target, "grants"))
+        await asyncio.sleep(aws_world.provider.reserve(target, ["grants"])["grants"])
         return await aws_world.provider.grant(aws_world.access, target, NEW[number : number + 1], STAMP)
 
     for number in range(3):
@@ -255,11 +255,35 @@ async def test_a_second_call_that_has_no_token_is_left_to_the_next_pass(aws_worl
     at_a_stand = AwsSecurityGroups(vault, monotonic=lambda: 1000.0)
     try:
         for id_ in (target.id, *(f"sg-{number}" for number in range(300))):
-            at_a_stand.reserve(replace(target, id=id_), "grants")
+            at_a_stand.reserve(replace(target, id=id_), ["grants"])
         async with asyncio.timeout(20):  # there is a token in 51 seconds
             outcomes = await at_a_stand.grant(aws_world.access, target, NEW[:2], STAMP)
     finally:
         at_a_stand.close()
     assert isinstance(outcomes[RULES[0]], Duplicate)
     assert getattr(outcomes[RULES[1]], "reason", None) == "CallsAreScarce"
-    assert at_a_stand.reserve(target, "grants") == pytest.approx(51.4), "its place in the line is kept"
+    assert at_a_stand.reserve(target, ["grants"])["grants"] == pytest.approx(51.4), "its place in the line is kept"
+
+
+async def test_a_batch_that_is_refused_as_a_whole_gets_smaller_though_calls_are_scarce(
+    aws_world: AwsWorld, vault: Vault
+) -> None:
+    """AWS does not say which rule is too many, and each pass has one token."""
+    target = aws_world.firewall(limit=2)
+    aws_world.put(target, RULES[0])
+    at_a_stand = AwsSecurityGroups(vault, monotonic=lambda: 1000.0)
+    bucket, put = at_a_stand._pacing[target.account, target.region].bucket(GRANT), []
+    try:
+        for _ in range(4):
+            at_a_stand.reserve(target, [])
+            while bucket.tokens(1000.0) < 1:
+                bucket.give_back(1000.0)
+            assert at_a_stand.reserve(target, ["grants"]) == {"grants": 0}
+            while bucket.tokens(1000.0) > -10:
+                bucket.take(1000.0)
+            outcomes = await at_a_stand.grant(aws_world.access, target, NEW[1:9], STAMP)
+            assert outcomes.keys() == set(RULES[1:9])
+            put.append(sum(isinstance(outcome, Granted) for outcome in outcomes.values()))
+    finally:
+        at_a_stand.close()
+    assert put == [0, 0, 0, 1]

@@ -284,7 +284,7 @@ def test_a_bucket_that_has_filled_again_is_used(groups: int, longest: float) -> 
 def test_a_reserved_token_is_there_when_it_was_promised_and_is_taken_once() -> None:
     pacing = Pacing()
     for number in range(45):
-        assert pacing.reserve(f"sg-{number}", GRANT, 0.0) == 0
+        assert pacing.spend(f"sg-{number}", GRANT, 0.0) == 0
     assert pacing.reserve("sg-45", GRANT, 0.0) == pytest.approx(0.2)
     assert pacing.reserve("sg-46", GRANT, 0.0) == pytest.approx(0.4)
     assert pacing.reserve("sg-45", GRANT, 0.1) == pytest.approx(0.1), "asked again, it costs no other"

@@ -2,7 +2,7 @@
 
 import asyncio
 import bisect
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol, TypeVar
@@ -202,8 +202,11 @@ class Cloud:
             return False
         return asyncio.get_running_loop().time() < past.since[0] + NEW_SECONDS and self._own_chance.random() < 0.5
 
-    def reserve(self, target: Target, write: Write) -> float:
+    def reserve(self, target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
         """While calls are scarce, many have to wait for a token."""
+        return {kind: self._wait(target, kind) for kind in kinds}
+
+    def _wait(self, target: Target, write: Write) -> float:
         if not self._weather.modes["throttle"]:
             return 0.0
         now = asyncio.get_running_loop().time()

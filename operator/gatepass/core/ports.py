@@ -156,10 +156,10 @@ class Provider(Protocol):
         """The same for a write that closes something, which is in a hurry."""
         ...
 
-    def reserve(self, target: Target, write: Write) -> float:
-        """Seconds until such a call about the target may go out, which is kept for it; 0 when it may now.
+    def reserve(self, target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
+        """Seconds until one call of each kind about the target may go out, which are kept for it; 0 for now.
 
-        Who comes back then finds it kept for some seconds, and may be asked as often as one likes.
+        Who comes back then finds them kept for some seconds, and those of other kinds given back.
         """
         ...
 

@@ -17,6 +17,7 @@ from gatepass.engine.state import NOT_ASKED, State
 
 ASK_AGAIN_SECONDS: Final = 30.0
 """How old a yes is at most while a session waits: rights may be taken away meanwhile."""
+_UNKNOWN: Final = Refusal("NotAsked", "the API server does not say whether the requester may still use it")
 
 
 class Admission:
@@ -38,7 +39,7 @@ class Admission:
                 try:
                     answer = await self._admission(session, resource.key)
                 except ClusterError:
-                    self._state.admitted.pop(question, None)  # nobody knows whether it still holds
+                    self._state.admitted[question] = _UNKNOWN
                     raise
                 self._state.admitted[question] = answer
                 self._asked[question] = asyncio.get_running_loop().time()
@@ -51,11 +52,13 @@ class Admission:
         return [each for each in resources if not was_granted(session.resource_status(each.key))]
 
     def _is_due(self, session: AccessSession, resource: ProtectedResource) -> bool:
-        """Not while what was admitted is being opened."""
+        """Not while what was admitted is being opened, or is open and was not told yet."""
         question = session.uid, resource.key
         if self._state.admitted.get(question, NOT_ASKED) is not None:
             return True
-        if self._state.placements.of(ClaimKey(session.uid, resource.uid)):
+        placed = self._state.placements.of(ClaimKey(session.uid, resource.uid))
+        known = ((self._state.target(target), rule) for rule, target in placed.items())
+        if any(target.unsettled(rule) or rule in target.holding() for target, rule in known):
             return False
         return asyncio.get_running_loop().time() >= self._asked[question] + ASK_AGAIN_SECONDS
 

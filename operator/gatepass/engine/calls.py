@@ -150,7 +150,7 @@ class Calls:
         for want in grants:
             _, writers = demand.rules[want.rule]
             if writers and placed.get(want.rule):  # a revocation before may have taken its time
-                access = min(writers, key=lambda access: access in known.refusals)
+                access = min(writers, key=known.refuses)
                 batches.setdefault(access, []).append(NewRule(want.rule, str(want.mark)))
         provider = self._providers[known.target.provider]
         again = False

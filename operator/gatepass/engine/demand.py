@@ -25,13 +25,15 @@ class Demand:
     `undecided` may not be revoked yet: what anybody wants, here or elsewhere, while somebody who names the target
     has not been heard, and what sessions may be granted whose admission has not been asked for since the start.
     `displaced` are other targets that have been given something to do. `newcomers` are the claims that have not had
-    a missing rule before; `resumes_at` is when the first of those that were refused here tries again.
+    a missing rule before, and `moving` are missing rules of claims that may have had another one instead; `resumes_at`
+    is when the first of those that were refused here tries again.
     """
 
     rules: Wishes
     undecided: frozenset[Rule]
     displaced: frozenset[Target]
     newcomers: Mapping[Rule, Sequence[ClaimKey]]
+    moving: frozenset[Rule]
     resumes_at: float | None
 
 
@@ -97,6 +99,7 @@ class Demands:
         holding = known.staying()
         rules: dict[Rule, tuple[Wanted, Sequence[Access]]] = {}
         newcomers: dict[Rule, list[ClaimKey]] = {}
+        moving: set[Rule] = set()
         for rule, users in self._users(target, tenants).items():
             lasting = [(claim, tenant) for claim, tenant in users if not claim.ending]
             writers = [tenant.standing.access for _, tenant in lasting if tenant.standing and target in tenant.proven]
@@ -104,12 +107,15 @@ class Demands:
                 rules[rule] = wanted(rule, [claim for claim, _ in users]), list(dict.fromkeys(writers))
             if rule not in holding:
                 newcomers[rule] = [claim.key for claim, _ in users if claim.until is not None and not claim.granted]
+                if len(newcomers[rule]) < len(users):
+                    moving.add(rule)
         parked = (self._state.parked.get(claim.key) for claim in claims)
         return Demand(
             rules,
             frozenset(self._undecided(tenants, now)),
             frozenset(other for targets in placed.values() for other in targets) - {target},
             newcomers,
+            frozenset(moving),
             min((entry.until for entry in parked if entry is not None and entry.until > second), default=None),
         )
 

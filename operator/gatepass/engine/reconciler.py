@@ -10,9 +10,9 @@ from typing import Final
 import structlog
 
 from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.plan import Plan, is_half_marked, make_plan
+from gatepass.core.plan import Plan, Wanted, is_half_marked, make_plan
 from gatepass.core.ports import Access, Clock, Provider
-from gatepass.core.rules import Rule, Target, parse_mark
+from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.core.sweep import MARGIN
 from gatepass.core.types.common import Key
 from gatepass.engine.calls import Calls, Permission
@@ -144,14 +144,14 @@ class Reconciler:
 
         What ends does not wait for what opens, but what gets another rule keeps the one that it has until then.
         """
-        provider = self._providers[known.target.provider]
-        waits = {kind: wait for kind in plan.kinds if (wait := provider.reserve(known.target, kind)) > 0}
+        reserved = self._providers[known.target.provider].reserve(known.target, plan.kinds)
+        waits = {kind: wait for kind, wait in reserved.items() if wait > 0}
         if not waits:
             return plan
         self.queue.add(known.target, min(waits.values()))
         if "grants" in waits:
-            coming = [want.rule for want in plan.grants if not demand.newcomers.get(want.rule)]
-            kept = {id_ for id_ in plan.revokes for rule in coming if _meet(known.rules[id_].rule, rule)}
+            coming = [want for want in plan.grants if want.rule in demand.moving]
+            kept = {id_ for id_ in plan.revokes for want in coming if _stands_in(known.rules[id_], want)}
             plan = replace(plan, revokes=tuple(id_ for id_ in plan.revokes if id_ not in kept))
         crowded = "revokes" in waits and self._calls.crowded(known, plan)
         return plan.without({*waits, "grants"} if crowded else waits.keys())
@@ -220,8 +220,7 @@ class Reconciler:
         proven = dict.fromkeys(standing.access for standing in standings if standing.proves(target))
         if not self._state.tenants[target]:
             return list(self._state.strays.get(target, ()))
-        refusals = self._state.target(target).refusals
-        return sorted(proven, key=lambda access: access in refusals)
+        return sorted(proven, key=self._state.target(target).refuses)
 
     def _retry(self, known: TargetState, call: str, accesses: Collection[Access], *, closing: bool) -> None:
         """A no may be taken back soon, or lasts until somebody changes it; an answer may come at any moment."""
@@ -260,9 +259,12 @@ class Reconciler:
             self.queue.add(known.target, (over - self._clock.now()).total_seconds() + 1.0)
 
 
-def _meet(one: Rule | None, other: Rule) -> bool:
-    """Do both let somebody in at the same door?"""
-    if one is None or (one.cidr, one.protocol) != (other.cidr, other.protocol):
+def _stands_in(held: ObservedRule, want: Wanted) -> bool:
+    """Does it open the same door for the same resource, if with other ports?"""
+    mark, one, other = parse_mark(held.description), held.rule, want.rule
+    if mark is None or mark.resource != want.resource or one is None:
+        return False
+    if (one.cidr, one.protocol) != (other.cidr, other.protocol):
         return False
     if one.port is None or one.end_port is None or other.port is None or other.end_port is None:
         return True  # a protocol without ports

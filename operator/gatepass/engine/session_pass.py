@@ -128,13 +128,14 @@ class SessionPass:
 
     async def _ask(self, session: AccessSession) -> bool:
         """Answers whether admission refused something; it is asked again while something waits."""
-        if self._admission.waiting(session):
-            self.queue.add(session.key, ASK_AGAIN_SECONDS, patient=True)
         try:
             answers = await self._admission.ask(session)
         except ClusterError:
             self._touch_targets(session, self._clock.now())  # the last answer may have been too old
+            self.queue.add(session.key, ASK_AGAIN_SECONDS, patient=True)
             raise
+        if None in answers:
+            self.queue.add(session.key, ASK_AGAIN_SECONDS, patient=True)
         return any(answer is not None for answer in answers)
 
     async def _ask_for_the_runner(self, session: AccessSession) -> None:

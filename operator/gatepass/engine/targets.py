@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from gatepass.core.desired import Claim, ClaimKey
-from gatepass.core.errors import ProviderError
+from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.placement import FAMILIES, Room
 from gatepass.core.ports import Access
 from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
@@ -180,7 +180,10 @@ class TargetState:
         if id_ not in self._granted:
             self.gone(id_, at)
         elif id_ in self.doubtful:
+            rule, too_new = self.rules[id_].rule, self.too_new(id_, at)
             self._settle(id_)
+            if rule is not None and too_new:
+                self.lost(rule, at)
 
     def granted(self, observed: ObservedRule, at: float) -> None:
         """A grant was acknowledged."""
@@ -231,6 +234,11 @@ class TargetState:
         before = self.rules.get(id_)
         if before is not None:
             self._keep(replace(before, owner=owner), at)
+
+    def refuses(self, access: Access) -> bool:
+        """Are these credentials refused, for longer than a moment?"""
+        error = self.refusals.get(access)
+        return error is not None and error.failure is not Failure.RETRY
 
     def lost(self, rule: Rule, at: float) -> None:
         """The answer to a grant was lost: the rule may be there until a read settles it."""

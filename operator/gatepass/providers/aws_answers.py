@@ -1,6 +1,11 @@
-"""What of AWS's answers helps whoever reads the log."""
+"""What AWS's answers tell: whoever reads the log, and who asks for rules."""
+
+from typing import TYPE_CHECKING
 
 from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2.type_defs import DescribeSecurityGroupRulesResultTypeDef, SecurityGroupRuleTypeDef
 
 
 def request_id(answer: object) -> str | None:
@@ -15,3 +20,8 @@ def rule_ids(answer: object) -> list[str]:
     told = answer if isinstance(answer, dict) else {}
     changed = [*told.get("SecurityGroupRules", ()), *told.get("RevokedSecurityGroupRules", ())]
     return [rule["SecurityGroupRuleId"] for rule in changed]
+
+
+def inbound(page: "DescribeSecurityGroupRulesResultTypeDef") -> "list[SecurityGroupRuleTypeDef]":
+    """The inbound rules of one answer."""
+    return [rule for rule in page["SecurityGroupRules"] if not rule.get("IsEgress")]

@@ -116,3 +116,8 @@ def _refused(error: ClientError, action: str) -> ProviderError | UnknownOutcomeE
 def _cleaned(message: str) -> str:
     """AWS's words without the encoded part, which only AWS can read, and without whole key ids."""
     return _KEY_ID.sub(r"\1...", _ENCODED.sub("", message))[:_LONGEST]
+
+
+def names_id(error: ProviderError, id_: str) -> bool:
+    """Is it about this id?"""
+    return f"'{id_}'" in error.message

@@ -30,9 +30,9 @@ class Bucket:
         self._at = max(self._at, now)
         return self._tokens
 
-    def take(self, now: float) -> float:
-        """Take a token, and answer how many seconds to wait until it is there."""
-        self._tokens = self.tokens(now) - 1
+    def take(self, now: float, held: int = 0) -> float:
+        """Take a token, and answer how many seconds to wait until it is there; `held` were taken and not used yet."""
+        self._tokens = min(self.tokens(now), self.size - held) - 1
         return max(-self._tokens, 0.0) / self.rate
 
     def give_back(self, now: float) -> None:
@@ -121,20 +121,27 @@ class Pacing:
         """Seconds until there is a token for the target's next call of this action, which is kept for it."""
         at = self._reserved.get((target, action), float("-inf"))
         if now > at + _KEPT_SECONDS:
-            self._give_back(now)
-            at = self._reserved[target, action] = now + self.bucket(action).take(now)
+            self._forget_unused(now)
+            held = sum(each <= now for (_, of), each in self._reserved.items() if of == action)
+            at = self._reserved[target, action] = now + self.bucket(action).take(now, held)
         return max(at - now, 0.0)
 
-    def _give_back(self, now: float) -> None:
+    def give_back(self, target: Hashable, action: str, now: float) -> None:
+        """The target does not need its token, if it has one."""
+        at = self._reserved.pop((target, action), None)
+        if at is not None and now < at + 2 * _KEPT_SECONDS:  # later the bucket has filled without it
+            self.bucket(action).give_back(now)
+
+    def _forget_unused(self, now: float) -> None:
         """What nobody has come for: while AWS does not answer, no call goes out, however often one is tried."""
-        for key in [key for key, at in self._reserved.items() if now > at + _KEPT_SECONDS]:
-            if now < self._reserved.pop(key) + 2 * _KEPT_SECONDS:  # later the bucket has filled without it
-                self.bucket(key[1]).give_back(now)
+        for target, action in [key for key, at in self._reserved.items() if now > at + _KEPT_SECONDS]:
+            self.give_back(target, action, now)
 
     def spend(self, target: Hashable, action: str, now: float) -> float:
         """The same for a call that is about to go out; the next one has to have a token of its own."""
         wait = self.reserve(target, action, now)
         del self._reserved[target, action]
+        self.wrote(target, action, now)
         return wait
 
     def wrote(self, target: Hashable, action: str, now: float) -> None:

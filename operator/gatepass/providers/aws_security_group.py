@@ -28,9 +28,10 @@ from gatepass.core.ports import (
     Unknown,
 )
 from gatepass.core.rules import ObservedRule, Rule, Stamp, Target
+from gatepass.providers.aws_answers import inbound
 from gatepass.providers.aws_batches import each
 from gatepass.providers.aws_clients import AwsClients, Clients, Told
-from gatepass.providers.aws_errors import THROTTLED
+from gatepass.providers.aws_errors import THROTTLED, names_id
 from gatepass.providers.aws_joint import Joint
 from gatepass.providers.aws_pacing import ACTIONS, LONGEST_WAIT_SECONDS, SCARCE, Line, Pacing
 from gatepass.providers.aws_rules import OWNER_TAG, identity, named_duplicate, observed, permissions, tags
@@ -82,6 +83,7 @@ class AwsSecurityGroups:
         self._sts: defaultdict[str, Line] = defaultdict(Line)
         self._accounts: dict[Access, str] = {}
         self._limits: dict[tuple[str, str], int] = {}
+        self._most: dict[Target, int] = {}
         self._callers = Joint(self._caller, 1)
         self._groups = Joint(self._inspected, _PER_FILTER)
         self._members = Joint(self._rules_of, _GROUPS_PER_READ)
@@ -199,7 +201,7 @@ class AwsSecurityGroups:
         if page is None or page.get("NextToken"):
             return {id_: await self._rules(access, "group-id", [id_]) for id_ in ids}
         found: dict[str, list[SecurityGroupRuleTypeDef]] = {id_: [] for id_ in ids}
-        for rule in _inbound(page):
+        for rule in inbound(page):
             found[rule["GroupId"]].append(rule)
         return found
 
@@ -209,7 +211,7 @@ class AwsSecurityGroups:
         following: dict[str, Any] = {}
         while True:
             page = await self._page(access, name, values, following)
-            found += _inbound(page)
+            found += inbound(page)
             if not page.get("NextToken"):
                 return found
             following = {"NextToken": page["NextToken"]}
@@ -270,7 +272,11 @@ class AwsSecurityGroups:
             return error.reason == _DUPLICATE and new.rule == named_duplicate(error.message)
 
         lost: GrantOutcome = Unknown()
-        outcomes = await each(rules, put, names=names, refused=refused, lost=lost)
+        most = self._most.pop(target, len(rules))
+        outcomes = await each(rules[:most], put, names=names, refused=refused, lost=lost)
+        if SCARCE in outcomes.values():
+            self._most[target] = max(min(most, len(rules)) // 2, 1)  # all in one call would be refused again
+        outcomes |= dict.fromkeys(rules[most:], SCARCE)
         return {new.rule: outcome for new, outcome in outcomes.items()}
 
     async def _authorize(
@@ -304,7 +310,7 @@ class AwsSecurityGroups:
         def refused(error: ProviderError, _: str) -> RevokeOutcome:
             return Gone() if error.reason == _GONE else error
 
-        return await each(ids, remove, names=_names_id, refused=refused, lost=Unknown())
+        return await each(ids, remove, names=names_id, refused=refused, lost=Unknown())
 
     async def relabel(
         self, access: Access, target: Target, descriptions: Mapping[str, str]
@@ -328,7 +334,7 @@ class AwsSecurityGroups:
         def refused(error: ProviderError, _: str) -> RelabelOutcome:
             return Gone() if error.reason == _GONE else error
 
-        return await each(list(descriptions), update, names=_names_id, refused=refused, lost=_NO_ANSWER)
+        return await each(list(descriptions), update, names=names_id, refused=refused, lost=_NO_ANSWER)
 
     async def tag(self, access: Access, target: Target, ids: Sequence[str], owner: str) -> None:
         """Put the owner's tag on rules."""
@@ -348,9 +354,12 @@ class AwsSecurityGroups:
         """By the account's and Region's request buckets, for a write that closes."""
         return self._pacing[target.account, target.region].closing_delay(target, self._monotonic())
 
-    def reserve(self, target: Target, write: Write) -> float:
-        """Seconds until there is a token for the call."""
-        return self._pacing[target.account, target.region].reserve(target, ACTIONS[write], self._monotonic())
+    def reserve(self, target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
+        """Seconds until there is a token for each."""
+        pacing, now = self._pacing[target.account, target.region], self._monotonic()
+        for kind in ACTIONS.keys() - kinds:
+            pacing.give_back(target, ACTIONS[kind], now)
+        return {kind: pacing.reserve(target, ACTIONS[kind], now) for kind in kinds}
 
     def patience(self, target: Target) -> float:
         """Seconds without company after which its wait may end early."""
@@ -369,10 +378,9 @@ class AwsSecurityGroups:
 
     async def _write(self, access: Access, target: Target, action: str, request: Callable[[Clients], T]) -> T:
         place, name = (target.account, target.region), f"ec2:{action}"
-        pacing, now = self._pacing[place], self._monotonic()
-        if pacing.reserve(target, action, now) > LONGEST_WAIT_SECONDS:
+        pacing = self._pacing[place]
+        if pacing.reserve(target, action, self._monotonic()) > LONGEST_WAIT_SECONDS:
             raise SCARCE  # whoever has a token comes first; it is kept for the next try
-        pacing.wrote(target, action, now)
         spend = partial(pacing.spend, target, action)
         return await self._paced(place, action, spend, lambda: self._clients.call(access, name, request))
 
@@ -388,11 +396,3 @@ class AwsSecurityGroups:
             if error.reason in THROTTLED:
                 self._pacing[place].bucket(action).drain(self._monotonic())
             raise
-
-
-def _inbound(page: "DescribeSecurityGroupRulesResultTypeDef") -> "list[SecurityGroupRuleTypeDef]":
-    return [rule for rule in page["SecurityGroupRules"] if not rule.get("IsEgress")]
-
-
-def _names_id(error: ProviderError, id_: str) -> bool:
-    return f"'{id_}'" in error.message

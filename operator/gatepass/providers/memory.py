@@ -2,7 +2,7 @@
 
 import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from gatepass.core.errors import Failure, ProviderError
@@ -174,10 +174,10 @@ class MemoryFirewalls:
         del target
         return 0.0
 
-    def reserve(self, target: Target, write: Write) -> float:
+    def reserve(self, target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
         """Calls are always plenty."""
-        del target, write
-        return 0.0
+        del target
+        return dict.fromkeys(kinds, 0.0)
 
     def patience(self, target: Target) -> float:
         """Nobody waits."""
