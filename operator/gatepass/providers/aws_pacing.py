@@ -52,7 +52,6 @@ ACTIONS: Final[Mapping[Write, str]] = {
 }
 LONGEST_WAIT_SECONDS: Final = 1.0
 """For a token, where a pass needs more than the one that it has come with; it holds up the whole group meanwhile."""
-SCARCE: Final = ProviderError(Failure.RETRY, "CallsAreScarce", "AWS allows few calls; made again in a moment")
 _SILENT_AFTER: Final = 3
 _MARGIN: Final = 0.9
 """Of AWS's size: calls overtake each other on their way, so that AWS may see more of them in a moment than we sent."""
@@ -72,6 +71,13 @@ _KEPT_SECONDS: Final = 5.0
 """How long a token is kept for whoever has reserved it, and may not need it any more."""
 _PLENTY: Final = 20
 """Writes to each active target that the bucket still affords, from which on nobody waits."""
+
+
+class ScarceError(ProviderError):
+    """There is no token for a call, and nobody is to wait for one; it is kept for the next try."""
+
+    def __init__(self) -> None:
+        super().__init__(Failure.RETRY, "CallsAreScarce", "AWS allows few calls; made again in a moment")
 
 
 class Line:

@@ -33,7 +33,7 @@ from gatepass.providers.aws_batches import each
 from gatepass.providers.aws_clients import AwsClients, Clients, Told
 from gatepass.providers.aws_errors import THROTTLED, names_id
 from gatepass.providers.aws_joint import Joint
-from gatepass.providers.aws_pacing import ACTIONS, LONGEST_WAIT_SECONDS, SCARCE, Line, Pacing
+from gatepass.providers.aws_pacing import ACTIONS, LONGEST_WAIT_SECONDS, Line, Pacing, ScarceError
 from gatepass.providers.aws_rules import OWNER_TAG, identity, named_duplicate, observed, permissions, tags
 
 if TYPE_CHECKING:
@@ -274,9 +274,9 @@ class AwsSecurityGroups:
         lost: GrantOutcome = Unknown()
         most = self._most.pop(target, len(rules))
         outcomes = await each(rules[:most], put, names=names, refused=refused, lost=lost)
-        if SCARCE in outcomes.values():
+        if any(isinstance(outcome, ScarceError) for outcome in outcomes.values()):
             self._most[target] = max(min(most, len(rules)) // 2, 1)  # all in one call would be refused again
-        outcomes |= dict.fromkeys(rules[most:], SCARCE)
+        outcomes |= dict.fromkeys(rules[most:], ScarceError())
         return {new.rule: outcome for new, outcome in outcomes.items()}
 
     async def _authorize(
@@ -380,7 +380,7 @@ class AwsSecurityGroups:
         place, name = (target.account, target.region), f"ec2:{action}"
         pacing = self._pacing[place]
         if pacing.reserve(target, action, self._monotonic()) > LONGEST_WAIT_SECONDS:
-            raise SCARCE  # whoever has a token comes first; it is kept for the next try
+            raise ScarceError
         spend = partial(pacing.spend, target, action)
         return await self._paced(place, action, spend, lambda: self._clients.call(access, name, request))
 
