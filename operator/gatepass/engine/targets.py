@@ -179,11 +179,8 @@ class TargetState:
         """A write was told that there is no such rule; of one that we have put ourselves a read has to tell too."""
         if id_ not in self._granted:
             self.gone(id_, at)
-        elif id_ in self.doubtful:
-            rule, too_new = self.rules[id_].rule, self.too_new(id_, at)
+        elif not self.too_new(id_, at):
             self._settle(id_)
-            if rule is not None and too_new:
-                self.lost(rule, at)
 
     def granted(self, observed: ObservedRule, at: float) -> None:
         """A grant was acknowledged."""
