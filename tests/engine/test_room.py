@@ -9,7 +9,6 @@ from gatepass.core.rules import Rule, Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, EndedReason, Phase, ResourceState
-from gatepass.engine.targets import NEW_IDS_SECONDS
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.world import World, eventually
 
@@ -303,7 +302,7 @@ async def test_a_rule_taken_away_by_hand_comes_back_at_the_resync(world: World, 
     async with world.running(resync=10):
         world.resource()
         session = world.session()
-        await asyncio.sleep(NEW_IDS_SECONDS + 1)
+        await asyncio.sleep(5)
         cloud.rules(group).clear()
         await asyncio.sleep(11)
         (new,) = cloud.rules(group)

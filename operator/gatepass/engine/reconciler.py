@@ -237,7 +237,7 @@ class Reconciler:
         """By what was seen then: whoever has put a rule may have made its time longer since."""
         plan = make_plan(
             (want for want, _ in desired.values()),
-            known.rules.values(),
+            [held for id_, held in known.rules.items() if id_ not in known.missed or held.rule not in desired],
             self._state.owner,
             known=self._records.ids(known),
         )

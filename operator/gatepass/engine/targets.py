@@ -39,7 +39,8 @@ class TargetState:
     `claims` are those that its last pass has heard, whatever became of them; the first one's time is up at `ends_at`.
     `placed` are the holders of those that have got a place, here or elsewhere, or wait for one from now on, and have
     not been told. `told` are the reasons of refusals, by credentials and call, that the log has named. `unheard` are
-    rules whose revocation had no answer, and since when.
+    rules whose revocation had no answer, and since when; `missed` are new ones that neither a read nor a write finds,
+    which are put again for whoever wants them, and revoked by their ids for the others.
     """
 
     target: Target
@@ -58,6 +59,7 @@ class TargetState:
     doubtful: set[str] = field(default_factory=set)
     unproven: set[str] = field(default_factory=set)
     unheard: dict[str, float] = field(default_factory=dict)
+    missed: set[str] = field(default_factory=set)
     granting: set[Rule] = field(default_factory=set)
     revoking: set[str] = field(default_factory=set)
     resumes_at: float = 0.0
@@ -140,6 +142,7 @@ class TargetState:
             id_: at for id_, at in self.unheard.items() if id_ in self.rules and started < at + READS_LAG_SECONDS
         }
         self.unproven = set(self.unheard)
+        self.missed &= self.doubtful
         held = {rule.rule for rule in seen.values()}
         self._lost = {
             rule: lost
@@ -181,6 +184,8 @@ class TargetState:
             self.gone(id_, at)
         elif not self.too_new(id_, at):
             self._settle(id_)
+        elif id_ in self.doubtful:
+            self.missed.add(id_)
 
     def granted(self, observed: ObservedRule, at: float) -> None:
         """A grant was acknowledged."""
@@ -208,6 +213,7 @@ class TargetState:
         self._granted[acknowledged.id] = (at, acknowledged)
         self.unproven.discard(acknowledged.id)
         self.unheard.pop(acknowledged.id, None)
+        self.missed.discard(acknowledged.id)
         self._holding = None
 
     def _forget(self, id_: str) -> None:
@@ -218,6 +224,7 @@ class TargetState:
         self.doubtful.discard(id_)
         self.unproven.discard(id_)
         self.unheard.pop(id_, None)
+        self.missed.discard(id_)
 
     def relabelled(self, id_: str, description: str, at: float) -> None:
         """A new description was acknowledged."""
