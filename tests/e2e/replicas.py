@@ -16,8 +16,8 @@ from gatepass.sandbox.cloud import ACCOUNT
 from gatepass.sandbox.environment import Sandbox
 from gatepass.sandbox.kubeapi import KubeApi, KubeApiError
 from gatepass.sandbox.processes import Process, free_ports, is_ready
-from tests.e2e.product import READY_SECONDS
-from tests.e2e.tenant import wait_for
+from tests.e2e.product import READY_SECONDS, RESYNC_SECONDS
+from tests.e2e.tenant import Tenant, wait_for
 
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/gatepass-system/leases/gatepass"
 _LEADS = [{"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "patch"]}]
@@ -172,3 +172,27 @@ class Replicas:
                 each.terminate()  # and nobody has to wait for the end of its lease
             for each in self.all:
                 each.reap()
+
+
+@contextmanager
+def other_cluster(
+    sandbox: Sandbox, owner: str, tenant: Tenant, *options: str, backup: dict[str, Any] | None = None
+) -> Iterator[Replica]:
+    """The operator of another cluster, with this install id, and with our Lease as it was in a `backup`."""
+    if backup is not None:
+        lease = {"metadata": {"name": "gatepass"}, "spec": {**backup, "leaseDurationSeconds": 1}}
+        tenant.api.request("POST", f"/apis/coordination.k8s.io/v1/namespaces/{tenant.namespace}/leases", lease)
+    let_lead(tenant.api, tenant.namespace, "gatepass-system/gatepass")
+    settings = {
+        "GATEPASS_INSTALL_ID": owner,
+        "GATEPASS_NAMESPACE": tenant.namespace,
+        "GATEPASS_WATCH_NAMESPACES": tenant.namespace,
+        "GATEPASS_RESYNC_SECONDS": str(RESYNC_SECONDS),
+        "GATEPASS_ADMISSION_UNVERIFIED": "true",
+    }
+    other = Replica(sandbox, "other", options=options, **settings)
+    other.start()
+    try:
+        yield other
+    finally:
+        other.kill()

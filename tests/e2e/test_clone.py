@@ -1,38 +1,10 @@
 """Two clusters with one install id, as when one is a clone of the other: each has its own objects and its own Lease."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 from gatepass.sandbox.environment import Sandbox
 from tests.e2e.firewall import Group
-from tests.e2e.product import RESYNC_SECONDS, Product
-from tests.e2e.replicas import LEASE, Replica, let_lead
+from tests.e2e.product import Product
+from tests.e2e.replicas import LEASE, other_cluster
 from tests.e2e.tenant import RESOURCE, SESSION, Tenant, in_seconds, wait_for
-
-
-@contextmanager
-def other_cluster(
-    sandbox: Sandbox, owner: str, tenant: Tenant, *options: str, backup: dict[str, Any] | None = None
-) -> Iterator[Replica]:
-    """The operator of the other cluster, with our id, and with our Lease as it was."""
-    if backup is not None:
-        lease = {"metadata": {"name": "gatepass"}, "spec": {**backup, "leaseDurationSeconds": 1}}
-        tenant.api.request("POST", f"/apis/coordination.k8s.io/v1/namespaces/{tenant.namespace}/leases", lease)
-    let_lead(tenant.api, tenant.namespace, "gatepass-system/gatepass")
-    settings = {
-        "GATEPASS_INSTALL_ID": owner,
-        "GATEPASS_NAMESPACE": tenant.namespace,
-        "GATEPASS_WATCH_NAMESPACES": tenant.namespace,
-        "GATEPASS_RESYNC_SECONDS": str(RESYNC_SECONDS),
-        "GATEPASS_ADMISSION_UNVERIFIED": "true",
-    }
-    other = Replica(sandbox, "other", options=options, **settings)
-    other.start()
-    try:
-        yield other
-    finally:
-        other.kill()
 
 
 def test_a_clone_closes_nothing_that_the_original_has_opened(

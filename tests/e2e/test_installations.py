@@ -5,8 +5,8 @@ from typing import Any
 from gatepass.sandbox.environment import Sandbox
 from tests.e2e.firewall import Group
 from tests.e2e.product import Product
+from tests.e2e.replicas import other_cluster
 from tests.e2e.tenant import SESSION, Tenant, wait_for
-from tests.e2e.test_clone import other_cluster
 from tests.observer.observer import Observer
 from tests.observer.promise import is_ours
 

@@ -1,4 +1,4 @@
-"""Groups of one identity, and permissions that it lacks for a while."""
+"""Groups of one identity, permissions that it lacks for a while, and answers that never come."""
 
 import asyncio
 
@@ -25,6 +25,16 @@ async def opened(world: World, cloud: SlowFirewalls, groups: int) -> tuple[list[
     await asyncio.sleep(20)
     assert all(cloud.rules(each) for each in targets)
     return targets, sessions
+
+
+async def granted_unheard(world: World, cloud: SlowFirewalls, *, shown: bool = True) -> AccessSession:
+    """A session whose rule is put, and the answer to that is lost, as those to all grants from now on."""
+    world.resource()
+    await asyncio.sleep(5)
+    cloud.lose_answers, cloud.blind = True, not shown
+    session = world.session()
+    await asyncio.sleep(0.2)
+    return session
 
 
 async def stopped(world: World, cloud: SlowFirewalls, groups: int) -> list[Target]:

@@ -19,17 +19,22 @@ async def silent(_who: Requester, _key: Key) -> bool:
     raise ClusterError("no answer")
 
 
+async def one_open_and_one_waiting(world: World) -> tuple[AccessSession, AccessSession]:
+    """On a group that has room for one."""
+    world.resource()
+    first = world.session()
+    await eventually(lambda: world.status(first).phase is Phase.ACTIVE, "the first is open")
+    second = world.session("second", cidrs=("203.0.113.8/32",))
+    await eventually(lambda: world.status(second).phase is Phase.PENDING, "the second waits")
+    return first, second
+
+
 async def test_a_right_that_is_taken_away_while_a_session_waits_opens_nothing(
     world: World, cloud: SlowFirewalls
 ) -> None:
     group = cloud.create("sg-0aaa", limit=1)
     async with world.running():
-        world.resource()
-        first = world.session()
-        await asyncio.sleep(1)
-        second = world.session("second", cidrs=("203.0.113.8/32",))
-        await asyncio.sleep(1)
-        assert world.status(second).phase is Phase.PENDING
+        first, second = await one_open_and_one_waiting(world)
         world.cluster.allowed = lambda _who, _key: False
         await asyncio.sleep(ASK_AGAIN_SECONDS + 1)
         world.edit(AccessSession, first.key, stop=True)
@@ -46,11 +51,7 @@ async def test_what_nobody_can_ask_about_any_more_opens_nothing_by_an_old_answer
     group = cloud.create("sg-0aaa", limit=1)
 
     async with world.running():
-        world.resource()
-        first = world.session()
-        await asyncio.sleep(1)
-        second = world.session("second", cidrs=("203.0.113.8/32",))
-        await asyncio.sleep(1)
+        first, second = await one_open_and_one_waiting(world)
         answering, world.cluster.may_use = world.cluster.may_use, silent  # type: ignore[method-assign]
         await asyncio.sleep(2 * ASK_AGAIN_SECONDS)
         world.edit(AccessSession, first.key, stop=True)

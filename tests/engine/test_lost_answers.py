@@ -11,6 +11,7 @@ from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.targets import NEW_IDS_SECONDS, READS_LAG_SECONDS
 from tests.engine.firewalls import SlowFirewalls
+from tests.engine.refused import granted_unheard
 from tests.engine.world import World, eventually
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
@@ -21,11 +22,7 @@ RULE = Rule("203.0.113.7/32", "tcp", 5432, 5432)
 async def test_a_lost_answer_is_settled_and_makes_no_second_rule(world: World, cloud: SlowFirewalls) -> None:
     group = cloud.create("sg-0aaa")
     async with world.running():
-        world.resource()
-        await asyncio.sleep(5)
-        cloud.lose_answers = True
-        session = world.session()
-        await asyncio.sleep(0.2)
+        session = await granted_unheard(world, cloud)
         cloud.lose_answers = False
         await asyncio.sleep(10)
         (id_,) = cloud.rules(group)
@@ -37,11 +34,7 @@ async def test_a_rule_that_is_there_and_not_shown_is_asked_for_ever_more_rarely(
 ) -> None:
     group = cloud.create("sg-0aaa")
     async with world.running(resync=3600):
-        world.resource()
-        await asyncio.sleep(5)
-        cloud.lose_answers = cloud.blind = True
-        session = world.session()
-        await asyncio.sleep(0.2)
+        session = await granted_unheard(world, cloud, shown=False)
         cloud.lose_answers = False
         await asyncio.sleep(60)
         assert 2 <= cloud.calls["grant"] <= 8
@@ -70,11 +63,7 @@ async def test_a_rule_of_somebody_else_that_went_while_reads_lagged_is_replaced(
 async def test_an_ended_session_is_expiring_until_its_lost_write_is_settled(world: World, cloud: SlowFirewalls) -> None:
     group = cloud.create("sg-0aaa")
     async with world.running():
-        world.resource()
-        await asyncio.sleep(5)
-        cloud.lose_answers = cloud.blind = True
-        session = world.session()
-        await asyncio.sleep(0.2)
+        session = await granted_unheard(world, cloud, shown=False)
         world.edit(AccessSession, session.key, stop=True)
         await asyncio.sleep(READS_LAG_SECONDS / 2)
         assert world.status(session).phase is Phase.EXPIRING

@@ -13,6 +13,7 @@ from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.targets import READS_LAG_SECONDS
 from tests.engine.firewalls import SlowFirewalls
+from tests.engine.refused import granted_unheard
 from tests.engine.test_sweeper import force_delete
 from tests.engine.world import BIG_BANG, OWNER, World
 
@@ -229,11 +230,7 @@ async def test_a_grant_that_is_under_way_makes_no_stranger(world: World, cloud: 
 async def test_a_lost_answer_makes_no_stranger(world: World, cloud: SlowFirewalls) -> None:
     group = cloud.create("sg-0aaa")
     async with world.running():
-        world.resource()
-        await asyncio.sleep(5)
-        cloud.lose_answers = cloud.blind = True
-        session = world.session()
-        await asyncio.sleep(0.2)
+        session = await granted_unheard(world, cloud, shown=False)
         assert len(cloud.rules(group)) == 1
         world.edit(AccessSession, session.key, stop=True)
         await asyncio.sleep(30)

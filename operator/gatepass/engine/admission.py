@@ -33,7 +33,7 @@ class Admission:
     async def ask(self, session: AccessSession) -> Sequence[Refusal | None]:
         """The answers for what is not granted yet, a yes some seconds old at most; raises ClusterError, GoneError."""
         answers = []
-        for resource in self.waiting(session):
+        for resource in self._waiting(session):
             question = session.uid, resource.key
             if self._is_due(session, resource):
                 try:
@@ -46,8 +46,7 @@ class Admission:
             answers.append(self._state.admitted[question])
         return answers
 
-    def waiting(self, session: AccessSession) -> Sequence[ProtectedResource]:
-        """What of the session is not granted yet."""
+    def _waiting(self, session: AccessSession) -> Sequence[ProtectedResource]:
         resources = self._state.store.resources_of(session)
         return [each for each in resources if not was_granted(session.resource_status(each.key))]
 

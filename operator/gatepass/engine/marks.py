@@ -25,12 +25,12 @@ def put(rule: Rule, id_: str, description: str, owner: str, maker: str | None = 
 def proofs(known: TargetState, desired: Wishes) -> dict[str, str]:
     """What somebody rests on has to be there: its label is set again, which fails where there is no rule."""
     questioned = (known.rules[id_] for id_ in known.unproven | known.doubtful)
-    missed = known.doubtful | known.unheard.keys()
+    in_doubt = known.doubtful | known.unheard.keys()
     return {
         held.id: held.description
         for held in questioned
         if held.rule is not None and held.rule in desired
-        if held.id in missed or desired[held.rule][0].until is not None
+        if held.id in in_doubt or desired[held.rule][0].until is not None
     }
 
 

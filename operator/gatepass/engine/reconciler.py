@@ -93,7 +93,7 @@ class Reconciler:
         plan = self._switchboard.before(known, plan, demand.rules)
         settled = [id_ for id_ in plan.revokes if known.rules[id_].rule not in demand.undecided]
         if blind:  # what is known to be over closes
-            plan = replace(plan, grants=(), relabels={}, retags=())
+            plan = plan.without({"grants", "relabels", "retags"})
         if len(settled) < len(plan.revokes):
             plan = replace(plan, revokes=tuple(settled))
             if not blind:  # which comes back by itself

@@ -6,7 +6,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Histogram
 
-from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phase
+from gatepass.core.types.session import FINAL, AccessSession, AccessSessionStatus, Phase
 
 _OPENING_SECONDS: Final = (0.5, 1, 1.5, 2, 3, 5, 10, 20, 30, 60, 120, 300, 600, 1800)
 """A creation is known to the second, so that less says nothing; room may take as long as a session lasts."""
@@ -46,7 +46,7 @@ class SessionTimes:
             return
         if status.phase is Phase.ACTIVE and phase in (None, Phase.PENDING):
             self._opening.observe((self._now() - before.metadata.creation_timestamp).total_seconds())
-        elif status.phase in (Phase.EXPIRED, Phase.CANCELLED):
+        elif status.phase in FINAL:
             late = self._lateness(before)
             if late is not None:
                 self._closing.observe(late)

@@ -58,7 +58,8 @@ _MARGIN: Final = 0.9
 _WRITES: Final = (50.0 * _MARGIN, 5.0)
 _READS: Final = (100.0 * _MARGIN, 20.0)
 _TAGS: Final = (100.0 * _MARGIN, 10.0)
-_REVOKE: Final = "RevokeSecurityGroupIngress"
+_GRANT: Final = ACTIONS["grants"]
+_REVOKE: Final = ACTIONS["revokes"]
 _ACTIVE_SECONDS: Final = 10.0
 _MOMENT_SECONDS: Final = 0.4
 _BURST_SECONDS: Final = 3.0
@@ -120,7 +121,7 @@ class Pacing:
 
     def bucket(self, action: str) -> Bucket:
         """The bucket of an EC2 action."""
-        size = _TAGS if action == "CreateTags" else _READS if action.startswith("Describe") else _WRITES
+        size = _TAGS if action == ACTIONS["retags"] else _READS if action.startswith("Describe") else _WRITES
         return self._buckets.setdefault(action, Bucket(*size))
 
     def reserve(self, target: Hashable, action: str, now: float) -> float:
@@ -195,7 +196,7 @@ class Pacing:
         return _MOMENT_SECONDS + max(active - tokens, 0.0) / rate
 
     def _scarcest(self, now: float) -> tuple[float, float]:
-        buckets = map(self.bucket, ("AuthorizeSecurityGroupIngress", _REVOKE))
+        buckets = map(self.bucket, (_GRANT, _REVOKE))
         return min((bucket.tokens(now), bucket.rate) for bucket in buckets)
 
 
