@@ -12,9 +12,10 @@ from gatepass.core.types.session import EndedReason
 from gatepass.engine.claims import ClaimFinder
 from tests.engine.finders import HERE, POD, ScriptedFinder
 from tests.engine.firewalls import SlowFirewalls
+from tests.engine.runners import beat
 from tests.engine.test_claims import recorded
 from tests.engine.test_ends import ended, live
-from tests.engine.world import BIG_BANG, World
+from tests.engine.world import BIG_BANG, World, eventually
 
 HEART = {"interval": "5s", "missed": 3}
 LATER = SourceError("PodNotScheduled", "the pod has no node yet", awaited=True)
@@ -60,6 +61,29 @@ async def test_a_pod_that_is_scheduled_late_has_a_full_window(
         assert live(world, session)
         await asyncio.sleep(2)
         ended(world, session, EndedReason.HEARTBEAT_LOST)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_who_has_beaten_is_missed_also_while_its_pod_is_awaited(
+    world: World, finder: ScriptedFinder, restarted: bool
+) -> None:
+    finder.answers["it-1"] = LATER
+    async with world.running() as engine:
+        world.resource()
+        session = world.session(source=POD, heartbeat=HEART)
+        lease = Key("ci", lease_name(session.uid))
+        await asyncio.sleep(60)
+        engine.ends.leases_listed({lease: None})
+        await beat(world, session, engine)
+        await asyncio.sleep(14)
+        assert world.status(session).ended_at is None
+        if not restarted:
+            await eventually(lambda: world.status(session).ended_reason is EndedReason.HEARTBEAT_LOST, "its end", 2)
+            return
+    async with world.running() as engine:
+        await asyncio.sleep(1)
+        engine.ends.leases_listed({lease: world.cluster.leases[session.uid]})
+        await eventually(lambda: world.status(session).ended_reason is EndedReason.HEARTBEAT_LOST, "its end", 16)
 
 
 async def test_who_claims_late_has_a_full_window(world: World) -> None:

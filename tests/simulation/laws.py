@@ -57,7 +57,7 @@ class Laws:
         self.groups: set[str] = set()
         self.full: Callable[[str], bool] = lambda _group: False
         self.healthy: Callable[[Json], bool] = lambda _session: True
-        self.heartless: Callable[[Json], float] = lambda _session: FOREVER
+        self.missed_from: Callable[[Json], float] = lambda _session: FOREVER
         self._rules: dict[str, RuleSeen] = {}
         self._at: dict[Place, set[str]] = {}
         self._idle: dict[Place, float] = {}
@@ -334,8 +334,7 @@ class Laws:
             ended = "endedAt" in status or session["spec"].get("stop") or over
             if ended and self._over_since.setdefault(uid, now) <= now - quiet_for and quiet_for > HEALED:
                 self.breach("does not come to its end", f"{text} is {status.get('phase')}")
-        located = "cidrs" in session["spec"]["source"] or status.get("source", {}).get("addresses")
-        if located and self.heartless(session) <= now - quiet_for and "endedAt" not in status:
+        if self.missed_from(session) <= now - quiet_for and "endedAt" not in status:
             self.breach("outlives its runner", text)
         for holder, right in rights.items():
             if not self._may_count_on(holder) or now - since < LAG or self._age(session, now) < LAG:

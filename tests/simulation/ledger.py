@@ -257,6 +257,11 @@ class Ledger:
         """When the session was created."""
         return moment(session["metadata"]["creationTimestamp"]).timestamp() - self._big_bang
 
+    def located_at(self, session: Json) -> float:
+        """When its pod was seen where it is, or FOREVER if it has not been."""
+        seen = session.get("status", {}).get("source", {}).get("addresses")
+        return moment(seen[0]["observedAt"]).timestamp() - self._big_bang if seen else FOREVER
+
     def open_until(self, place: Place) -> float:
         """Until when somebody is, or was, entitled to the place; long ago for never."""
         until = (right.until for right in self.rights.values() if right.covers(place))

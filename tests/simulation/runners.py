@@ -11,6 +11,7 @@ from gatepass.core.types.ends import lease_name
 from gatepass.engine.ends import Ends
 from tests.observer.promise import duration
 from tests.simulation.apiserver import JOBS, LEASES, SESSIONS, ApiServer, Json
+from tests.simulation.calm import FOREVER
 from tests.simulation.weather import Weather
 
 JOB: Final = Kind("batch/v1", "Job")
@@ -105,11 +106,18 @@ def _sighting(item: Json) -> Sighting:
 class Hearts:
     """Runners outside of the cluster, one for each session with a heartbeat, until they are killed."""
 
-    def __init__(self, server: ApiServer, weather: Weather, told: Callable[..., None]) -> None:
-        self._server, self._weather, self._told = server, weather, told
+    def __init__(
+        self,
+        server: ApiServer,
+        weather: Weather,
+        located_at: Callable[[Json], float],
+        told: Callable[..., None],
+    ) -> None:
+        self._server, self._weather, self._located_at, self._told = server, weather, located_at, told
         self._beaten: dict[str, float] = {}
         self._revived: dict[str, float] = {}
-        self.killed: dict[str, float] = {}
+        self._heard: set[str] = set()
+        self._killed: dict[str, float] = {}
 
     def begin(self, session: Json) -> None:
         """It beats from now on."""
@@ -122,7 +130,15 @@ class Hearts:
         session = self._server.get(SESSIONS, "ci", name)
         if "heartbeat" not in session["spec"]:
             return
-        self.killed.setdefault(session["metadata"]["uid"], asyncio.get_running_loop().time())
+        self._killed.setdefault(session["metadata"]["uid"], asyncio.get_running_loop().time())
+
+    def missed_from(self, session: Json) -> float:
+        """When its window begins at last, or FOREVER; who has never beaten is awaited until its address is known."""
+        uid = session["metadata"]["uid"]
+        dead_from = self._killed.get(uid, FOREVER)
+        if uid in self._heard or "pod" not in session["spec"]["source"]:
+            return dead_from
+        return max(dead_from, self._located_at(session))
 
     def healthy(self, session: Json) -> bool:
         """Has a beat come through within the window, and not just now, after a whole window without one?"""
@@ -136,7 +152,7 @@ class Hearts:
             session = self._server.get(SESSIONS, "ci", name)
         except GoneError:
             return
-        if uid in self.killed or session["metadata"]["uid"] != uid or "endedAt" in session.get("status", {}):
+        if uid in self._killed or session["metadata"]["uid"] != uid or "endedAt" in session.get("status", {}):
             return
         if not self._weather.modes["api-down"]:
             try:
@@ -147,6 +163,7 @@ class Hearts:
                 if loop.time() - self._beaten[uid] >= _window(session) - 1.0:
                     self._revived[uid] = loop.time()
                 self._beaten[uid] = loop.time()
+                self._heard.add(uid)
                 self._told("beat", name)
         loop.call_later(interval, self._beat, uid, name, interval)
 

@@ -18,7 +18,6 @@ from gatepass.core.types.common import format_time
 from tests.simulation.apiserver import JOBS, NAMESPACES, RESOURCES, SESSIONS, ApiServer, Json, held
 from tests.simulation.breaches import BreachError
 from tests.simulation.broken import SABOTAGE
-from tests.simulation.calm import FOREVER
 from tests.simulation.cloud import Cloud
 from tests.simulation.laws import HEALED, LAG, Laws
 from tests.simulation.loop import HotLoopError, VirtualLoop, close
@@ -97,9 +96,9 @@ class World:
         self.cloud = Cloud(self.weather, self)
         self.cloud.generation = lambda: self._generation
         self.laws.full = self._is_full
-        self.hearts = Hearts(self.server, self.weather, self._note)
+        self.hearts = Hearts(self.server, self.weather, self.laws.truth.located_at, self._note)
         self.laws.healthy = self.hearts.healthy
-        self.laws.heartless = lambda session: self.hearts.killed.get(session["metadata"]["uid"], FOREVER)
+        self.laws.missed_from = self.hearts.missed_from
         self._limited_at: dict[str, float] = {}
         self.server.changed = self._object_changed
         self._process: Process | None = None

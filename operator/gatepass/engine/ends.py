@@ -35,7 +35,7 @@ class _Followed:
 class _Heart:
     """`since` is when its window began, `renewed` what its Lease said last; `unheard` while a read has failed.
 
-    `awaited` while there is no runner yet that could beat.
+    `awaited` while there is no runner yet that could beat: none has, and what it would run in is not there.
     """
 
     key: Key
@@ -146,6 +146,8 @@ class Ends:
             heart.leased, heart.renewed = True, renewed
         elif renewed != heart.renewed:
             heart.renewed, heart.since, heart.seen_at = renewed, self._clock.monotonic(), self._clock.now()
+        if heart.awaited and heart.renewed is not None:
+            self._touch(heart.key)
 
     def _heart_of(self, lease: Key) -> _Heart | None:
         """Whose it is by name and namespace; another one that bears our label is nobody's."""
@@ -242,7 +244,7 @@ class Ends:
             if lease in self._renewed:  # listed before anybody looked at the session
                 heart.leased, heart.renewed = True, self._renewed[lease]
             self.changed.set()
-        before, heart.awaited = heart.awaited, self._awaited(session)
+        before, heart.awaited = heart.awaited, heart.renewed is None and self._awaited(session)
         if heart.awaited:
             return None
         if before:
