@@ -173,14 +173,15 @@ async def test_retention_and_checkpoints_come_by_themselves(
 async def test_a_lock_that_somebody_keeps_is_an_outage(
     url: str, key_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "_ATTEMPT_SECONDS", 0.5)
     async with at_work(Writer(Trail(url, key_file), now, None)) as writer:
         await writer.written(an_entry(1))
         keeper = connect(url)
         async with appending(keeper):
+            monkeypatch.setattr(writer_module, "_ATTEMPT_SECONDS", 0.5)
             with pytest.raises(AuditError):
                 await writer.written(an_entry(2))
             writer.record(an_entry(3))
+            monkeypatch.undo()
         await keeper.dispose()
         await until(lambda: not writer._failing)
         await writer.written(an_entry(4))
