@@ -8,8 +8,9 @@ import pytest
 from gatepass.core.errors import SourceError
 from gatepass.core.types.common import Key, SourceKind
 from gatepass.core.types.ends import lease_name
-from gatepass.core.types.session import EndedReason
+from gatepass.core.types.session import AccessSession, EndedReason
 from gatepass.engine.claims import ClaimFinder
+from gatepass.engine.engine import Engine
 from tests.engine.finders import HERE, POD, ScriptedFinder
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.runners import beat
@@ -84,6 +85,52 @@ async def test_who_has_beaten_is_missed_also_while_its_pod_is_awaited(
         await asyncio.sleep(1)
         engine.ends.leases_listed({lease: world.cluster.leases[session.uid]})
         await eventually(lambda: world.status(session).ended_reason is EndedReason.HEARTBEAT_LOST, "its end", 16)
+
+
+async def test_who_has_beaten_is_missed_although_its_lease_is_made_anew(world: World, finder: ScriptedFinder) -> None:
+    finder.answers["it-1"] = LATER
+    async with world.running() as engine:
+        world.resource()
+        session = world.session(source=POD, heartbeat=HEART)
+        lease = Key("ci", lease_name(session.uid))
+        await eventually(lambda: world.status(session).heartbeat is not None, "its Lease", 5)
+        engine.ends.leases_listed({lease: None})
+        await beat(world, session, engine)
+        del world.cluster.leases[session.uid]
+        engine.ends.lease_gone(lease)
+        await eventually(lambda: session.uid in world.cluster.leases, "a new one", 2)
+        await eventually(lambda: world.status(session).ended_reason is EndedReason.HEARTBEAT_LOST, "its end", 16)
+
+
+async def runner(world: World, session: AccessSession, engine: Engine) -> None:
+    """It beats as soon as it is told where."""
+    while True:
+        if world.status(session).heartbeat is not None:
+            await beat(world, session, engine)
+        await asyncio.sleep(2)
+
+
+@pytest.mark.parametrize("slow", ["inspect", "grant", "tokens", "find"])
+async def test_nobody_is_missed_before_he_is_told_where_to_beat(
+    world: World, cloud: SlowFirewalls, finder: ScriptedFinder, slow: str
+) -> None:
+    loop, kinds = asyncio.get_running_loop(), {"source": POD} if slow == "find" else {}
+    cloud.slow_inspect = 20.0 if slow == "inspect" else 0.0
+    cloud.slow_answer = 20.0 if slow == "grant" else 0.0
+    finder.slow, finder.answers["it-1"] = 20.0 if slow == "find" else 0.0, (HERE,)
+    if slow == "tokens":
+        cloud.reserve = lambda _target, kinds: dict.fromkeys(kinds, max(20.0 - loop.time(), 0.0))  # type: ignore[method-assign]
+    async with world.running() as engine:
+        world.resource()
+        session = world.session(heartbeat=HEART, **kinds)
+        beating = asyncio.create_task(runner(world, session, engine))
+        await eventually(lambda: live(world, session), "its opening", 60)
+        opened = loop.time()
+        await asyncio.sleep(30)
+        assert live(world, session)
+        beating.cancel()
+        await eventually(lambda: world.status(session).ended_reason is EndedReason.HEARTBEAT_LOST, "its end", 18)
+    assert opened >= 15  # it took longer than the window
 
 
 async def test_who_claims_late_has_a_full_window(world: World) -> None:

@@ -10,7 +10,8 @@ from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phase, ResourceState
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.world import OWNER, World
+from tests.engine.test_sweeper import force_delete
+from tests.engine.world import OWNER, World, eventually
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -37,6 +38,26 @@ async def test_what_is_open_and_how_full_it_is(world: World, cloud: SlowFirewall
     queues = {"verify", "target", "source", "session", "resource", "binding", "secret", "sweep", "switch"}
     assert set(seen.queues) == queues
     assert all((load.due, load.active, load.failing) == (0, 0, 0) for load in seen.queues.values())
+
+
+async def test_what_cannot_be_closed_is_told_also_where_nobody_names_the_group(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    group, _ = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    async with world.running(resync=10) as engine:
+        world.resource("elsewhere", groups=("sg-0bbb",))
+        resource, session = world.resource(), world.session(duration="1m")
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "its opening", 5)
+        cloud.revoke_refused = True
+        force_delete(world, resource)
+        force_delete(world, session)
+        await eventually(lambda: engine.insight.snapshot().overdue_seconds > 60, "its being told of", 200)
+        (found,) = (each for each in engine.insight.snapshot().targets if each.target == group)
+        assert (found.failing, found.overdue, found.limit) == (True, 1, {})
+        cloud.revoke_refused = False
+        await eventually(lambda: not cloud.rules(group), "its closing", 200)
+        await eventually(lambda: len(engine.insight.snapshot().targets) == 1, "the end of it", 200)
+        assert engine.insight.snapshot().overdue_seconds == 0
 
 
 async def test_what_cannot_be_closed_is_overdue_and_failing(world: World, cloud: SlowFirewalls) -> None:

@@ -16,6 +16,7 @@ from tests.simulation.weather import Weather
 
 JOB: Final = Kind("batch/v1", "Job")
 _RELIST_SECONDS: Final = 0.3
+_LOOKS_EVERY: Final = 1.0
 
 
 class Feed:
@@ -120,7 +121,7 @@ class Hearts:
         self._killed: dict[str, float] = {}
 
     def begin(self, session: Json) -> None:
-        """It beats from now on."""
+        """It beats from when it is told where."""
         uid = session["metadata"]["uid"]
         self._beaten[uid] = asyncio.get_running_loop().time()
         self._beat(uid, session["metadata"]["name"], duration(session["spec"]["heartbeat"]["interval"]).total_seconds())
@@ -153,6 +154,10 @@ class Hearts:
         except GoneError:
             return
         if uid in self._killed or session["metadata"]["uid"] != uid or "endedAt" in session.get("status", {}):
+            return
+        if "heartbeat" not in session.get("status", {}):  # nobody can beat who has not been told where
+            self._beaten[uid] = loop.time()
+            loop.call_later(_LOOKS_EVERY, self._beat, uid, name, interval)
             return
         if not self._weather.modes["api-down"]:
             try:

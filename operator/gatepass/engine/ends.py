@@ -35,7 +35,8 @@ class _Followed:
 class _Heart:
     """`since` is when its window began, `renewed` what its Lease said last; `unheard` while a read has failed.
 
-    `awaited` while there is no runner yet that could beat: none has, and what it would run in is not there.
+    `awaited` while there is no runner that could beat: none has, and nobody has been told where, or what it would run
+    in is not there.
     """
 
     key: Key
@@ -44,6 +45,7 @@ class _Heart:
     seen_at: datetime | None = None
     leased: bool = False
     unheard: bool = False
+    beaten: bool = False
     awaited: bool = False
 
 
@@ -146,7 +148,8 @@ class Ends:
             heart.leased, heart.renewed = True, renewed
         elif renewed != heart.renewed:
             heart.renewed, heart.since, heart.seen_at = renewed, self._clock.monotonic(), self._clock.now()
-        if heart.awaited and heart.renewed is not None:
+        if renewed is not None and not heart.beaten:
+            heart.beaten = True
             self._touch(heart.key)
 
     def _heart_of(self, lease: Key) -> _Heart | None:
@@ -240,11 +243,12 @@ class Ends:
             heart = self._hearts[session.uid] = _Heart(session.key, self._clock.monotonic())
             if session.status.heartbeat is not None:
                 heart.seen_at = session.status.heartbeat.last_seen_at
+                heart.beaten = heart.seen_at is not None
             lease = Key(session.metadata.namespace, lease_name(session.uid))
             if lease in self._renewed:  # listed before anybody looked at the session
-                heart.leased, heart.renewed = True, self._renewed[lease]
+                self.beat(lease, self._renewed[lease])
             self.changed.set()
-        before, heart.awaited = heart.awaited, heart.renewed is None and self._awaited(session)
+        before, heart.awaited = heart.awaited, not heart.beaten and self._awaited(session)
         if heart.awaited:
             return None
         if before:
@@ -255,7 +259,9 @@ class Ends:
         return min(self._clock.monotonic() - heart.since, self.steady_for())
 
     def _awaited(self, session: AccessSession) -> bool:
-        """Is it not known yet where the session comes from, because an event has to tell, such as that of its pod?"""
+        """Has it not been told where to beat, or has an event to tell where it comes from, such as that of its pod?"""
+        if session.status.heartbeat is None:
+            return True
         found, source = self._state.whereabouts.get(session.uid), session.status.source
         known = (found is not None and found.addresses) or (source is not None and source.addresses)
         return not known and found is not None and found.trouble is not None and found.trouble.awaited

@@ -76,7 +76,8 @@ class Insight:
         """Everything at this moment; from the event loop only, as the state changes there."""
         now = self._clock.now()
         resources = self._state.store.resources.values()
-        targets = [self._target(target, now) for target, users in sorted(self._state.tenants.items()) if users]
+        named = {target for target, users in self._state.tenants.items() if users}
+        targets = [self._target(target, now) for target in sorted(named | self._state.strays.keys())]
         lates = [late for _, late in targets]
         return Snapshot(
             sessions=Counter(s.status.phase or Phase.PENDING for s in self._state.store.sessions.values()),
@@ -156,7 +157,7 @@ class Insight:
                 ours[family] += mine and weight > 0
             if mine and rule.rule not in placed and (seconds := _late(rule, now)) > _ON_TIME.total_seconds():
                 late.append(seconds)
-        standings = [self._state.standings[key] for key in self._state.tenants[target]]
+        standings = [self._state.standings[key] for key in self._state.tenants.get(target, ())]
         quotas = [standing.quota(target) for standing in standings if target in standing.usable()]
         insight = TargetInsight(
             target=target,

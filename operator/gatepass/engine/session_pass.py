@@ -217,6 +217,8 @@ class SessionPass:
         self._journal.reported(session, status)
         if (updated.metadata.generation, updated.deleting) != (session.metadata.generation, session.deleting):
             self.queue.add(session.key)  # the event of this edit is no news any more
+        if status.heartbeat is not None and session.status.heartbeat is None:
+            self.queue.add(session.key)  # the window begins when the runner is told where to beat
         self._announce(session, status)
         if end is not None and not end.latched:
             self._touch_targets(updated, now)
