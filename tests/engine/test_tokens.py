@@ -29,9 +29,11 @@ class Scarce(SlowFirewalls):
         self.none_before: dict[Write, float] = {}
         self.scarce: set[str] = set()
         self.reserved: Counter[Write] = Counter()
+        self.kept: Collection[Write] = ()
 
     def reserve(self, target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
         self.reserved.update(kinds)
+        self.kept = kinds
         if target.id not in self.scarce:
             return dict.fromkeys(kinds, 0.0)
         now = asyncio.get_running_loop().time()
@@ -149,6 +151,7 @@ async def test_what_gets_another_rule_keeps_the_one_that_it_has_until_then(
         world.edit(AccessSession, ends.key, stop=True)
         await asyncio.sleep(2)
         assert doors(cloud, group) == {("203.0.113.7/32", 5432)}, "what ends does not wait"
+        await eventually(lambda: list(cloud.kept) == ["grants"], "no call is kept for what stays", 3)
         await asyncio.sleep(60)
         assert doors(cloud, group) == {("203.0.113.7/32", 5440)}
 

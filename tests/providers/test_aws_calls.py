@@ -196,6 +196,7 @@ async def test_when_others_empty_the_bucket_the_call_may_be_made_again(aws_world
     aws_world.aws.control.set_faults(throttled)
     outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:1], STAMP)
     assert [getattr(outcome, "failure", None) for outcome in outcomes.values()] == [Failure.RETRY]
+    await asyncio.sleep(aws_world.provider.reserve(target, ["grants"])["grants"])
     outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:1], STAMP)
     assert isinstance(outcomes[RULES[0]], Granted)
 

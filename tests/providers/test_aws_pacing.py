@@ -293,6 +293,26 @@ def test_a_reserved_token_is_there_when_it_was_promised_and_is_taken_once() -> N
     assert pacing.spend("sg-46", GRANT, 0.4) == pytest.approx(0.2), "the next call needs another one"
 
 
+def test_what_others_give_back_brings_a_reserved_token_nearer() -> None:
+    pacing = Pacing()
+    for number in range(150):
+        pacing.reserve(f"sg-{number}", GRANT, 0.0)
+    assert pacing.reserve("sg-149", GRANT, 1.0) == pytest.approx(20.0)
+    for number in range(50, 149):
+        pacing.give_back(f"sg-{number}", GRANT, 1.0)
+    assert pacing.reserve("sg-149", GRANT, 1.0) == pytest.approx(0.2)
+    assert pacing.reserve("sg-150", GRANT, 1.0) > 0.2, "who comes later does not overtake it"
+
+
+def test_who_has_a_token_reserved_waits_for_no_company() -> None:
+    pacing = Pacing()
+    for number in range(45):
+        pacing.spend(f"sg-{number}", GRANT, 0.0)
+    assert pacing.delay("sg-0", 0.0) > 5
+    pacing.reserve("sg-0", GRANT, 0.0)
+    assert pacing.delay("sg-0", 0.0) == 0
+
+
 def test_a_token_that_nobody_came_for_is_given_back() -> None:
     pacing = Pacing()
     for second in range(0, 600, 6):  # for ten minutes no call goes out

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Protocol, TypeVar
 
-from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.errors import Failure, ProviderError, ScarceError
 from gatepass.core.plan import Write
 from gatepass.core.ports import (
     Access,
@@ -271,8 +271,10 @@ class Cloud:
         effect: Callable[[], Coroutine[Any, Any, Any]],
     ) -> Mapping[M, Any]:
         """Answers for each member, as a batch that is retried without the members that are wrong does."""
+        reserved = self._tokens.pop((target, _KINDS[verb]), None) is not None
+        if self._weather.modes["throttle"] and not reserved and self._own_chance.random() < 0.5:
+            return dict.fromkeys(members, ScarceError())
         self._witness.called(verb)
-        self._tokens.pop((target, _KINDS[verb]), None)
         fate, refused = self._fate(access, verb, write=True)
         there, back = self._ways(fate)
 

@@ -9,7 +9,7 @@ import structlog
 
 from gatepass.core.audit import EventType
 from gatepass.core.desired import ClaimKey
-from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
+from gatepass.core.errors import Failure, ProviderError, ScarceError, UnknownOutcomeError
 from gatepass.core.placement import FAMILIES
 from gatepass.core.plan import Plan, Wanted
 from gatepass.core.ports import (
@@ -119,7 +119,7 @@ class Calls:
         accesses: list[Access],
     ) -> bool:
         """Grant before revoke, but revoke first where there is no room. Answers whether to try again."""
-        if self.crowded(known, plan):
+        if self._crowded(known, plan):
             again = await self._revoke(known, plan.revokes, accesses)
             again = await self._grant(known, plan.grants, demand) or again
         else:
@@ -127,7 +127,7 @@ class Calls:
             again = await self._revoke(known, plan.revokes, accesses) or again
         return await repair(self._providers[known.target.provider], self._state.owner, known, plan, accesses) or again
 
-    def crowded(self, known: TargetState, plan: Plan) -> bool:
+    def _crowded(self, known: TargetState, plan: Plan) -> bool:
         """Does what the plan puts need the room of what it takes away?"""
         if not plan.revokes:
             return False
@@ -149,12 +149,15 @@ class Calls:
         placed = self._state.placements.at(known.target)
         for want in grants:
             _, writers = demand.rules[want.rule]
-            if writers and placed.get(want.rule):  # a revocation before may have taken its time
+            if writers:
                 access = min(writers, key=known.refuses)
                 batches.setdefault(access, []).append(NewRule(want.rule, str(want.mark)))
         provider = self._providers[known.target.provider]
         again = False
-        for access, rules in batches.items():
+        for access in sorted(batches, key=lambda each: known.called.get(each, 0.0)):  # in turn, where calls are scarce
+            rules = [new for new in batches[access] if placed.get(new.rule)]  # a call before may have taken its time
+            if not rules:
+                continue
             known.granting.update(new.rule for new in rules)
             stamp = self._state.stamp
             try:
@@ -165,6 +168,8 @@ class Calls:
                 outcomes = {new.rule: Unknown() for new in rules}
             finally:
                 known.granting.difference_update(new.rule for new in rules)
+            if any(not isinstance(outcome, ScarceError) for outcome in outcomes.values()):
+                known.called[access] = asyncio.get_running_loop().time()
             for new in rules:
                 outcome = outcomes[new.rule]
                 again = self._granted(known, access, new, outcome, stamp) or again
@@ -219,7 +224,7 @@ class Calls:
         if not ids:
             return False
         provider = self._providers[known.target.provider]
-        left = list(ids)
+        left = known.askable(ids, asyncio.get_running_loop().time())
         for access in accesses:
             try:
                 outcomes = await provider.revoke(access, known.target, left)
@@ -248,6 +253,7 @@ class Calls:
         match outcome:
             case Gone() if known.too_new(id_, at) or (just_begun and id_ not in known.doubtful):
                 known.stale = True  # EC2 may not know yet what it has just put: a read has to tell
+                known.unknown[id_] = at
             case Gone():
                 self._tell_revoked(known, id_)
                 known.vanished(id_, at)
@@ -277,6 +283,10 @@ class Calls:
 
     def _failed(self, known: TargetState, access: Access, error: ProviderError, call: str) -> None:
         """The target may be gone, or the credentials may have changed: whoever names it is verified again."""
+        if isinstance(error, ScarceError):  # which is no answer to these credentials, and takes none back
+            if not known.refuses(access):
+                known.scarce.add(access)
+            return
         known.refusals[access] = error
         if news := known.told.get((access, call)) != error.reason:
             known.told[access, call] = error.reason

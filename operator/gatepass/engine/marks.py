@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
-from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
+from gatepass.core.errors import Failure, ProviderError, ScarceError, UnknownOutcomeError
 from gatepass.core.placement import FAMILIES
 from gatepass.core.plan import Plan
 from gatepass.core.ports import Access, Gone, Provider
@@ -47,7 +47,7 @@ async def _tag(
         try:
             await provider.tag(access, known.target, ids, owner)
         except ProviderError as error:
-            _refused(known, error)
+            _refused(known, access, error)
         except UnknownOutcomeError:
             return True  # setting a mark twice does no harm
         else:
@@ -85,10 +85,13 @@ async def _relabel(
                     known.relabelled(id_, left[id_], at)
             del left[id_]
         if refusal is not None:
-            _refused(known, refusal)
+            _refused(known, access, refusal)
     return again or bool(left)
 
 
-def _refused(known: TargetState, error: ProviderError) -> None:
+def _refused(known: TargetState, access: Access, error: ProviderError) -> None:
+    if isinstance(error, ScarceError):
+        known.scarce.add(access)
+        return
     known.stale = known.stale or error.failure is not Failure.RETRY
     log.warning("cannot repair marks", target=str(known.target), error=str(error))

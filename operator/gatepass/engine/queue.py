@@ -14,6 +14,8 @@ log = structlog.get_logger(__name__)
 K = TypeVar("K", bound=Hashable)
 
 FIRST_RETRY = 0.5
+_TICK = 1e-6
+"""What is due within a tick of the clock is due, as asyncio has it: no alarm is that fine."""
 LAST_RETRY = 300.0
 CLOSING_RETRY = 1.0
 """The longest pause, in seconds, while something that has ended is still open, or may be, and nobody has said no."""
@@ -166,7 +168,7 @@ class Queue(Generic[K]):
         blocked: list[tuple[float, int, K]] = []
         pause: float | None = None
         while self._free and (due := line.next_due()) is not None:
-            if due > now:
+            if due > now + _TICK:
                 pause = due - now
                 break
             if begun == _AT_ONCE:

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.plan import Plan, Wanted, is_half_marked, make_plan
+from gatepass.core.plan import Plan, Wanted, Write, is_half_marked, make_plan
 from gatepass.core.ports import Access, Clock, Provider
 from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.core.sweep import MARGIN
@@ -21,7 +21,7 @@ from gatepass.engine.drift import repairs
 from gatepass.engine.grants import Grants
 from gatepass.engine.journal import Journal
 from gatepass.engine.marks import proofs
-from gatepass.engine.queue import CLOSING_RETRY, LAST_RETRY, Queue
+from gatepass.engine.queue import CLOSING_RETRY, FIRST_RETRY, LAST_RETRY, Queue
 from gatepass.engine.records import Records
 from gatepass.engine.state import State
 from gatepass.engine.switches import Switchboard
@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS: Final = 60.0
 """How old a read may be on which a write is tried again."""
+_TOKEN_SECONDS: Final = 2.0
+"""How long at most until a token is asked about again, which may come earlier than it was said; who waits is told."""
 
 
 class Reconciler:
@@ -100,7 +102,7 @@ class Reconciler:
                 self.queue.add(target, CLOSING_RETRY)  # somebody may want them; a refusal alone makes no news here
         if plan.writes and self._begins_to_wait(known, plan, now):
             return
-        whole, plan = plan, self._affordable(known, plan, demand)
+        whole, plan = plan, self._affordable(known, plan, demand, accesses)
         if plan.writes or not whole.writes:
             known.write()
         known.conflicts = plan.conflicts
@@ -139,22 +141,29 @@ class Reconciler:
 
     # company
 
-    def _affordable(self, known: TargetState, plan: Plan, demand: Demand) -> Plan:
+    def _affordable(self, known: TargetState, plan: Plan, demand: Demand, accesses: Iterable[Access]) -> Plan:
         """What there are calls for. The rest waits in the queue and not with a worker, and is planned anew then.
 
         What ends does not wait for what opens, but what gets another rule keeps the one that it has until then.
         """
-        reserved = self._providers[known.target.provider].reserve(known.target, plan.kinds)
-        waits = {kind: wait for kind, wait in reserved.items() if wait > 0}
-        if not waits:
-            return plan
-        self.queue.add(known.target, min(waits.values()))
+        known.scarce.clear()
+        waits = self._waits(known.target, plan)
         if "grants" in waits:
             coming = [want for want in plan.grants if want.rule in demand.moving]
             kept = {id_ for id_ in plan.revokes for want in coming if _stands_in(known.rules[id_], want)}
             plan = replace(plan, revokes=tuple(id_ for id_ in plan.revokes if id_ not in kept))
-        crowded = "revokes" in waits and self._calls.crowded(known, plan)
-        return plan.without({*waits, "grants"} if crowded else waits.keys())
+            waits = self._waits(known.target, plan) if kept else waits
+        if waits:
+            self.queue.add(known.target, min(*waits.values(), _TOKEN_SECONDS))
+        late = {kind for kind, wait in waits.items() if wait > _TOKEN_SECONDS}
+        writers = {access for want in plan.grants for access in demand.rules[want.rule][1]} if "grants" in late else ()
+        known.scarce.update(writers, accesses if "revokes" in late else ())
+        return plan.without(waits.keys())
+
+    def _waits(self, target: Target, plan: Plan) -> dict[Write, float]:
+        """For how long a call is not there yet, by what it is for."""
+        reserved = self._providers[target.provider].reserve(target, plan.kinds)
+        return {kind: wait for kind, wait in reserved.items() if wait > 0}
 
     def _begins_to_wait(self, known: TargetState, plan: Plan, now: float) -> bool:
         """Are the writes held back, so that one call carries more of them?"""
@@ -225,6 +234,10 @@ class Reconciler:
     def _retry(self, known: TargetState, call: str, accesses: Collection[Access], *, closing: bool) -> None:
         """A no may be taken back soon, or lasts until somebody changes it; an answer may come at any moment."""
         errors = [known.refusals.get(access) for access in accesses]
+        if known.scarce:
+            self.queue.add(known.target, FIRST_RETRY)
+            if not any(errors):
+                return  # it has not failed
         if closing and all(error is not None and error.failure is not Failure.RETRY for error in errors):
             for access in accesses:
                 self._turns.refused((access, call), known.target)

@@ -16,6 +16,8 @@ READS_LAG_SECONDS: Final = 120.0
 """How long after a write a read may still miss it: EC2 is eventually consistent, and gives no bound of its own."""
 NEW_IDS_SECONDS: Final = 15.0
 """How long after a grant EC2 may not know everywhere yet the id that it has given."""
+_UNKNOWN_SECONDS: Final = 5.0
+"""How long an id that EC2 does not know yet stays out of the calls for others: it would have them refused."""
 FOREIGN_END_SECONDS: Final = 5.0
 """How long another installation may take to close its rule after the end that is written on it."""
 OTHERS_LOOK_SECONDS: Final = 20.0
@@ -38,9 +40,11 @@ class TargetState:
 
     `claims` are those that its last pass has heard, whatever became of them; the first one's time is up at `ends_at`.
     `placed` are the holders of those that have got a place, here or elsewhere, or wait for one from now on, and have
-    not been told. `told` are the reasons of refusals, by credentials and call, that the log has named. `unheard` are
-    rules whose revocation had no answer, and since when; `missed` are new ones that neither a read nor a write finds,
-    which are put again for whoever wants them, and revoked by their ids for the others.
+    not been told. `told` are the reasons of refusals, by credentials and call, that the log has named; `called` is when
+    credentials were last used to put rules here, and `scarce` are those that there was no call for in the last pass.
+    `unheard` are rules whose revocation had no answer, and since when; `unknown` are those whose ids EC2 did not know
+    yet, and when it said so; `missed` are new ones that neither a read nor a write finds, which are put again for
+    whoever wants them, and revoked by their ids for the others.
     """
 
     target: Target
@@ -50,6 +54,8 @@ class TargetState:
     trouble: ProviderError | None = None
     refusals: dict[Access, ProviderError] = field(default_factory=dict)
     told: dict[tuple[Access, str], str] = field(default_factory=dict)
+    called: dict[Access, float] = field(default_factory=dict)
+    scarce: set[Access] = field(default_factory=set)
     conflicts: tuple[ObservedRule, ...] = ()
     claims: Mapping[ClaimKey, Claim] = field(default_factory=dict)
     ends_at: float = float("inf")
@@ -59,6 +65,7 @@ class TargetState:
     doubtful: set[str] = field(default_factory=set)
     unproven: set[str] = field(default_factory=set)
     unheard: dict[str, float] = field(default_factory=dict)
+    unknown: dict[str, float] = field(default_factory=dict)
     missed: set[str] = field(default_factory=set)
     granting: set[Rule] = field(default_factory=set)
     revoking: set[str] = field(default_factory=set)
@@ -178,6 +185,11 @@ class TargetState:
             return True
         return id_ in self._granted and id_ not in self.doubtful
 
+    def askable(self, ids: Iterable[str], at: float) -> list[str]:
+        """Those to be revoked in one call: EC2 takes all or none, so that what it does not know yet goes alone."""
+        known = [id_ for id_ in ids if at >= self.unknown.get(id_, float("-inf")) + _UNKNOWN_SECONDS]
+        return known or list(ids)
+
     def vanished(self, id_: str, at: float) -> None:
         """A write was told that there is no such rule; of one that we have put ourselves a read has to tell too."""
         if id_ not in self._granted:
@@ -224,6 +236,7 @@ class TargetState:
         self.doubtful.discard(id_)
         self.unproven.discard(id_)
         self.unheard.pop(id_, None)
+        self.unknown.pop(id_, None)
         self.missed.discard(id_)
 
     def relabelled(self, id_: str, description: str, at: float) -> None:

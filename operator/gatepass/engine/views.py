@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from gatepass.core.desired import ClaimKey
-from gatepass.core.errors import ClaimAwaitedError, Failure, ProviderError
+from gatepass.core.errors import ClaimAwaitedError, Failure, ProviderError, ScarceError
 from gatepass.core.lifecycle import End, deadline
 from gatepass.core.placement import FAMILIES
 from gatepass.core.plan import is_ours
@@ -154,7 +154,7 @@ class Views:
             for target in [*([first] if first else []), *before]:
                 known = self._state.target(target)
                 held = known.staying().get(rule)
-                if held is not None and held.id not in known.unproven:
+                if held is not None and held.id not in known.unproven and held.id not in known.missed:
                     foreign = not self._state.is_ours(held, known_ids)
                     found.append(PresentRule(rule, target.id, held.id, foreign))
                     break
@@ -243,7 +243,7 @@ class Views:
 
     def _trouble(self, standing: Standing, targets: Sequence[Target]) -> ProviderError | None:
         """What is in the way, when it is in the way everywhere."""
-        errors = [self._target_trouble(standing, target) for target in targets]
+        errors = [self._target_trouble(standing, target) or self._scarcity(standing, target) for target in targets]
         if errors:
             return None if None in errors else errors[0]
         return standing.refusal or next((e for e in standing.targets.values() if isinstance(e, ProviderError)), None)
@@ -254,6 +254,10 @@ class Views:
         return (facts if isinstance(facts, ProviderError) else None) or known.refusals.get(
             standing.access, known.trouble
         )
+
+    def _scarcity(self, standing: Standing, target: Target) -> ProviderError | None:
+        """What holds up a session for a while is no trouble of the resource."""
+        return ScarceError() if standing.access in self._state.target(target).scarce else None
 
     # of a resource
 

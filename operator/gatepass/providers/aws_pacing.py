@@ -50,7 +50,7 @@ ACTIONS: Final[Mapping[Write, str]] = {
     "relabels": "UpdateSecurityGroupRuleDescriptionsIngress",
     "retags": "CreateTags",
 }
-LONGEST_WAIT_SECONDS: Final = 1.0
+LONGEST_WAIT_SECONDS: Final = 0.1
 """For a token, where a pass needs more than the one that it has come with; it holds up the whole group meanwhile."""
 _SILENT_AFTER: Final = 3
 _MARGIN: Final = 0.9
@@ -72,13 +72,6 @@ _KEPT_SECONDS: Final = 5.0
 """How long a token is kept for whoever has reserved it, and may not need it any more."""
 _PLENTY: Final = 20
 """Writes to each active target that the bucket still affords, from which on nobody waits."""
-
-
-class ScarceError(ProviderError):
-    """There is no token for a call, and nobody is to wait for one; it is kept for the next try."""
-
-    def __init__(self) -> None:
-        super().__init__(Failure.RETRY, "CallsAreScarce", "AWS allows few calls; made again in a moment")
 
 
 class Line:
@@ -126,11 +119,13 @@ class Pacing:
 
     def reserve(self, target: Hashable, action: str, now: float) -> float:
         """Seconds until there is a token for the target's next call of this action, which is kept for it."""
-        at = self._reserved.get((target, action), float("-inf"))
+        bucket, at = self.bucket(action), self._reserved.get((target, action), float("-inf"))
         if now > at + _KEPT_SECONDS:
             self._forget_unused(now)
             held = sum(each <= now for (_, of), each in self._reserved.items() if of == action)
-            at = self._reserved[target, action] = now + self.bucket(action).take(now, held)
+            at = self._reserved[target, action] = now + bucket.take(now, held)
+        elif at > now:  # earlier, when others have given theirs back
+            at = self._reserved[target, action] = min(at, now + max(-bucket.tokens(now), 0.0) / bucket.rate)
         return max(at - now, 0.0)
 
     def give_back(self, target: Hashable, action: str, now: float) -> None:
@@ -160,11 +155,12 @@ class Pacing:
     def delay(self, target: Hashable, now: float) -> float:
         """Seconds that the target's next write had better wait for company; may be asked as often as one likes.
 
-        A target alone never waits. Many share the refill: the fewer writes to each of them the tokens afford, the
-        nearer each keeps to its fair share, so that calls carry more rules instead of being more.
+        A target alone never waits, nor one that has waited for its token. Many share the refill: the fewer writes to
+        each of them the tokens afford, the nearer each keeps to its fair share, so that calls carry more rules instead
+        of being more.
         """
         active = _active(self._written, now)
-        if target not in active or len(active) == 1:
+        if target not in active or len(active) == 1 or (target, _GRANT) in self._reserved:
             return 0.0
         tokens, rate = self._scarcest(now)
         scarcity = max(1.0 - tokens / len(active) / _PLENTY, 0.0)

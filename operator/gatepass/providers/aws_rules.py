@@ -2,19 +2,27 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from gatepass.core.ports import NewRule
 from gatepass.core.rules import ObservedRule, Rule, Stamp, canonical_cidr
 
 if TYPE_CHECKING:
-    from mypy_boto3_ec2.type_defs import IpPermissionTypeDef, SecurityGroupRuleTypeDef, TagTypeDef
+    from mypy_boto3_ec2.type_defs import (
+        IpPermissionTypeDef,
+        ManagedPrefixListTypeDef,
+        SecurityGroupRuleTypeDef,
+        TagTypeDef,
+    )
 
 OWNER_TAG: Final = "gatepass.dev/owner"
 MAKER_TAG: Final = "gatepass.dev/made-by"
 ANY_PORT: Final = (0, 65535)
 _NUMBERS: Final = {"1": "icmp", "6": "tcp", "17": "udp", "58": "icmpv6", "-1": "all"}
+_CLOUDFRONT: Final = "com.amazonaws.global.cloudfront.origin-facing"
+_CLOUDFRONT_WEIGHT: Final = 55
+"""AWS's own lists have no maximum; of those for inbound rules only this one weighs more than 1 (VPC user guide)."""
 _NAMED_DUPLICATE: Final = re.compile(
     r"peer: (?P<cidr>[0-9A-Fa-f.:]+/\d+), (?P<protocol>\w+)"
     r"(?:, from port: (?P<port>-?\d+), to port: (?P<end>-?\d+))?(?:, type: (?P<type>[-\w]+))?"
@@ -54,6 +62,15 @@ def observed(rule: "SecurityGroupRuleTypeDef", entries: Mapping[str, int]) -> Ob
     tagged = {tag.get("Key"): tag.get("Value") for tag in rule.get("Tags", [])}
     owner, maker = tagged.get(OWNER_TAG), tagged.get(MAKER_TAG)
     return ObservedRule(rule["SecurityGroupRuleId"], identity(rule), rule.get("Description", ""), owner, weight, maker)
+
+
+def entries_of(lists: "Iterable[ManagedPrefixListTypeDef]") -> dict[str, int]:
+    """What each prefix list weighs."""
+    return {
+        found["PrefixListId"]: found.get("MaxEntries")
+        or (_CLOUDFRONT_WEIGHT if found.get("PrefixListName") == _CLOUDFRONT else 1)
+        for found in lists
+    }
 
 
 def tags(stamp: Stamp) -> "list[TagTypeDef]":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore import xform_name
 
-from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.errors import Failure, ProviderError, ScarceError
 from gatepass.core.plan import Write
 from gatepass.core.ports import (
     Access,
@@ -33,8 +33,8 @@ from gatepass.providers.aws_batches import each
 from gatepass.providers.aws_clients import AwsClients, Clients, Told
 from gatepass.providers.aws_errors import THROTTLED, names_id
 from gatepass.providers.aws_joint import Joint
-from gatepass.providers.aws_pacing import ACTIONS, LONGEST_WAIT_SECONDS, Line, Pacing, ScarceError
-from gatepass.providers.aws_rules import OWNER_TAG, identity, named_duplicate, observed, permissions, tags
+from gatepass.providers.aws_pacing import ACTIONS, LONGEST_WAIT_SECONDS, Line, Pacing
+from gatepass.providers.aws_rules import OWNER_TAG, entries_of, identity, named_duplicate, observed, permissions, tags
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import DescribeSecurityGroupRulesResultTypeDef, SecurityGroupRuleTypeDef
@@ -51,9 +51,6 @@ _GROUPS_PER_READ: Final = 16
 """Groups whose rules are read together: those of 16 full ones fit on one page."""
 _THREADS: Final = 32
 """As many as the engine has passes under way at a time."""
-_CLOUDFRONT: Final = "com.amazonaws.global.cloudfront.origin-facing"
-_CLOUDFRONT_WEIGHT: Final = 55
-"""AWS's own lists have no maximum; of those for inbound rules only this one weighs more than 1 (VPC user guide)."""
 _DUPLICATE: Final = "InvalidPermission.Duplicate"
 _FULL: Final = "RulesPerSecurityGroupLimitExceeded"
 _GONE: Final = "InvalidSecurityGroupRuleId.NotFound"
@@ -240,11 +237,7 @@ class AwsSecurityGroups:
             )
         except ProviderError:
             return {}
-        return {
-            found["PrefixListId"]: found.get("MaxEntries")
-            or (_CLOUDFRONT_WEIGHT if found.get("PrefixListName") == _CLOUDFRONT else 1)
-            for found in answer["PrefixLists"]
-        }
+        return entries_of(answer["PrefixLists"])
 
     # writing
 
@@ -253,11 +246,17 @@ class AwsSecurityGroups:
     ) -> Mapping[Rule, GrantOutcome]:
         """Put the rules in one call; while one is refused, the others are put without it."""
         full: set[int] = set()
+        halves: list[int] = []
 
         async def put(batch: list[NewRule]) -> dict[NewRule, GrantOutcome]:
             fitting = [new for new in batch if new.rule.family not in full]
             outcomes: dict[NewRule, GrantOutcome] = dict.fromkeys(batch, Full())
-            return outcomes | (await self._authorize(access, target, fitting, stamp) if fitting else {})
+            try:
+                return outcomes | (await self._authorize(access, target, fitting, stamp) if fitting else {})
+            except ProviderError as error:
+                if not (isinstance(error, ScarceError) or any(names(error, new) for new in batch)):
+                    halves.append(max(len(batch) // 2, 1))
+                raise
 
         def refused(error: ProviderError, new: NewRule) -> GrantOutcome:
             match error.reason:
@@ -274,8 +273,8 @@ class AwsSecurityGroups:
         lost: GrantOutcome = Unknown()
         most = self._most.pop(target, len(rules))
         outcomes = await each(rules[:most], put, names=names, refused=refused, lost=lost)
-        if any(isinstance(outcome, ScarceError) for outcome in outcomes.values()):
-            self._most[target] = max(min(most, len(rules)) // 2, 1)  # all in one call would be refused again
+        if halves and any(isinstance(outcome, ScarceError) for outcome in outcomes.values()):
+            self._most[target] = halves[-1]  # more in one call would be refused again
         outcomes |= dict.fromkeys(rules[most:], ScarceError())
         return {new.rule: outcome for new, outcome in outcomes.items()}
 

@@ -1,0 +1,86 @@
+"""Firewalls whose calls are as scarce as AWS's: the real buckets, and its batches of which it takes all or none."""
+
+import asyncio
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+from gatepass.core.errors import Failure, ProviderError, ScarceError
+from gatepass.core.plan import Write
+from gatepass.core.ports import Access, Gone, GrantOutcome, NewRule, RevokeOutcome, Unknown
+from gatepass.core.rules import Rule, Stamp, Target
+from gatepass.providers.aws_batches import each
+from gatepass.providers.aws_errors import names_id
+from gatepass.providers.aws_pacing import ACTIONS, LONGEST_WAIT_SECONDS, Bucket, Pacing
+from tests.engine.firewalls import SlowFirewalls
+
+_OFTEN: Final = 0.2
+
+
+class PacedFirewalls(SlowFirewalls):
+    """All in one account and Region. EC2 does not know the ids in `unknown` yet; `sent` are the calls, and when."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pacing = Pacing()
+        self.unknown: set[str] = set()
+        self.sent: list[tuple[float, Write]] = []
+
+    def bucket(self, kind: Write) -> Bucket:
+        """Of one kind of call."""
+        return self.pacing.bucket(ACTIONS[kind])
+
+    def revoked_since(self, second: float) -> int:
+        """How many Revoke calls went out from then on."""
+        return sum(kind == "revokes" and at >= second for at, kind in self.sent)
+
+    @contextmanager
+    def contended(self, kind: Write, seconds: float) -> Iterator[None]:
+        """Others have reserved all calls of the kind for so many seconds ahead, at any time."""
+
+        async def contend() -> None:
+            bucket = self.bucket(kind)
+            while True:
+                now = asyncio.get_running_loop().time()
+                while bucket.tokens(now) > -seconds * bucket.rate:
+                    bucket.take(now)
+                await asyncio.sleep(_OFTEN)
+
+        contending = asyncio.create_task(contend())
+        try:
+            yield
+        finally:
+            contending.cancel()
+
+    def reserve(self, target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
+        now = asyncio.get_running_loop().time()
+        for kind in ACTIONS.keys() - kinds:
+            self.pacing.give_back(target, ACTIONS[kind], now)
+        waits = {kind: self.pacing.reserve(target, ACTIONS[kind], now) for kind in kinds}
+        return {kind: math.ceil(wait * 1000) / 1000 for kind, wait in waits.items()}
+
+    def _spend(self, target: Target, kind: Write) -> None:
+        now = asyncio.get_running_loop().time()
+        if self.pacing.reserve(target, ACTIONS[kind], now) > LONGEST_WAIT_SECONDS:
+            raise ScarceError
+        self.pacing.spend(target, ACTIONS[kind], now)
+        self.sent.append((now, kind))
+
+    async def grant(
+        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
+    ) -> Mapping[Rule, GrantOutcome]:
+        self._spend(target, "grants")
+        return await super().grant(access, target, rules, stamp)
+
+    async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
+        async def remove(batch: list[str]) -> dict[str, RevokeOutcome]:
+            self._spend(target, "revokes")
+            if gone := [id_ for id_ in batch if id_ in self.unknown or id_ not in self.rules(target)]:
+                raise ProviderError(Failure.TERMINAL, "InvalidSecurityGroupRuleId.NotFound", f"no rule {gone[0]!r}")
+            return dict(await super(PacedFirewalls, self).revoke(access, target, batch))
+
+        def refused(error: ProviderError, _: str) -> RevokeOutcome:
+            return Gone() if error.reason == "InvalidSecurityGroupRuleId.NotFound" else error
+
+        return await each(ids, remove, names=names_id, refused=refused, lost=Unknown())
