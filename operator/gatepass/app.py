@@ -173,7 +173,6 @@ async def _serve(
     following = KubeApi(watching_client, clock)
     pods = KubePods(kube, following, engine.source_changed, partial(_live, engine), clock.monotonic)
     finders[SourceKind.POD] = PodFinder(pods, [AwsTopology(partial(_describe, aws))], clock.now, partial(_live, engine))
-    clock.corrected = engine.clock_corrected
     engine.ends.steady_for = lease.steady_for
     cluster.session_written = metrics.follow(engine.insight, clock.now)
     listing = Listing(kube, engine, settings.watch_namespaces)

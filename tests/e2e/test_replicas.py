@@ -8,10 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from urllib.parse import urlsplit
 
 import pytest
 
+from gatepass.providers.aws_clients import CALL_SECONDS
 from gatepass.sandbox.environment import Sandbox
 from tests.chaos.link import Link, kubeconfig_through
 from tests.e2e.firewall import Group
@@ -125,6 +127,26 @@ def test_a_leader_that_is_told_to_end_hands_over_at_once(
     tenant.until_phase("it-1", "Expired")
     assert group.open_to() == {("203.0.113.8/32", 5432)}
     wait_for(leader.ended, "it has ended")
+
+
+def test_a_new_leader_reads_again_when_nothing_of_the_old_one_can_be_under_way(
+    replicas: Replicas, pair: tuple[Replica, Replica], tenant: Tenant, group: Group, sandbox: Sandbox
+) -> None:
+    leader, standby = pair
+    tenant.resource(group.id)
+    tenant.until_phase(tenant.session(), "Active")
+    last, under_way = sandbox.ec2.last(), replicas.lease()["leaseDurationSeconds"] + CALL_SECONDS
+    takes_over(replicas, standby, leader.terminate)
+
+    def reads() -> list[datetime]:
+        calls = (each for each in standby.calls(last) if each["action"] == "DescribeSecurityGroupRules")
+        return [datetime.fromisoformat(each["time"]) for each in calls if group.id in str(each)]
+
+    wait_for(
+        lambda: reads() and (reads()[-1] - reads()[0]).total_seconds() > under_way - 1,
+        "it reads the group again",
+        seconds=under_way + 20,
+    )
 
 
 def test_who_is_told_to_end_is_not_ready_while_it_does(

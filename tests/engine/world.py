@@ -26,10 +26,19 @@ ALICE = '{"username":"alice","uid":"1","groups":["ci"]}'
 
 
 class LoopClock:
-    """Both clocks are the event loop's."""
+    """Both clocks are the event loop's, until somebody finds out that it is wrong."""
+
+    def __init__(self) -> None:
+        self.corrected: Callable[[], None] = lambda: None
+        self._wrong_by = 0.0
 
     def now(self) -> datetime:
-        return BIG_BANG + timedelta(seconds=self.monotonic())
+        return BIG_BANG + timedelta(seconds=self.monotonic() + self._wrong_by)
+
+    def correct(self, seconds: float) -> None:
+        """It was slow by so much."""
+        self._wrong_by += seconds
+        self.corrected()
 
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
@@ -212,6 +221,7 @@ class World:
     """One cluster and one cloud, and an engine that can be ended and started again."""
 
     def __init__(self, firewalls: MemoryFirewalls) -> None:
+        self.clock = LoopClock()
         self.cluster = InMemoryCluster()
         self.firewalls = firewalls
         self.switches: Mapping[str, Switches] = {}
@@ -249,7 +259,7 @@ class World:
             Store(),
             firewalls,
             self.cluster,
-            LoopClock(),
+            self.clock,
             self.switches,
             self.audit,
             self.finders,

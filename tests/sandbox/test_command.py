@@ -18,6 +18,11 @@ from tests.sandbox.test_processes import wait_until_gone
 
 RUN = [sys.executable, "-m", "gatepass", "sandbox", "run", "--no-operator", "--"]
 REPORT = 'echo "at $(dirname "$GATEPASS_OPERATOR_KUBECONFIG")"; '
+FAULTS_IN_FORCE = (
+    "import os; from gatepass.sandbox.ec2.client import Ec2Control; "
+    'control = Ec2Control(os.environ["AWS_ENDPOINT_URL"], "", ""); '
+    'print("in force:", [each["kind"] for each in control.faults()])'
+)
 PATIENCE_SECONDS = 120.0
 
 
@@ -87,10 +92,12 @@ def test_two_side_by_side_each_with_its_own_world() -> None:
 
 
 def test_a_failure_is_passed_on_logs_are_kept_and_orphans_are_ended() -> None:
-    script = REPORT + "sleep 600 & echo orphan $!; exit 7"
-    ended = subprocess.run([*RUN, "sh", "-c", script], capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    script = REPORT + f"{sys.executable} -c '{FAULTS_IN_FORCE}'; sleep 600 & echo orphan $!; exit 7"
+    command = [*RUN[:-1], "--ec2-faults", "denied,quota", "--", "sh", "-c", script]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
     assert ended.returncode == 7
     directory = directory_in(ended.stdout)
+    assert "in force: ['deny', 'quota']\n" in ended.stdout
     assert f"the sandbox's logs are in {directory}" in ended.stderr
     assert {"ec2.log", "ec2-calls.jsonl"} <= {path.name for path in directory.iterdir()}
     assert (directory / "kubernetes" / "kube-apiserver.log").stat().st_size > 0

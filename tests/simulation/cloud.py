@@ -22,13 +22,11 @@ from gatepass.core.ports import (
 )
 from gatepass.core.rules import ObservedRule, Rule, Stamp, Target
 from gatepass.providers.memory import MemoryFirewalls
-from tests.simulation.weather import LAG_SECONDS, TIMEOUT_SECONDS, Fate, Weather, exchange
+from tests.simulation.weather import LAG_SECONDS, NEW_SECONDS, TIMEOUT_SECONDS, Fate, Weather, exchange
 
 T = TypeVar("T")
 M = TypeVar("M")
 
-NEW_SECONDS = 5.0
-"""How long EC2 may not know a new rule's id everywhere."""
 TOKEN_KEPT_SECONDS = 5.0
 _KINDS: Mapping[str, Write] = {"grant": "grants", "revoke": "revokes", "relabel": "relabels", "tag": "retags"}
 LOST = ProviderError(Failure.RETRY, "NoAnswer", "the answer was lost")

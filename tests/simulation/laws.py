@@ -6,6 +6,7 @@
 | the process was ended                  | 5 s from its first listing                                            |
 | the cloud refused                      | 4 s: those who are refused are tried in turn, each second or two      |
 | the cloud or the API server failed     | 14 s: a call that hung when that ended fails after 12 s               |
+| EC2 did not know a new id               | 2 s from when it does                                                 |
 | answers were lost, or the process was ended before it heard the id | 125 s more: reads lag             |
 | a deletion was lost with a watch       | 605 s: the next resync                                                |
 | a mark was edited by hand              | for ever: it cannot be told from somebody else's                      |
@@ -205,7 +206,8 @@ class Laws:
         else:
             since = self._idle.setdefault(place, now)
             late = LATENESS + (OWNER_AWAITED if self.truth.owner_awaited else 0.0)
-            due = max(since, self.calm.since(heard=all(rule.heard for rule in ours))) + late
+            known = max(self.calm.known_from(rule.born) for rule in ours)
+            due = max(since, known, self.calm.since(heard=all(rule.heard for rule in ours))) + late
             if now >= due:
                 self.breach("left open", f"{place}, nobody is entitled since {until:.3f}")
             elif due < FOREVER:
@@ -337,12 +339,10 @@ class Laws:
         if self.missed_from(session) <= now - quiet_for and "endedAt" not in status:
             self.breach("outlives its runner", text)
         for holder, right in rights.items():
-            if not self._may_count_on(holder) or now - since < LAG or self._age(session, now) < LAG:
+            made = max(self.truth.created_at(session), self.truth.made_at(holder))
+            if not self._may_count_on(holder) or now - max(since, made) < LAG:
                 continue
             self._inspect_right(text, session, holder, right)
-
-    def _age(self, session: Json, now: float) -> float:
-        return now - self.truth.created_at(session)
 
     def _inspect_right(self, text: str, session: Json, holder: Holder, right: Any) -> None:
         resource = next(r for r in self.truth.resources.values() if r["metadata"]["uid"] == holder.resource)

@@ -253,9 +253,13 @@ class Ledger:
         whole = self.created_at(session) + duration(session["spec"].get("duration", "1h")).total_seconds()
         return max((self._until(session, resource) for resource in known), default=whole)
 
-    def created_at(self, session: Json) -> float:
-        """When the session was created."""
-        return moment(session["metadata"]["creationTimestamp"]).timestamp() - self._big_bang
+    def created_at(self, item: Json) -> float:
+        """When the object was created."""
+        return moment(item["metadata"]["creationTimestamp"]).timestamp() - self._big_bang
+
+    def made_at(self, holder: Holder) -> float:
+        """When the resource was created that the holder is entitled to."""
+        return max(self.created_at(r) for r in self.resources.values() if r["metadata"]["uid"] == holder.resource)
 
     def located_at(self, session: Json) -> float:
         """When its pod was seen where it is, or FOREVER if it has not been."""

@@ -19,6 +19,8 @@ SLOW_SECONDS: Final = 6.0
 TIMEOUT_SECONDS: Final = 10.0
 LAG_SECONDS: Final = 100.0
 """How long a read may miss a write while reads lag; the engine relies on 120 s."""
+NEW_SECONDS: Final = 5.0
+"""How long EC2 may not know a new rule's id everywhere meanwhile."""
 
 
 class Fate(Enum):

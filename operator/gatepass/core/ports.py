@@ -17,7 +17,9 @@ from gatepass.core.types.session import AccessSession, AccessSessionStatus, Requ
 
 
 class Clock(Protocol):
-    """Time, as the API server tells it."""
+    """Time, as the API server tells it. Whoever rests on `now` sets `corrected`, which is called when it was wrong."""
+
+    corrected: Callable[[], None]
 
     def now(self) -> datetime:
         """The present, in UTC, corrected by the API server's clock."""

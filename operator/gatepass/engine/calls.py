@@ -224,7 +224,7 @@ class Calls:
         if not ids:
             return False
         provider = self._providers[known.target.provider]
-        left = known.askable(ids, asyncio.get_running_loop().time())
+        left = known.take_known(ids)
         for access in accesses:
             try:
                 outcomes = await provider.revoke(access, known.target, left)
@@ -253,7 +253,7 @@ class Calls:
         match outcome:
             case Gone() if known.too_new(id_, at) or (just_begun and id_ not in known.doubtful):
                 known.stale = True  # EC2 may not know yet what it has just put: a read has to tell
-                known.unknown[id_] = at
+                known.unknown.add(id_)
             case Gone():
                 self._tell_revoked(known, id_)
                 known.vanished(id_, at)

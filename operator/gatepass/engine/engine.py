@@ -78,9 +78,8 @@ class Engine:
         audit: Audit | None = None,
         finders: Mapping[SourceKind, SourceFinder] | None = None,
     ) -> None:
-        self._settings = settings
-        self._clock = clock
-        self.store = store
+        self._settings, self._clock, self.store = settings, clock, store
+        clock.corrected = self._clock_corrected
         self._state = state = State(
             store,
             settings.owner,
@@ -203,7 +202,7 @@ class Engine:
     def _patience(self, session: AccessSession) -> float:
         return patience(session, self._grants, self._clock.now())
 
-    def clock_corrected(self) -> None:
+    def _clock_corrected(self) -> None:
         """What was to be done at some time is to be done at another."""
         for target in list(self._state.targets):
             self._reconciler.queue.add(target)

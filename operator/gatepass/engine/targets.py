@@ -16,8 +16,6 @@ READS_LAG_SECONDS: Final = 120.0
 """How long after a write a read may still miss it: EC2 is eventually consistent, and gives no bound of its own."""
 NEW_IDS_SECONDS: Final = 15.0
 """How long after a grant EC2 may not know everywhere yet the id that it has given."""
-_UNKNOWN_SECONDS: Final = 5.0
-"""How long an id that EC2 does not know yet stays out of the calls for others: it would have them refused."""
 FOREIGN_END_SECONDS: Final = 5.0
 """How long another installation may take to close its rule after the end that is written on it."""
 OTHERS_LOOK_SECONDS: Final = 20.0
@@ -43,8 +41,8 @@ class TargetState:
     not been told. `told` are the reasons of refusals, by credentials and call, that the log has named; `called` is when
     credentials were last used to put rules here, and `scarce` are those that there was no call for in the last pass.
     `unheard` are rules whose revocation had no answer, and since when; `unknown` are those whose ids EC2 did not know
-    yet, and when it said so; `missed` are new ones that neither a read nor a write finds, which are put again for
-    whoever wants them, and revoked by their ids for the others.
+    in the last call; `missed` are new ones that neither a read nor a write finds, which are put again for whoever
+    wants them, and revoked by their ids for the others.
     """
 
     target: Target
@@ -65,7 +63,7 @@ class TargetState:
     doubtful: set[str] = field(default_factory=set)
     unproven: set[str] = field(default_factory=set)
     unheard: dict[str, float] = field(default_factory=dict)
-    unknown: dict[str, float] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
     missed: set[str] = field(default_factory=set)
     granting: set[Rule] = field(default_factory=set)
     revoking: set[str] = field(default_factory=set)
@@ -185,9 +183,10 @@ class TargetState:
             return True
         return id_ in self._granted and id_ not in self.doubtful
 
-    def askable(self, ids: Iterable[str], at: float) -> list[str]:
-        """Those to be revoked in one call: EC2 takes all or none, so that what it does not know yet goes alone."""
-        known = [id_ for id_ in ids if at >= self.unknown.get(id_, float("-inf")) + _UNKNOWN_SECONDS]
+    def take_known(self, ids: Iterable[str]) -> list[str]:
+        """Those to be revoked in the next call: EC2 takes all or none, so what it did not know waits for one turn."""
+        known = [id_ for id_ in ids if id_ not in self.unknown]
+        self.unknown.clear()
         return known or list(ids)
 
     def vanished(self, id_: str, at: float) -> None:
@@ -236,7 +235,7 @@ class TargetState:
         self.doubtful.discard(id_)
         self.unproven.discard(id_)
         self.unheard.pop(id_, None)
-        self.unknown.pop(id_, None)
+        self.unknown.discard(id_)
         self.missed.discard(id_)
 
     def relabelled(self, id_: str, description: str, at: float) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Annotated, Any, Final
@@ -37,6 +37,8 @@ WRITE: Final = "sessions:write"
 LONGEST: Final = timedelta(hours=24)
 _NO_LEASE: Final = "the session's Lease is not there yet: try again"
 _LONGEST_WAIT_SECONDS: Final = 60.0
+_REPORTED_SECONDS: Final = 2.0
+"""How long a longer time is waited for, until it is reported: before that, it is not told."""
 _WAIT: Final = re.compile(r"""(?:^|[\s,;])wait\s*=\s*("?)(?P<seconds>[0-9]+)\1(?:$|[\s,;])""", re.IGNORECASE)
 """As RFC 7240 has it: a name in either case, a value that may be quoted."""
 _AT_ONCE: Final = 50
@@ -184,7 +186,8 @@ async def extend(
         else:
             raise ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "the session changes too often: try again")
     here.told(EventType.SESSION_EXTEND_ASKED, who, extended, seen_at, **spec)
-    return await _answer(here, extended, prefer)
+    reported = await _until(here, extended, _REPORTED_SECONDS, _tells(extended.metadata.generation))
+    return await _answer(here, extended.model_copy(update={"status": reported.status}), prefer)
 
 
 def _longer(here: Context, who: Principal, session: AccessSession, hours: int) -> timedelta:
@@ -333,20 +336,29 @@ async def _answer(here: Context, session: AccessSession, prefer: str | None) -> 
     """What it has become, after a wait if the caller prefers one."""
     wait = _WAIT.search(prefer or "")
     if wait is not None:
-        session = await _settled(here, session, min(float(wait["seconds"]), _LONGEST_WAIT_SECONDS))
+        seconds = min(float(wait["seconds"]), _LONGEST_WAIT_SECONDS)
+        session = await _until(here, session, seconds, _is_settled)
     return _view(here, session)
 
 
-async def _settled(here: Context, session: AccessSession, seconds: float) -> AccessSession:
+async def _until(
+    here: Context, session: AccessSession, seconds: float, seen: Callable[[AccessSession], bool]
+) -> AccessSession:
+    """What it has become when that is seen, or the time is up."""
     with here.store.changes_of(session.uid) as changed:
         try:
             async with asyncio.timeout(seconds):
-                while (now := here.store.session(session.uid)) is not None and not _is_settled(now):
+                while (now := here.store.session(session.uid)) is not None and not seen(now):
                     changed.clear()
                     await changed.wait()
         except TimeoutError:
             pass
     return here.store.session(session.uid) or session
+
+
+def _tells(generation: int) -> Callable[[AccessSession], bool]:
+    """Does its status tell of that version of its spec?"""
+    return lambda session: (session.status.observed_generation or 0) >= generation
 
 
 def _is_settled(session: AccessSession) -> bool:

@@ -28,9 +28,11 @@ def session(found: AccessSession, requester: Requester | None, store: Store) -> 
     """A session as the contract's `Session` shows it, and as JSON takes it: a list has a thousand of them."""
     status = found.status
     ranges = found.ranges
-    expires_at = status.expires_at if status.observed_generation == found.metadata.generation else None
-    if expires_at is None:
+    expires_at = status.expires_at
+    if expires_at is None or status.observed_generation != found.metadata.generation:
+        latest = expires_at  # a longer time is told once it holds, as a dead man's switch may have to be moved before
         expires_at, _ = deadline(found, [each.spec.policy.max_duration for each in store.resources_of(found)])
+        expires_at = min(expires_at, latest or expires_at)
     username = requester.username if requester is not None else ""
     return {
         "id": found.uid,
