@@ -34,7 +34,7 @@ def configure(log_format: Literal["auto", "json", "console"], level: str) -> Non
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     # kopf tells every event of every object, and botocore every detail of a request: too much, and too near to secrets.
-    for name in ("kopf", "botocore", "boto3", "urllib3", "asyncio", "aiohttp.access"):
+    for name in ("alembic", "kopf", "botocore", "boto3", "urllib3", "asyncio", "aiohttp.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from gatepass.kube.listing import BEGUN_ANEW
-from gatepass.sandbox.ec2.profiles import PROFILES
+from gatepass.sandbox.ec2.profiles import PROFILES, profile
 from gatepass.sandbox.environment import Sandbox
 from tests.chaos.nemesis import WAYS
 from tests.chaos.report import line, table
@@ -23,7 +23,12 @@ _COUNTS = {"kill": 100, "api-server": 10, "etcd": 10, "no-api-server": 20, "no-l
 
 def main() -> int:
     """Play a round under each profile, and tell what came of all of them."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     parser.add_argument("--seed", default=str(secrets.randbelow(2**32)), help="the same seed, the same script")
     parser.add_argument("--profiles", default=" ".join(PROFILES), help="rounds; in each, profiles with commas")
     parser.add_argument("--sessions", type=int, default=2200, help="of all rounds together")
@@ -32,6 +37,11 @@ def main() -> int:
     for what in WAYS:
         parser.add_argument(f"--{what}", type=int, default=_COUNTS[what], help="of all rounds together")
     given = parser.parse_args()
+    try:
+        for names in given.profiles.split():
+            profile(names)
+    except ValueError as error:
+        parser.error(str(error))
     rounds = [
         Round(
             seed=given.seed,

@@ -60,7 +60,8 @@ class PacedFirewalls(SlowFirewalls):
         waits = {kind: self.pacing.reserve(target, ACTIONS[kind], now) for kind in kinds}
         return {kind: math.ceil(wait * 1000) / 1000 for kind, wait in waits.items()}
 
-    def _spend(self, target: Target, kind: Write) -> None:
+    def spend(self, target: Target, kind: Write) -> None:
+        """One call goes out; raises ScarceError when there is none to be had."""
         now = asyncio.get_running_loop().time()
         if self.pacing.reserve(target, ACTIONS[kind], now) > LONGEST_WAIT_SECONDS:
             raise ScarceError
@@ -70,12 +71,12 @@ class PacedFirewalls(SlowFirewalls):
     async def grant(
         self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
     ) -> Mapping[Rule, GrantOutcome]:
-        self._spend(target, "grants")
+        self.spend(target, "grants")
         return await super().grant(access, target, rules, stamp)
 
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
         async def remove(batch: list[str]) -> dict[str, RevokeOutcome]:
-            self._spend(target, "revokes")
+            self.spend(target, "revokes")
             if gone := [id_ for id_ in batch if id_ in self.unknown or id_ not in self.rules(target)]:
                 raise ProviderError(Failure.TERMINAL, "InvalidSecurityGroupRuleId.NotFound", f"no rule {gone[0]!r}")
             return dict(await super(PacedFirewalls, self).revoke(access, target, batch))

@@ -1,10 +1,15 @@
 """By AWS's own buckets, drained by others: nobody starves, nothing waits for what does not concern it, all is told."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 import pytest
 
-from gatepass.core.rules import Target
+from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.plan import Write
+from gatepass.core.ports import Access, GrantOutcome, NewRule, RelabelOutcome
+from gatepass.core.rules import Rule, Stamp, Target
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.targets import READS_LAG_SECONDS
@@ -145,7 +150,7 @@ async def test_who_waits_for_a_call_is_told_so_and_what_he_has_is_on_record(
     world: World, cloud: PacedFirewalls
 ) -> None:
     group, other = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
-    async with world.running(resync=10):
+    async with world.running(resync=60):
         resource = world.resource()
         world.resource("other", groups=(other.id,))
         first = world.session()
@@ -153,7 +158,7 @@ async def test_who_waits_for_a_call_is_told_so_and_what_he_has_is_on_record(
         with cloud.contended("grants", 100.0):
             await asyncio.sleep(1)
             cloud.rules(group).clear()
-            await eventually(lambda: world.status(first).phase is Phase.PENDING, "its being shut is told", 15)
+            await eventually(lambda: world.status(first).phase is Phase.PENDING, "its being shut is told", 40)
             assert world.status(first).resources[0].reason == "CallsAreScarce"
             world.session("second", cidrs=("203.0.113.8/32",), resources=({"name": "staging-db"},))
             status = world.cluster.get(ProtectedResource, resource.key).status
@@ -173,5 +178,124 @@ async def test_a_new_rule_that_neither_a_read_nor_its_label_finds_is_not_told_as
         await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 0.9)
         with cloud.contended("grants", 100.0):
             cloud.rules(group).clear()
-            await eventually(lambda: world.status(session).phase is Phase.PENDING, "its being shut is told", 5)
+            await eventually(lambda: world.status(session).phase is Phase.PENDING, "its being shut is told", 10)
         await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "a call", 120)
+
+
+def told_of(world: World, session: AccessSession) -> int:
+    """How often its status was written."""
+    return sum(written == ("status", session.key) for written in world.cluster.writes)
+
+
+async def test_who_waits_for_room_is_not_told_of_calls(world: World, cloud: PacedFirewalls) -> None:
+    """Nor does who never fits begin to hope."""
+    group = cloud.create("sg-0aaa", limit=4)
+    async with world.running(resync=45):
+        world.resource(aws={"region": group.region, "securityGroups": [group.id], "rulesPerSecurityGroup": 4})
+        stopped = [world.session(f"open-{number}", cidrs=(f"198.51.100.{number}/32",)) for number in range(4)]
+        await eventually(lambda: len(cloud.rules(group)) == 4, "all are open")
+        first, second = (world.session(f"w{number}", cidrs=(f"203.0.113.{number}/32",)) for number in range(2))
+        never = world.session("never", cidrs=tuple(f"203.0.113.{number}/32" for number in range(100, 106)))
+        await eventually(lambda: world.status(never).phase is Phase.FAILED, "it never fits", 5)
+        before = told_of(world, never), told_of(world, second)
+        with cloud.contended("grants", 60.0):
+            await asyncio.sleep(1)
+            world.edit(AccessSession, stopped[0].key, stop=True)
+            await eventually(lambda: world.status(first).phase is Phase.ACTIVE, "a call", 90)
+        assert told_of(world, never) == before[0]
+        assert told_of(world, second) == before[1] + 1, "its place alone"
+
+
+async def test_who_waits_for_a_moment_is_told_once(world: World, cloud: PacedFirewalls) -> None:
+    group = cloud.create("sg-0aaa", limit=1000)
+    async with world.running():
+        for name in ("one", "other"):
+            secret(world, name, group)
+        await asyncio.sleep(5)
+        with cloud.contended("grants", 0.3):
+            await asyncio.sleep(1)
+            sessions = [
+                world.session(f"{name}-{number}", cidrs=(f"{net}.{number}/32",), resources=({"name": name},))
+                for name, net in (("one", "198.51.100"), ("other", "203.0.113"))
+                for number in range(20)
+            ]
+            await eventually(lambda: all(world.status(each).phase is Phase.ACTIVE for each in sessions), "all", 20)
+        assert {told_of(world, each) for each in sessions} == {1}
+
+
+async def test_the_old_door_closes_although_the_call_for_the_new_one_comes_in_a_moment(
+    world: World, cloud: PacedFirewalls
+) -> None:
+    group, reserve, asked = cloud.create("sg-0aaa"), cloud.reserve, []
+
+    def in_a_moment(target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
+        waits = dict(reserve(target, kinds))
+        if "grants" in kinds:
+            asked.append(kinds)
+            waits["grants"] = 1e-6 if len(asked) == 1 else 0.0
+        return waits
+
+    async with world.running(resync=3600):
+        resource = world.resource()
+        world.session()
+        await asyncio.sleep(130)
+        cloud.reserve = in_a_moment  # type: ignore[method-assign]
+        world.edit(ProtectedResource, resource.key, ports=[{"port": 5432, "endPort": 5440}])
+        await eventually(
+            lambda: [held.rule.end_port for held in cloud.rules(group).values() if held.rule] == [5440], "it", 10
+        )
+
+
+async def test_who_may_set_no_marks_keeps_nobody_from_it(world: World, cloud: PacedFirewalls) -> None:
+    group, relabel = cloud.create("sg-0aaa"), cloud.relabel
+    calls: Counter[str] = Counter()
+
+    async def one_may_not(
+        access: Access, target: Target, descriptions: Mapping[str, str]
+    ) -> Mapping[str, RelabelOutcome]:
+        cloud.spend(target, "relabels")
+        assert access.credentials.secret is not None
+        calls[access.credentials.secret[1]] += 1
+        if access.credentials.secret[1] == "a":
+            raise ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "not these")
+        return await relabel(access, target, descriptions)
+
+    cloud.relabel = one_may_not  # type: ignore[method-assign]
+    async with world.running(resync=3600):
+        for name in "ab":
+            secret(world, name, group)
+        await asyncio.sleep(5)
+        session = world.session(resources=({"name": "b"},))
+        await asyncio.sleep(130)
+        with cloud.contended("relabels", 1.0):
+            await asyncio.sleep(1)
+            world.edit(AccessSession, session.key, duration="3h")
+            await eventually(lambda: calls["b"], "it is labelled", 10)
+        assert calls["a"] <= 2
+
+
+async def test_a_rule_is_put_by_nobody_who_does_not_want_it_any_more(world: World, cloud: PacedFirewalls) -> None:
+    """Two want the same one. Who would have put it ends while other credentials' call takes its time."""
+    group, grant = cloud.create("sg-0aaa"), cloud.grant
+    put: dict[str, str] = {}
+
+    async def noted(
+        access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
+    ) -> Mapping[Rule, GrantOutcome]:
+        assert access.credentials.secret is not None
+        put.update((new.rule.cidr, access.credentials.secret[1]) for new in rules)
+        return await grant(access, target, rules, stamp)
+
+    cloud.grant = noted  # type: ignore[method-assign]
+    async with world.running():
+        for name in ("before", "ends", "stays"):
+            secret(world, name, group)
+        await asyncio.sleep(5)
+        cloud.slow_answer = 6.0
+        world.session("before", cidrs=("198.51.100.1/32",), resources=({"name": "before"},))
+        ends = world.session("ends", cidrs=("203.0.113.8/32",), resources=({"name": "ends"},))
+        stays = world.session("stays", cidrs=("203.0.113.8/32",), resources=({"name": "stays"},))
+        await eventually(lambda: "198.51.100.1/32" in put, "the first call", 5)
+        world.edit(AccessSession, ends.key, stop=True)
+        await eventually(lambda: world.status(stays).phase is Phase.ACTIVE, "it opens", 40)
+        assert put["203.0.113.8/32"] == "stays"

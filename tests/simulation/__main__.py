@@ -15,7 +15,7 @@ from tests.simulation.runs import HOURS, replay, sweep
 
 def main() -> int:
     """0 when no law was broken."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__, allow_abbrev=False)
     parser.add_argument("--seeds", default="100", help="how many, or FIRST-LAST")
     parser.add_argument("--hours", type=float, default=HOURS, help="virtual hours of churn in each run")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)

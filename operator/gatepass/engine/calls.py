@@ -146,7 +146,6 @@ class Calls:
     ) -> bool:
         """Put rules with the credentials of a resource that wants them: nobody's rights are lent to others."""
         batches: dict[Access, list[NewRule]] = {}
-        placed = self._state.placements.at(known.target)
         for want in grants:
             _, writers = demand.rules[want.rule]
             if writers:
@@ -155,7 +154,7 @@ class Calls:
         provider = self._providers[known.target.provider]
         again = False
         for access in sorted(batches, key=lambda each: known.called.get(each, 0.0)):  # in turn, where calls are scarce
-            rules = [new for new in batches[access] if placed.get(new.rule)]  # a call before may have taken its time
+            rules = [new for new in batches[access] if self._may_write(known, new.rule, access)]
             if not rules:
                 continue
             known.granting.update(new.rule for new in rules)
@@ -169,7 +168,7 @@ class Calls:
             finally:
                 known.granting.difference_update(new.rule for new in rules)
             if any(not isinstance(outcome, ScarceError) for outcome in outcomes.values()):
-                known.called[access] = asyncio.get_running_loop().time()
+                known.was_called(access, "grants", asyncio.get_running_loop().time())
             for new in rules:
                 outcome = outcomes[new.rule]
                 again = self._granted(known, access, new, outcome, stamp) or again
@@ -177,6 +176,16 @@ class Calls:
                     self._park(demand.newcomers.get(new.rule, ()), outcome)
         self._let_go_elsewhere(known, {want.rule for want in grants} & known.holding().keys())
         return again
+
+    def _may_write(self, known: TargetState, rule: Rule, access: Access) -> bool:
+        """Does a resource with these credentials want it here by now? A call before may have taken its time."""
+        resources = self._state.store.resources
+        return any(
+            claim.resource == resources[key].uid and self._state.standings[key].access == access
+            for claim in self._state.placements.at(known.target).get(rule, ())
+            for key in self._state.tenants[known.target]
+            if key in resources and key in self._state.standings
+        )
 
     def _let_go_elsewhere(self, known: TargetState, rules: Set[Rule]) -> None:
         """A rule that comes here was kept where it was until now."""
@@ -216,6 +225,8 @@ class Calls:
             case Unknown():
                 known.lost(new.rule, at)
                 known.refusals[access] = ProviderError(Failure.RETRY, "NoAnswer", "the answer to a grant was lost")
+            case ScarceError():  # which is no answer to these credentials, and takes none back
+                known.fell_short(access, "grants", at)
             case ProviderError():
                 self._failed(known, access, outcome, "write")
         return True
@@ -234,6 +245,8 @@ class Calls:
             except UnknownOutcomeError:
                 outcomes = dict.fromkeys(left, Unknown())
             at = asyncio.get_running_loop().time()
+            if any(not isinstance(outcome, ScarceError) for outcome in outcomes.values()):
+                known.was_called(access, "revokes", at)
             for id_, outcome in outcomes.items():
                 self._revoked(known, access, id_, outcome, at)
             if not any(isinstance(outcome, ProviderError) for outcome in outcomes.values()):
@@ -264,6 +277,8 @@ class Calls:
                 known.gone(id_, at)
             case Unknown():
                 known.unheard_of(id_, at)  # tried again by id, or proven for whoever wants it by then
+            case ScarceError():
+                known.fell_short(access, "revokes", at)
             case ProviderError():
                 self._failed(known, access, outcome, "write")
 
@@ -283,10 +298,6 @@ class Calls:
 
     def _failed(self, known: TargetState, access: Access, error: ProviderError, call: str) -> None:
         """The target may be gone, or the credentials may have changed: whoever names it is verified again."""
-        if isinstance(error, ScarceError):  # which is no answer to these credentials, and takes none back
-            if not known.refuses(access):
-                known.scarce.add(access)
-            return
         known.refusals[access] = error
         if news := known.told.get((access, call)) != error.reason:
             known.told[access, call] = error.reason

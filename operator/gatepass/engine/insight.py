@@ -92,10 +92,7 @@ class Insight:
             ),
             capacities={r.key: r.status.capacity for r in resources if r.status.capacity is not None},
             targets=[found for found, _ in targets],
-            strangers={
-                **self._state.strangers,
-                **{found.target: self._strangers(found.target) for found, _ in targets},
-            },
+            strangers={**self._state.strangers, **{target: self._strangers(target) for target in named}},
             queues={queue.name: queue.load() for queue in self._queues},
             repaired=dict(self._state.repaired),
         )

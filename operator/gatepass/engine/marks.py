@@ -7,7 +7,7 @@ import structlog
 
 from gatepass.core.errors import Failure, ProviderError, ScarceError, UnknownOutcomeError
 from gatepass.core.placement import FAMILIES
-from gatepass.core.plan import Plan
+from gatepass.core.plan import Plan, Write
 from gatepass.core.ports import Access, Gone, Provider
 from gatepass.core.rules import ObservedRule, Rule
 from gatepass.engine.demand import Wishes
@@ -36,6 +36,7 @@ def proofs(known: TargetState, desired: Wishes) -> dict[str, str]:
 
 async def repair(provider: Provider, owner: str, known: TargetState, plan: Plan, accesses: Sequence[Access]) -> bool:
     """Set the tags and descriptions of a plan, each by the first credentials that may. Answers whether to try again."""
+    accesses = sorted(accesses, key=lambda access: known.called.get(access, 0.0))
     again = await _tag(provider, owner, known, plan.retags, accesses)
     return await _relabel(provider, known, plan.relabels, accesses) or again
 
@@ -47,7 +48,7 @@ async def _tag(
         try:
             await provider.tag(access, known.target, ids, owner)
         except ProviderError as error:
-            _refused(known, access, error)
+            _refused(known, access, "retags", error)
         except UnknownOutcomeError:
             return True  # setting a mark twice does no harm
         else:
@@ -85,13 +86,14 @@ async def _relabel(
                     known.relabelled(id_, left[id_], at)
             del left[id_]
         if refusal is not None:
-            _refused(known, access, refusal)
+            _refused(known, access, "relabels", refusal)
     return again or bool(left)
 
 
-def _refused(known: TargetState, access: Access, error: ProviderError) -> None:
+def _refused(known: TargetState, access: Access, kind: Write, error: ProviderError) -> None:
     if isinstance(error, ScarceError):
-        known.scarce.add(access)
+        known.fell_short(access, kind, asyncio.get_running_loop().time())
         return
+    known.was_called(access, kind, asyncio.get_running_loop().time())
     known.stale = known.stale or error.failure is not Failure.RETRY
     log.warning("cannot repair marks", target=str(known.target), error=str(error))

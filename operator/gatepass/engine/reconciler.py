@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 _LOOK_SECONDS: Final = 60.0
 """How old a read may be on which a write is tried again."""
 _TOKEN_SECONDS: Final = 2.0
-"""How long at most until a token is asked about again, which may come earlier than it was said; who waits is told."""
+"""How long at most until a token is asked about again, which may come earlier than it was said."""
 
 
 class Reconciler:
@@ -102,7 +102,7 @@ class Reconciler:
                 self.queue.add(target, CLOSING_RETRY)  # somebody may want them; a refusal alone makes no news here
         if plan.writes and self._begins_to_wait(known, plan, now):
             return
-        whole, plan = plan, self._affordable(known, plan, demand, accesses)
+        whole, plan = plan, self._affordable(known, plan, demand, accesses, now)
         if plan.writes or not whole.writes:
             known.write()
         known.conflicts = plan.conflicts
@@ -135,29 +135,30 @@ class Reconciler:
             self._turns.settled(target)
             if self._state.strays.pop(target, None) and not self._state.tenants[target]:
                 self._state.forget_target(target)  # the next sweep finds it again if something is left
-        concerned = self._concerned(known, plan)
+        concerned = self._concerned(known, whole)
         known.placed.clear()
         self._report(target, concerned, read or again or bool(plan.marks))
 
     # company
 
-    def _affordable(self, known: TargetState, plan: Plan, demand: Demand, accesses: Iterable[Access]) -> Plan:
+    def _affordable(
+        self, known: TargetState, plan: Plan, demand: Demand, accesses: Collection[Access], now: float
+    ) -> Plan:
         """What there are calls for. The rest waits in the queue and not with a worker, and is planned anew then.
 
         What ends does not wait for what opens, but what gets another rule keeps the one that it has until then.
         """
-        known.scarce.clear()
-        waits = self._waits(known.target, plan)
+        writers = {access for want in plan.grants for access in demand.rules[want.rule][1]}
+        wanted: dict[Write, Collection[Access]] = {"grants": writers, "revokes": accesses if plan.revokes else ()}
+        waits, kept = self._waits(known.target, plan), set[str]()
         if "grants" in waits:
             coming = [want for want in plan.grants if want.rule in demand.moving]
             kept = {id_ for id_ in plan.revokes for want in coming if _stands_in(known.rules[id_], want)}
             plan = replace(plan, revokes=tuple(id_ for id_ in plan.revokes if id_ not in kept))
             waits = self._waits(known.target, plan) if kept else waits
-        if waits:
-            self.queue.add(known.target, min(*waits.values(), _TOKEN_SECONDS))
-        late = {kind for kind, wait in waits.items() if wait > _TOKEN_SECONDS}
-        writers = {access for want in plan.grants for access in demand.rules[want.rule][1]} if "grants" in late else ()
-        known.scarce.update(writers, accesses if "revokes" in late else ())
+        if waits or kept:
+            self.queue.add(known.target, min([*waits.values(), _TOKEN_SECONDS]))
+        known.await_calls(wanted, waits, now)
         return plan.without(waits.keys())
 
     def _waits(self, target: Target, plan: Plan) -> dict[Write, float]:
@@ -234,10 +235,9 @@ class Reconciler:
     def _retry(self, known: TargetState, call: str, accesses: Collection[Access], *, closing: bool) -> None:
         """A no may be taken back soon, or lasts until somebody changes it; an answer may come at any moment."""
         errors = [known.refusals.get(access) for access in accesses]
-        if known.scarce:
+        if known.short and not any(errors) and not known.any_unsettled:
             self.queue.add(known.target, FIRST_RETRY)
-            if not any(errors):
-                return  # it has not failed
+            return  # it has not failed
         if closing and all(error is not None and error.failure is not Failure.RETRY for error in errors):
             for access in accesses:
                 self._turns.refused((access, call), known.target)

@@ -1,6 +1,6 @@
 """What is known of one firewall object: the last read, corrected by the answers to our own writes."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -8,6 +8,7 @@ from typing import Final
 from gatepass.core.desired import Claim, ClaimKey
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.placement import FAMILIES, Room
+from gatepass.core.plan import Write
 from gatepass.core.ports import Access
 from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.engine.queue import CLOSING_RETRY
@@ -39,10 +40,11 @@ class TargetState:
     `claims` are those that its last pass has heard, whatever became of them; the first one's time is up at `ends_at`.
     `placed` are the holders of those that have got a place, here or elsewhere, or wait for one from now on, and have
     not been told. `told` are the reasons of refusals, by credentials and call, that the log has named; `called` is when
-    credentials were last used to put rules here, and `scarce` are those that there was no call for in the last pass.
-    `unheard` are rules whose revocation had no answer, and since when; `unknown` are those whose ids EC2 did not know
-    in the last call; `missed` are new ones that neither a read nor a write finds, which are put again for whoever
-    wants them, and revoked by their ids for the others.
+    credentials were last used here to write, `scarce_since` when there has first been no call for those that still want
+    one, and `short` whether a call of the last pass was not made for that. `unheard` are rules whose revocation had no
+    answer, and since when; `unknown` are those whose ids EC2 did not know in the last call; `missed` are new ones that
+    neither a read nor a write finds, which are put again for whoever wants them, and revoked by their ids for the
+    others.
     """
 
     target: Target
@@ -53,7 +55,8 @@ class TargetState:
     refusals: dict[Access, ProviderError] = field(default_factory=dict)
     told: dict[tuple[Access, str], str] = field(default_factory=dict)
     called: dict[Access, float] = field(default_factory=dict)
-    scarce: set[Access] = field(default_factory=set)
+    scarce_since: dict[tuple[Access, Write], float] = field(default_factory=dict)
+    short: bool = False
     conflicts: tuple[ObservedRule, ...] = ()
     claims: Mapping[ClaimKey, Claim] = field(default_factory=dict)
     ends_at: float = float("inf")
@@ -255,6 +258,22 @@ class TargetState:
         """Are these credentials refused, for longer than a moment?"""
         error = self.refusals.get(access)
         return error is not None and error.failure is not Failure.RETRY
+
+    def await_calls(self, wanted: Mapping[Write, Iterable[Access]], scarce: Container[Write], at: float) -> None:
+        """Who wants to write, and of what there is no call at present."""
+        before, self.short = self.scarce_since, False
+        calls = [(access, kind) for kind, accesses in wanted.items() for access in accesses]
+        self.scarce_since = {call: before.get(call, at) for call in calls if call in before or call[1] in scarce}
+
+    def fell_short(self, access: Access, kind: Write, at: float) -> None:
+        """A call was not made, as there is none to be had."""
+        self.short = True
+        self.scarce_since.setdefault((access, kind), at)
+
+    def was_called(self, access: Access, kind: Write, at: float) -> None:
+        """A call was made."""
+        self.called[access] = at
+        self.scarce_since.pop((access, kind), None)
 
     def lost(self, rule: Rule, at: float) -> None:
         """The answer to a grant was lost: the rule may be there until a read settles it."""

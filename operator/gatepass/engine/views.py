@@ -1,14 +1,16 @@
 """What the engine knows of one session or one resource, put into the words of the pure status functions."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 
 from gatepass.core.desired import ClaimKey
 from gatepass.core.errors import ClaimAwaitedError, Failure, ProviderError, ScarceError
 from gatepass.core.lifecycle import End, deadline
 from gatepass.core.placement import FAMILIES
-from gatepass.core.plan import is_ours
+from gatepass.core.plan import Write, is_ours
 from gatepass.core.policy import Refusal
 from gatepass.core.ports import TargetFacts
 from gatepass.core.resource_status import Findings, capacity_of
@@ -35,6 +37,8 @@ NOT_SEEN_YET = Refusal(
     "which reads show two minutes after the start at the latest",
 )
 """What holds up an end that nothing else holds up."""
+_SCARCE_SECONDS: Final = 5.0
+"""How long there has to have been no call until who waits for one is told: mostly it comes before."""
 
 
 def rule_of(record: RuleStatus) -> Rule:
@@ -74,7 +78,10 @@ class Views:
         unread = self._unread(before, standing)
         remaining, unsettled, unseen = self._remaining(session, resource, standing, over=end is not None)
         known = unread or bool(remaining) or unsettled
-        trouble = told(self._trouble(standing, standing.everywhere())) if known or unseen else None
+        trouble = None
+        if known or unseen:
+            everywhere = standing.everywhere()
+            trouble = told(self._trouble(standing, everywhere) or self._scarcity(standing, everywhere, "revokes"))
         if unseen and not known:
             trouble = trouble or NOT_SEEN_YET
         return ResourceView(key, uid, remaining, refusal=refusal, left=known or unseen, trouble=trouble, unread=unread)
@@ -111,6 +118,7 @@ class Views:
             if waiting.hopeless:
                 return replace(view, refusal=Refusal("NeverFits", waiting.text))
             return replace(view, waiting=waiting.text)
+        trouble = trouble or self._scarcity(standing, placed, "grants")
         return replace(view, trouble=told(trouble), fresh=trouble is None)
 
     def _unlocated(self, session: AccessSession, resource: ProtectedResource) -> ResourceView:
@@ -243,7 +251,7 @@ class Views:
 
     def _trouble(self, standing: Standing, targets: Sequence[Target]) -> ProviderError | None:
         """What is in the way, when it is in the way everywhere."""
-        errors = [self._target_trouble(standing, target) or self._scarcity(standing, target) for target in targets]
+        errors = [self._target_trouble(standing, target) for target in targets]
         if errors:
             return None if None in errors else errors[0]
         return standing.refusal or next((e for e in standing.targets.values() if isinstance(e, ProviderError)), None)
@@ -255,9 +263,11 @@ class Views:
             standing.access, known.trouble
         )
 
-    def _scarcity(self, standing: Standing, target: Target) -> ProviderError | None:
-        """What holds up a session for a while is no trouble of the resource."""
-        return ScarceError() if standing.access in self._state.target(target).scarce else None
+    def _scarcity(self, standing: Standing, targets: Sequence[Target], kind: Write) -> ProviderError | None:
+        """Has there been no call for a while? Whoever has nothing else in the way is told."""
+        longest = asyncio.get_running_loop().time() - _SCARCE_SECONDS
+        since = (self._state.target(target).scarce_since.get((standing.access, kind)) for target in targets)
+        return ScarceError() if any(each is not None and each <= longest for each in since) else None
 
     # of a resource
 

@@ -80,7 +80,7 @@ class AwsSecurityGroups:
         self._sts: defaultdict[str, Line] = defaultdict(Line)
         self._accounts: dict[Access, str] = {}
         self._limits: dict[tuple[str, str], int] = {}
-        self._most: dict[Target, int] = {}
+        self._most: dict[tuple[Access, Target], int] = {}
         self._callers = Joint(self._caller, 1)
         self._groups = Joint(self._inspected, _PER_FILTER)
         self._members = Joint(self._rules_of, _GROUPS_PER_READ)
@@ -246,7 +246,7 @@ class AwsSecurityGroups:
     ) -> Mapping[Rule, GrantOutcome]:
         """Put the rules in one call; while one is refused, the others are put without it."""
         full: set[int] = set()
-        halves: list[int] = []
+        half = 0
 
         async def put(batch: list[NewRule]) -> dict[NewRule, GrantOutcome]:
             fitting = [new for new in batch if new.rule.family not in full]
@@ -254,8 +254,9 @@ class AwsSecurityGroups:
             try:
                 return outcomes | (await self._authorize(access, target, fitting, stamp) if fitting else {})
             except ProviderError as error:
+                nonlocal half
                 if not (isinstance(error, ScarceError) or any(names(error, new) for new in batch)):
-                    halves.append(max(len(batch) // 2, 1))
+                    half = max(len(batch) // 2, 1)
                 raise
 
         def refused(error: ProviderError, new: NewRule) -> GrantOutcome:
@@ -271,10 +272,10 @@ class AwsSecurityGroups:
             return error.reason == _DUPLICATE and new.rule == named_duplicate(error.message)
 
         lost: GrantOutcome = Unknown()
-        most = self._most.pop(target, len(rules))
+        most = self._most.pop((access, target), len(rules))
         outcomes = await each(rules[:most], put, names=names, refused=refused, lost=lost)
-        if halves and any(isinstance(outcome, ScarceError) for outcome in outcomes.values()):
-            self._most[target] = halves[-1]  # more in one call would be refused again
+        if half and any(isinstance(outcome, ScarceError) for outcome in outcomes.values()):
+            self._most[access, target] = half  # more in one call would be refused again
         outcomes |= dict.fromkeys(rules[most:], ScarceError())
         return {new.rule: outcome for new, outcome in outcomes.items()}
 
