@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -25,10 +26,10 @@ def cloud() -> PacedFirewalls:
     return PacedFirewalls()
 
 
-def secret(world: World, name: str, group: Target, key: str | None = None) -> ProtectedResource:
+def secret(world: World, name: str, group: Target, key: str | None = None, **spec: Any) -> ProtectedResource:
     """A resource with credentials of its own, or others'."""
     aws = {"region": group.region, "securityGroups": [group.id], "credentials": {"secretRef": {"name": key or name}}}
-    return world.resource(name, aws=aws)
+    return world.resource(name, aws=aws, **spec)
 
 
 def sources(cloud: SlowFirewalls, group: Target) -> set[str]:

@@ -147,7 +147,7 @@ class Calls:
         """Put rules with the credentials of a resource that wants them: nobody's rights are lent to others."""
         batches: dict[Access, list[NewRule]] = {}
         for want in grants:
-            _, writers = demand.rules[want.rule]
+            writers = [each for each in demand.rules[want.rule][1] if self._may_write(known, want.rule, each)]
             if writers:
                 access = min(writers, key=known.refuses)
                 batches.setdefault(access, []).append(NewRule(want.rule, str(want.mark)))
@@ -155,6 +155,7 @@ class Calls:
         again = False
         for access in sorted(batches, key=lambda each: known.called.get(each, 0.0)):  # in turn, where calls are scarce
             rules = [new for new in batches[access] if self._may_write(known, new.rule, access)]
+            again = again or len(rules) < len(batches[access])  # somebody else may want it still
             if not rules:
                 continue
             known.granting.update(new.rule for new in rules)
@@ -225,7 +226,7 @@ class Calls:
             case Unknown():
                 known.lost(new.rule, at)
                 known.refusals[access] = ProviderError(Failure.RETRY, "NoAnswer", "the answer to a grant was lost")
-            case ScarceError():  # which is no answer to these credentials, and takes none back
+            case ScarceError():  # which is no answer to these credentials, and takes no refusal back
                 known.fell_short(access, "grants", at)
             case ProviderError():
                 self._failed(known, access, outcome, "write")
@@ -236,10 +237,11 @@ class Calls:
             return False
         provider = self._providers[known.target.provider]
         left = known.take_known(ids)
-        for access in accesses:
+        for access in sorted(accesses, key=known.turn_to_close):
             try:
                 outcomes = await provider.revoke(access, known.target, left)
             except ProviderError as error:
+                known.was_called(access, "revokes", asyncio.get_running_loop().time())
                 self._failed(known, access, error, "write")
                 continue
             except UnknownOutcomeError:

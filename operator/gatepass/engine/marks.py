@@ -53,6 +53,7 @@ async def _tag(
             return True  # setting a mark twice does no harm
         else:
             at = asyncio.get_running_loop().time()
+            known.unmarkable.discard(access)
             for id_ in ids:
                 known.retagged(id_, owner, at)
             return False
@@ -87,6 +88,8 @@ async def _relabel(
             del left[id_]
         if refusal is not None:
             _refused(known, access, "relabels", refusal)
+        else:
+            known.unmarkable.discard(access)
     return again or bool(left)
 
 
@@ -95,5 +98,6 @@ def _refused(known: TargetState, access: Access, kind: Write, error: ProviderErr
         known.fell_short(access, kind, asyncio.get_running_loop().time())
         return
     known.was_called(access, kind, asyncio.get_running_loop().time())
+    known.unmarkable.add(access)
     known.stale = known.stale or error.failure is not Failure.RETRY
     log.warning("cannot repair marks", target=str(known.target), error=str(error))

@@ -21,7 +21,7 @@ from gatepass.engine.drift import repairs
 from gatepass.engine.grants import Grants
 from gatepass.engine.journal import Journal
 from gatepass.engine.marks import proofs
-from gatepass.engine.queue import CLOSING_RETRY, FIRST_RETRY, LAST_RETRY, Queue
+from gatepass.engine.queue import CLOSING_RETRY, LAST_RETRY, Queue
 from gatepass.engine.records import Records
 from gatepass.engine.state import State
 from gatepass.engine.switches import Switchboard
@@ -112,6 +112,7 @@ class Reconciler:
             self.queue.add(target, demand.resumes_at - now)
         elif not (whole.writes or known.any_unsettled or blind):
             known.refusals.clear()  # of calls that nobody needs any more
+            known.unmarkable.clear()
             known.told.clear()
         unseen = known.doubtful | known.unproven
         known.revoking.update(plan.revokes)  # at once: whoever wants one of them meanwhile must not count on it
@@ -235,9 +236,10 @@ class Reconciler:
     def _retry(self, known: TargetState, call: str, accesses: Collection[Access], *, closing: bool) -> None:
         """A no may be taken back soon, or lasts until somebody changes it; an answer may come at any moment."""
         errors = [known.refusals.get(access) for access in accesses]
-        if known.short and not any(errors) and not known.any_unsettled:
-            self.queue.add(known.target, FIRST_RETRY)
-            return  # it has not failed
+        if known.short:
+            self.queue.add(known.target, CLOSING_RETRY)
+            if not (any(errors) or known.any_unsettled or known.unmarkable):
+                return  # it has not failed
         if closing and all(error is not None and error.failure is not Failure.RETRY for error in errors):
             for access in accesses:
                 self._turns.refused((access, call), known.target)

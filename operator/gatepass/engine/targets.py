@@ -8,7 +8,7 @@ from typing import Final
 from gatepass.core.desired import Claim, ClaimKey
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.placement import FAMILIES, Room
-from gatepass.core.plan import Write
+from gatepass.core.plan import MARKS, Write
 from gatepass.core.ports import Access
 from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.engine.queue import CLOSING_RETRY
@@ -41,10 +41,10 @@ class TargetState:
     `placed` are the holders of those that have got a place, here or elsewhere, or wait for one from now on, and have
     not been told. `told` are the reasons of refusals, by credentials and call, that the log has named; `called` is when
     credentials were last used here to write, `scarce_since` when there has first been no call for those that still want
-    one, and `short` whether a call of the last pass was not made for that. `unheard` are rules whose revocation had no
-    answer, and since when; `unknown` are those whose ids EC2 did not know in the last call; `missed` are new ones that
-    neither a read nor a write finds, which are put again for whoever wants them, and revoked by their ids for the
-    others.
+    one, and `short` whether a call of the last pass was not made for that; those that are `unmarkable` may set no marks
+    here. `unheard` are rules whose revocation had no answer, and since when; `unknown` are those whose ids EC2 did not
+    know in the last call; `missed` are new ones that neither a read nor a write finds, which are put again for whoever
+    wants them, and revoked by their ids for the others.
     """
 
     target: Target
@@ -57,6 +57,7 @@ class TargetState:
     called: dict[Access, float] = field(default_factory=dict)
     scarce_since: dict[tuple[Access, Write], float] = field(default_factory=dict)
     short: bool = False
+    unmarkable: set[Access] = field(default_factory=set)
     conflicts: tuple[ObservedRule, ...] = ()
     claims: Mapping[ClaimKey, Claim] = field(default_factory=dict)
     ends_at: float = float("inf")
@@ -266,9 +267,15 @@ class TargetState:
         self.scarce_since = {call: before.get(call, at) for call in calls if call in before or call[1] in scarce}
 
     def fell_short(self, access: Access, kind: Write, at: float) -> None:
-        """A call was not made, as there is none to be had."""
-        self.short = True
-        self.scarce_since.setdefault((access, kind), at)
+        """A call was not made, as there is none to be had: of one that would be refused, that is no news."""
+        if not self.refuses(access) and not (kind in MARKS and access in self.unmarkable):
+            self.short = True
+            self.scarce_since.setdefault((access, kind), at)
+
+    def turn_to_close(self, access: Access) -> tuple[float, bool, float]:
+        """Who has waited for a call goes first, then who was not refused."""
+        since = self.scarce_since.get((access, "revokes"), float("inf"))
+        return since, self.refuses(access), self.called.get(access, 0.0)
 
     def was_called(self, access: Access, kind: Write, at: float) -> None:
         """A call was made."""
