@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import pytest
 
 from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.ports import Access, GrantOutcome, NewRule, RelabelOutcome, RevokeOutcome
+from gatepass.core.ports import Access, Credentials, GrantOutcome, NewRule, RelabelOutcome, RevokeOutcome
 from gatepass.core.rules import Rule, Stamp, Target
+from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
+from gatepass.engine.targets import TargetState
 from tests.engine.paced import PacedFirewalls
 from tests.engine.test_scarcity import secret
 from tests.engine.world import World, eventually
@@ -39,7 +42,10 @@ class Selective(PacedFirewalls):
         return await super().grant(access, target, rules, stamp)
 
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
-        self._ask(access, target, "revokes")
+        try:
+            self._ask(access, target, "revokes")
+        except ProviderError as error:
+            return dict.fromkeys(ids, error)
         return await super().revoke(access, target, ids)
 
     async def relabel(
@@ -139,3 +145,112 @@ async def test_refused_marks_are_tried_ever_more_rarely_also_after_calls_were_sc
         now = asyncio.get_running_loop().time()
         await asyncio.sleep(600)
         assert 0 < cloud.sent_since("relabels", now) <= 6 * 2 * 4
+
+
+async def test_several_who_cannot_close_are_asked_once(world: World, cloud: Selective) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=3600):
+        for number in range(7):
+            secret(world, f"a{number}", group)
+            cloud.refuses[f"a{number}", "revokes"] = REFUSED
+        secret(world, "z", group)
+        await asyncio.sleep(5)
+        sessions = [
+            world.session(f"s{number}", cidrs=(f"198.51.100.{number}/32",), resources=({"name": "z"},))
+            for number in range(4)
+        ]
+        await asyncio.sleep(150)
+        with cloud.contended("revokes", 0.5):
+            for number, each in enumerate(sessions):
+                await asyncio.sleep(30)
+                before = cloud.revoked_since(0.0)
+                world.edit(AccessSession, each.key, stop=True)
+                await eventually(lambda: len(cloud.rules(group)) == 3 - number, "it closes", 20)  # noqa: B023  here
+                assert cloud.revoked_since(0.0) - before <= (8 if number == 0 else 1)
+
+
+async def test_who_was_refused_goes_last_whatever_else_the_others_have_done() -> None:
+    """Whoever opens all the time would otherwise be the one who was called later."""
+    refused, others = (Access("aws", "eu-central-1", Credentials(secret=("ci", name))) for name in "ab")
+    known = TargetState(Target("aws", "123456789012", "eu-central-1", "sg-0aaa"))
+    known.was_called((refused, "relabels"), 1.0, refused=True)
+    known.was_called((others, "grants"), 2.0, refused=False)
+    assert sorted([refused, others], key=lambda each: known.turn((each, "relabels"))) == [others, refused]
+
+
+async def test_a_rule_that_two_want_is_put_by_who_can(world: World, cloud: Selective) -> None:
+    cloud.create("sg-0aaa")
+    cloud.refuses["a", "grants"] = ProviderError(Failure.RETRY, "NoConnection", "not now")
+    async with world.running():
+        for name in "ab":
+            secret(world, name, Target("aws", "123456789012", "eu-central-1", "sg-0aaa"))
+        await asyncio.sleep(5)
+        both = [world.session(name, resources=({"name": name},)) for name in "ab"]
+        await eventually(lambda: all(world.status(each).phase is Phase.ACTIVE for each in both), "both are open", 20)
+
+
+@pytest.mark.parametrize("scarce", [False, True])
+async def test_who_opens_all_the_time_puts_off_nobody_who_could_not_for_a_while(
+    world: World, cloud: Selective, scarce: bool
+) -> None:
+    """A pause is doubled by failures, and not by passes that others have brought."""
+    group = cloud.create("sg-0aaa", limit=1000)
+    async with world.running(resync=36000):
+        for name in "abc":
+            secret(world, name, group)
+        await asyncio.sleep(150)
+        cloud.refuses["a", "grants"] = ProviderError(Failure.RETRY, "NoConnection", "not now")
+        with cloud.contended("grants", 0.3) if scarce else nullcontext():
+            await asyncio.sleep(1)
+            waits = world.session("a", resources=({"name": "a"},))
+            for number in range(15):
+                for name, net in (("b", "192.0.2"), ("c", "192.0.3")):
+                    world.session(f"{name}{number}", cidrs=(f"{net}.{number}/32",), resources=({"name": name},))
+                await asyncio.sleep(1)
+            cloud.refuses.clear()
+            await eventually(lambda: world.status(waits).phase is Phase.ACTIVE, "it opens", 20)
+
+
+async def test_who_may_not_close_is_missed_when_there_is_no_call_to_open(world: World, cloud: Selective) -> None:
+    """One refusal stands for one kind of call."""
+    group = cloud.create("sg-0aaa", limit=1000)
+    cloud.refuses["a", "grants"] = cloud.refuses["b", "revokes"] = REFUSED
+    async with world.running(resync=36000):
+        secret(world, "a", group, staticCIDRs=[{"cidr": "192.0.2.0/24"}])
+        for name in "bc":
+            secret(world, name, group)
+        await asyncio.sleep(700)
+        with cloud.contended("grants", 0.3):
+            await asyncio.sleep(1)
+            for number in range(1, 8):
+                ends = world.session(f"x{number}", cidrs=(f"198.51.100.{number}/32",), resources=({"name": "b"},))
+                await asyncio.sleep(4)
+                world.session(f"w{number}", cidrs=(f"198.51.99.{number}/32",), resources=({"name": "c"},))
+                await asyncio.sleep(4)
+                world.edit(AccessSession, ends.key, stop=True)
+                await asyncio.sleep(0.37 * number)
+                opens = world.session(f"y{number}", cidrs=(f"203.0.113.{number}/32",), resources=({"name": "b"},))
+                await eventually(lambda: world.status(opens).phase is Phase.ACTIVE, "it opens", 10)  # noqa: B023  here
+
+
+async def test_what_has_ended_and_is_not_written_yet_is_not_put_again(world: World, cloud: Selective) -> None:
+    """Its rule has drifted away, and ends while other credentials' call takes its time."""
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=120):
+        for name in "ab":
+            secret(world, name, group, policy={"sources": ["cidrs", "request"]})
+        key = world.binding(resources=[{"name": "b"}])
+        await asyncio.sleep(5)
+        session = world.session_by(key, "keyed", resources=({"name": "b"},))
+        await asyncio.sleep(355 - 5)
+        assert world.status(session).phase is Phase.ACTIVE
+        cloud.rules(group).clear()
+        cloud.slow_answer, cloud.slow[group.id] = 6.0, 3.0
+        await asyncio.sleep(6)  # it is read, which tells, and somebody comes meanwhile
+        world.session("one", cidrs=("198.51.100.1/32",), resources=({"name": "a"},))
+        await eventually(lambda: cloud.rules(group), "the first call", 10)
+        world.cluster.refuse = lambda verb: verb == "status"
+        world.edit(ApiKeyBinding, key.key, revoked=True)
+        for _ in range(60):
+            await asyncio.sleep(0.5)
+            assert {held.rule.cidr for held in cloud.rules(group).values() if held.rule} <= {"198.51.100.1/32"}

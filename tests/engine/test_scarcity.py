@@ -11,6 +11,7 @@ from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.plan import Write
 from gatepass.core.ports import Access, GrantOutcome, NewRule, RelabelOutcome
 from gatepass.core.rules import Rule, Stamp, Target
+from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.targets import READS_LAG_SECONDS
@@ -300,3 +301,27 @@ async def test_a_rule_is_put_by_nobody_who_does_not_want_it_any_more(world: Worl
         world.edit(AccessSession, ends.key, stop=True)
         await eventually(lambda: world.status(stays).phase is Phase.ACTIVE, "it opens", 40)
         assert put["203.0.113.8/32"] == "stays"
+
+
+async def test_what_somebody_else_had_put_first_is_kept_as_well_until_the_new_one_is_there(
+    world: World, cloud: PacedFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=3600):
+        for name in ("first", "second"):
+            secret(world, name, group)
+        await asyncio.sleep(5)
+        put = world.session("first", resources=({"name": "first"},))
+        await asyncio.sleep(5)
+        world.session("second", duration="3h", resources=({"name": "second"},))
+        await asyncio.sleep(5)
+        world.edit(AccessSession, put.key, stop=True)
+        await asyncio.sleep(150)
+        with cloud.contended("grants", 30.0):
+            await asyncio.sleep(1)
+            world.edit(ProtectedResource, Key("ci", "second"), ports=[{"port": 5432, "endPort": 5440}])
+            for _ in range(70):
+                await asyncio.sleep(0.5)
+                assert cloud.rules(group), "the door is never shut"
+        ports = [held.rule.end_port for held in cloud.rules(group).values() if held.rule]
+        assert ports == [5440]

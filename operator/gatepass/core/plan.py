@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final, Literal, get_args
+from typing import Literal, get_args
 
 from gatepass.core.rules import Mark, ObservedRule, Rule, parse_mark
 
@@ -25,7 +25,6 @@ class Wanted:
 
 Write = Literal["grants", "revokes", "relabels", "retags"]
 """What is written by one kind of call."""
-MARKS: Final[tuple[Write, ...]] = ("relabels", "retags")
 
 
 @dataclass(frozen=True, slots=True)

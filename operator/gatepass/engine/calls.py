@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from typing import Final
 
 import structlog
@@ -34,7 +34,7 @@ from gatepass.engine.marks import put, repair
 from gatepass.engine.queue import Queue
 from gatepass.engine.records import Records
 from gatepass.engine.state import State
-from gatepass.engine.targets import NEW_IDS_SECONDS, TargetState
+from gatepass.engine.targets import NEW_IDS_SECONDS, Call, TargetState
 from gatepass.engine.turns import Turns
 from gatepass.engine.vouching import Vouching
 
@@ -149,11 +149,11 @@ class Calls:
         for want in grants:
             writers = [each for each in demand.rules[want.rule][1] if self._may_write(known, want.rule, each)]
             if writers:
-                access = min(writers, key=known.refuses)
+                access = min(writers, key=lambda each: (known.refuses(each), each in known.refusals))
                 batches.setdefault(access, []).append(NewRule(want.rule, str(want.mark)))
         provider = self._providers[known.target.provider]
         again = False
-        for access in sorted(batches, key=lambda each: known.called.get(each, 0.0)):  # in turn, where calls are scarce
+        for access in sorted(batches, key=lambda each: known.called.get((each, "grants"), 0.0)):  # if there are too few
             rules = [new for new in batches[access] if self._may_write(known, new.rule, access)]
             again = again or len(rules) < len(batches[access])  # somebody else may want it still
             if not rules:
@@ -168,8 +168,7 @@ class Calls:
                 outcomes = {new.rule: Unknown() for new in rules}
             finally:
                 known.granting.difference_update(new.rule for new in rules)
-            if any(not isinstance(outcome, ScarceError) for outcome in outcomes.values()):
-                known.was_called(access, "grants", asyncio.get_running_loop().time())
+            _note(known, (access, "grants"), outcomes.values())
             for new in rules:
                 outcome = outcomes[new.rule]
                 again = self._granted(known, access, new, outcome, stamp) or again
@@ -184,6 +183,7 @@ class Calls:
         return any(
             claim.resource == resources[key].uid and self._state.standings[key].access == access
             for claim in self._state.placements.at(known.target).get(rule, ())
+            if claim.holder not in self._state.ending
             for key in self._state.tenants[known.target]
             if key in resources and key in self._state.standings
         )
@@ -227,7 +227,7 @@ class Calls:
                 known.lost(new.rule, at)
                 known.refusals[access] = ProviderError(Failure.RETRY, "NoAnswer", "the answer to a grant was lost")
             case ScarceError():  # which is no answer to these credentials, and takes no refusal back
-                known.fell_short(access, "grants", at)
+                known.fell_short((access, "grants"), at)
             case ProviderError():
                 self._failed(known, access, outcome, "write")
         return True
@@ -237,18 +237,17 @@ class Calls:
             return False
         provider = self._providers[known.target.provider]
         left = known.take_known(ids)
-        for access in sorted(accesses, key=known.turn_to_close):
+        for access in sorted(accesses, key=lambda each: known.turn((each, "revokes"))):
             try:
                 outcomes = await provider.revoke(access, known.target, left)
             except ProviderError as error:
-                known.was_called(access, "revokes", asyncio.get_running_loop().time())
+                _note(known, (access, "revokes"), [error])
                 self._failed(known, access, error, "write")
                 continue
             except UnknownOutcomeError:
                 outcomes = dict.fromkeys(left, Unknown())
             at = asyncio.get_running_loop().time()
-            if any(not isinstance(outcome, ScarceError) for outcome in outcomes.values()):
-                known.was_called(access, "revokes", at)
+            _note(known, (access, "revokes"), outcomes.values())
             for id_, outcome in outcomes.items():
                 self._revoked(known, access, id_, outcome, at)
             if not any(isinstance(outcome, ProviderError) for outcome in outcomes.values()):
@@ -280,7 +279,7 @@ class Calls:
             case Unknown():
                 known.unheard_of(id_, at)  # tried again by id, or proven for whoever wants it by then
             case ScarceError():
-                known.fell_short(access, "revokes", at)
+                known.fell_short((access, "revokes"), at)
             case ProviderError():
                 self._failed(known, access, outcome, "write")
 
@@ -310,6 +309,14 @@ class Calls:
             self._doubted[access] = now
             for key in self._state.tenants[known.target]:
                 self._reverify(key)
+
+
+def _note(known: TargetState, call: Call, outcomes: Collection[object]) -> None:
+    """Was it made, and refused?"""
+    made = [outcome for outcome in outcomes if not isinstance(outcome, ScarceError)]
+    if made:
+        refused = any(isinstance(outcome, ProviderError) for outcome in made)
+        known.was_called(call, asyncio.get_running_loop().time(), refused=refused)
 
 
 def _may_pass(trouble: ProviderError | None) -> bool:

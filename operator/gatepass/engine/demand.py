@@ -16,6 +16,8 @@ from gatepass.engine.state import Standing, State, Wait
 from gatepass.engine.views import rule_of
 
 Wishes = Mapping[Rule, tuple[Wanted, Sequence[Access]]]
+User = tuple[str, str]
+"""A session's uid, and the resource that it uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +27,15 @@ class Demand:
     `undecided` may not be revoked yet: what anybody wants, here or elsewhere, while somebody who names the target
     has not been heard, and what sessions may be granted whose admission has not been asked for since the start.
     `displaced` are other targets that have been given something to do. `newcomers` are the claims that have not had
-    a missing rule before, and `moving` are missing rules of claims that may have had another one instead; `resumes_at`
-    is when the first of those that were refused here tries again.
+    a missing rule before, and `moving` are missing rules of claims that may have had another one instead, with those of
+    them that were granted something; `resumes_at` is when the first of those that were refused here tries again.
     """
 
     rules: Wishes
     undecided: frozenset[Rule]
     displaced: frozenset[Target]
     newcomers: Mapping[Rule, Sequence[ClaimKey]]
-    moving: frozenset[Rule]
+    moving: Mapping[Rule, Set[User]]
     resumes_at: float | None
 
 
@@ -99,7 +101,7 @@ class Demands:
         holding = known.staying()
         rules: dict[Rule, tuple[Wanted, Sequence[Access]]] = {}
         newcomers: dict[Rule, list[ClaimKey]] = {}
-        moving: set[Rule] = set()
+        moving: dict[Rule, Set[User]] = {}
         for rule, users in self._users(target, tenants).items():
             lasting = [(claim, tenant) for claim, tenant in users if not claim.ending]
             writers = [tenant.standing.access for _, tenant in lasting if tenant.standing and target in tenant.proven]
@@ -108,14 +110,14 @@ class Demands:
             if rule not in holding:
                 newcomers[rule] = [claim.key for claim, _ in users if claim.until is not None and not claim.granted]
                 if len(newcomers[rule]) < len(users):
-                    moving.add(rule)
+                    moving[rule] = {(claim.key.holder, claim.resource) for claim, _ in users if claim.granted}
         parked = (self._state.parked.get(claim.key) for claim in claims)
         return Demand(
             rules,
             frozenset(self._undecided(tenants, now)),
             frozenset(other for targets in placed.values() for other in targets) - {target},
             newcomers,
-            frozenset(moving),
+            moving,
             min((entry.until for entry in parked if entry is not None and entry.until > second), default=None),
         )
 

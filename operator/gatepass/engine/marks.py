@@ -36,9 +36,12 @@ def proofs(known: TargetState, desired: Wishes) -> dict[str, str]:
 
 async def repair(provider: Provider, owner: str, known: TargetState, plan: Plan, accesses: Sequence[Access]) -> bool:
     """Set the tags and descriptions of a plan, each by the first credentials that may. Answers whether to try again."""
-    accesses = sorted(accesses, key=lambda access: known.called.get(access, 0.0))
-    again = await _tag(provider, owner, known, plan.retags, accesses)
-    return await _relabel(provider, known, plan.relabels, accesses) or again
+    again = await _tag(provider, owner, known, plan.retags, _in_turn(known, "retags", accesses))
+    return await _relabel(provider, known, plan.relabels, _in_turn(known, "relabels", accesses)) or again
+
+
+def _in_turn(known: TargetState, kind: Write, accesses: Sequence[Access]) -> Sequence[Access]:
+    return sorted(accesses, key=lambda access: known.turn((access, kind)))
 
 
 async def _tag(
@@ -53,7 +56,7 @@ async def _tag(
             return True  # setting a mark twice does no harm
         else:
             at = asyncio.get_running_loop().time()
-            known.unmarkable.discard(access)
+            known.was_called((access, "retags"), at, refused=False)
             for id_ in ids:
                 known.retagged(id_, owner, at)
             return False
@@ -89,15 +92,14 @@ async def _relabel(
         if refusal is not None:
             _refused(known, access, "relabels", refusal)
         else:
-            known.unmarkable.discard(access)
+            known.was_called((access, "relabels"), at, refused=False)
     return again or bool(left)
 
 
 def _refused(known: TargetState, access: Access, kind: Write, error: ProviderError) -> None:
     if isinstance(error, ScarceError):
-        known.fell_short(access, kind, asyncio.get_running_loop().time())
+        known.fell_short((access, kind), asyncio.get_running_loop().time())
         return
-    known.was_called(access, kind, asyncio.get_running_loop().time())
-    known.unmarkable.add(access)
+    known.was_called((access, kind), asyncio.get_running_loop().time(), refused=True)
     known.stale = known.stale or error.failure is not Failure.RETRY
     log.warning("cannot repair marks", target=str(known.target), error=str(error))

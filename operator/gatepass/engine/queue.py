@@ -82,7 +82,7 @@ class Queue(Generic[K]):
         self._free = workers
         self._prompt, self._patient = self._lines = _Line[K](), _Line[K]()
         self._active: dict[K, asyncio.Task[None]] = {}
-        self._failures: dict[K, int] = {}
+        self._failures: dict[K, tuple[int, float]] = {}
         self._retries = 0
         self._runs = False
         self._wake = asyncio.Event()
@@ -104,14 +104,19 @@ class Queue(Generic[K]):
 
     def retry(self, key: K, longest: float = LAST_RETRY) -> None:
         """Work on the key again after a pause that doubles with each failure, from half a second to the `longest`."""
-        failures = self._failures.get(key, 0)
-        self._failures[key] = failures + 1
+        now = asyncio.get_running_loop().time()
+        failures, due = self._failures.get(key, (0, now))
+        if now < due - _TICK:  # something else has brought it here before its time, which is no failure more
+            self.add(key, min(due - now, longest))
+            return
+        pause = min(FIRST_RETRY * 2 ** min(failures, 20), longest)
+        self._failures[key] = failures + 1, now + pause
         self._retries += 1
-        self.add(key, min(FIRST_RETRY * 2 ** min(failures, 20), longest))
+        self.add(key, pause)
 
     def refused(self, key: K) -> None:
         """It has failed, and somebody else knows when to try it again. It was answered: a backoff begins anew."""
-        self._failures[key] = 0
+        self._failures[key] = 0, 0.0
         self._retries += 1
 
     def succeeded(self, key: K) -> None:

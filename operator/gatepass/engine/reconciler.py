@@ -12,7 +12,7 @@ import structlog
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.plan import Plan, Wanted, Write, is_half_marked, make_plan
 from gatepass.core.ports import Access, Clock, Provider
-from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
+from gatepass.core.rules import Rule, Target, parse_mark
 from gatepass.core.sweep import MARGIN
 from gatepass.core.types.common import Key
 from gatepass.engine.calls import Calls, Permission
@@ -112,7 +112,6 @@ class Reconciler:
             self.queue.add(target, demand.resumes_at - now)
         elif not (whole.writes or known.any_unsettled or blind):
             known.refusals.clear()  # of calls that nobody needs any more
-            known.unmarkable.clear()
             known.told.clear()
         unseen = known.doubtful | known.unproven
         known.revoking.update(plan.revokes)  # at once: whoever wants one of them meanwhile must not count on it
@@ -154,13 +153,26 @@ class Reconciler:
         waits, kept = self._waits(known.target, plan), set[str]()
         if "grants" in waits:
             coming = [want for want in plan.grants if want.rule in demand.moving]
-            kept = {id_ for id_ in plan.revokes for want in coming if _stands_in(known.rules[id_], want)}
+            kept = {id_ for id_ in plan.revokes for want in coming if self._stands_in(known, id_, want, demand)}
             plan = replace(plan, revokes=tuple(id_ for id_ in plan.revokes if id_ not in kept))
             waits = self._waits(known.target, plan) if kept else waits
         if waits or kept:
             self.queue.add(known.target, min([*waits.values(), _TOKEN_SECONDS]))
-        known.await_calls(wanted, waits, now)
+        known.await_calls(accesses, wanted, waits, now)
         return plan.without(waits.keys())
+
+    def _stands_in(self, known: TargetState, id_: str, want: Wanted, demand: Demand) -> bool:
+        """Does the rule open the same door for somebody who wants the other one, if with other ports?"""
+        held = known.rules[id_]
+        mark, one, other = parse_mark(held.description), held.rule, want.rule
+        theirs = bool(self._records.users(known.target, id_) & demand.moving[want.rule])
+        if one is None or not (theirs or (mark is not None and mark.resource == want.resource)):
+            return False
+        if (one.cidr, one.protocol) != (other.cidr, other.protocol):
+            return False
+        if one.port is None or one.end_port is None or other.port is None or other.end_port is None:
+            return True  # a protocol without ports
+        return one.port <= other.end_port and other.port <= one.end_port
 
     def _waits(self, target: Target, plan: Plan) -> dict[Write, float]:
         """For how long a call is not there yet, by what it is for."""
@@ -238,8 +250,8 @@ class Reconciler:
         errors = [known.refusals.get(access) for access in accesses]
         if known.short:
             self.queue.add(known.target, CLOSING_RETRY)
-            if not (any(errors) or known.any_unsettled or known.unmarkable):
-                return  # it has not failed
+            if not (known.failed or known.any_unsettled):
+                return
         if closing and all(error is not None and error.failure is not Failure.RETRY for error in errors):
             for access in accesses:
                 self._turns.refused((access, call), known.target)
@@ -272,15 +284,3 @@ class Reconciler:
         marks = (parse_mark(rule.description) for rule in strangers)
         for over in (mark.until + MARGIN for mark in marks if mark is not None and mark.until is not None):
             self.queue.add(known.target, (over - self._clock.now()).total_seconds() + 1.0)
-
-
-def _stands_in(held: ObservedRule, want: Wanted) -> bool:
-    """Does it open the same door for the same resource, if with other ports?"""
-    mark, one, other = parse_mark(held.description), held.rule, want.rule
-    if mark is None or mark.resource != want.resource or one is None:
-        return False
-    if (one.cidr, one.protocol) != (other.cidr, other.protocol):
-        return False
-    if one.port is None or one.end_port is None or other.port is None or other.end_port is None:
-        return True  # a protocol without ports
-    return one.port <= other.end_port and other.port <= one.end_port

@@ -34,6 +34,10 @@ class Records:
         """Whose records name one of these rules."""
         return {session.uid for _, session, record in self._of(target) if record.id in ids} if ids else set()
 
+    def users(self, target: Target, id_: str) -> set[tuple[str, str]]:
+        """On whose record a rule is, with the resource that they use."""
+        return {(session.uid, str(key)) for key, session, record in self._of(target) if record.id == id_}
+
     def correct(self, known: TargetState) -> None:
         """What is on record and not shown is there; what is shown, ours and on record for nobody has to be proven."""
         known.suppose(self._supposed(known))

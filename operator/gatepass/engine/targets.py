@@ -1,6 +1,6 @@
 """What is known of one firewall object: the last read, corrected by the answers to our own writes."""
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -8,7 +8,7 @@ from typing import Final
 from gatepass.core.desired import Claim, ClaimKey
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.placement import FAMILIES, Room
-from gatepass.core.plan import MARKS, Write
+from gatepass.core.plan import Write
 from gatepass.core.ports import Access
 from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.engine.queue import CLOSING_RETRY
@@ -23,6 +23,8 @@ OTHERS_LOOK_SECONDS: Final = 20.0
 """How old a read may be by which one of ours rests on another installation's rule, which that may close at any time."""
 Others = Callable[[ObservedRule], bool]
 """Is a rule another installation's?"""
+Call = tuple[Access, Write]
+"""A kind of call with some credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,12 @@ class TargetState:
 
     `claims` are those that its last pass has heard, whatever became of them; the first one's time is up at `ends_at`.
     `placed` are the holders of those that have got a place, here or elsewhere, or wait for one from now on, and have
-    not been told. `told` are the reasons of refusals, by credentials and call, that the log has named; `called` is when
-    credentials were last used here to write, `scarce_since` when there has first been no call for those that still want
-    one, and `short` whether a call of the last pass was not made for that; those that are `unmarkable` may set no marks
-    here. `unheard` are rules whose revocation had no answer, and since when; `unknown` are those whose ids EC2 did not
-    know in the last call; `missed` are new ones that neither a read nor a write finds, which are put again for whoever
-    wants them, and revoked by their ids for the others.
+    not been told. `told` are the reasons of refusals, by credentials and call, that the log has named. Of calls,
+    `called` is when each was made last, `failing` are those that were refused then, and `scarce_since` is when there
+    has first been none for who still wants one; in the last pass, `failed` says that one was refused, and `short` that
+    one was not made for want of it. `unheard` are rules whose revocation had no answer, and since when; `unknown` are
+    those whose ids EC2 did not know in the last call; `missed` are new ones that neither a read nor a write finds,
+    which are put again for whoever wants them, and revoked by their ids for the others.
     """
 
     target: Target
@@ -54,10 +56,11 @@ class TargetState:
     trouble: ProviderError | None = None
     refusals: dict[Access, ProviderError] = field(default_factory=dict)
     told: dict[tuple[Access, str], str] = field(default_factory=dict)
-    called: dict[Access, float] = field(default_factory=dict)
-    scarce_since: dict[tuple[Access, Write], float] = field(default_factory=dict)
+    called: dict[Call, float] = field(default_factory=dict)
+    failing: set[Call] = field(default_factory=set)
+    scarce_since: dict[Call, float] = field(default_factory=dict)
+    failed: bool = False
     short: bool = False
-    unmarkable: set[Access] = field(default_factory=set)
     conflicts: tuple[ObservedRule, ...] = ()
     claims: Mapping[ClaimKey, Claim] = field(default_factory=dict)
     ends_at: float = float("inf")
@@ -260,27 +263,39 @@ class TargetState:
         error = self.refusals.get(access)
         return error is not None and error.failure is not Failure.RETRY
 
-    def await_calls(self, wanted: Mapping[Write, Iterable[Access]], scarce: Container[Write], at: float) -> None:
-        """Who wants to write, and of what there is no call at present."""
-        before, self.short = self.scarce_since, False
-        calls = [(access, kind) for kind, accesses in wanted.items() for access in accesses]
+    def await_calls(
+        self,
+        accesses: Collection[Access],
+        wanted: Mapping[Write, Iterable[Access]],
+        scarce: Container[Write],
+        at: float,
+    ) -> None:
+        """A pass begins to write: who wants to, of all that may, and of what there is no call at present."""
+        before, self.short, self.failed = self.scarce_since, False, False
+        calls = [(access, kind) for kind, wanting in wanted.items() for access in wanting]
         self.scarce_since = {call: before.get(call, at) for call in calls if call in before or call[1] in scarce}
+        self.called = {call: when for call, when in self.called.items() if call[0] in accesses}
+        self.failing = {call for call in self.failing if call[0] in accesses}
 
-    def fell_short(self, access: Access, kind: Write, at: float) -> None:
-        """A call was not made, as there is none to be had: of one that would be refused, that is no news."""
-        if not self.refuses(access) and not (kind in MARKS and access in self.unmarkable):
+    def turn(self, call: Call) -> tuple[bool, float, float]:
+        """Of those who can do the same, who was let in last time goes first, then who has waited, then by turns."""
+        return call in self.failing, self.scarce_since.get(call, float("inf")), self.called.get(call, 0.0)
+
+    def fell_short(self, call: Call, at: float) -> None:
+        """It was not made, as there is none to be had: of one that would be refused, that is no news."""
+        if call not in self.failing:
             self.short = True
-            self.scarce_since.setdefault((access, kind), at)
+            self.scarce_since.setdefault(call, at)
 
-    def turn_to_close(self, access: Access) -> tuple[float, bool, float]:
-        """Who has waited for a call goes first, then who was not refused."""
-        since = self.scarce_since.get((access, "revokes"), float("inf"))
-        return since, self.refuses(access), self.called.get(access, 0.0)
-
-    def was_called(self, access: Access, kind: Write, at: float) -> None:
-        """A call was made."""
-        self.called[access] = at
-        self.scarce_since.pop((access, kind), None)
+    def was_called(self, call: Call, at: float, *, refused: bool) -> None:
+        """It was made."""
+        self.called[call] = at
+        self.scarce_since.pop(call, None)
+        if refused:
+            self.failed = True
+            self.failing.add(call)
+        else:
+            self.failing.discard(call)
 
     def lost(self, rule: Rule, at: float) -> None:
         """The answer to a grant was lost: the rule may be there until a read settles it."""

@@ -51,6 +51,7 @@ _GROUPS_PER_READ: Final = 16
 """Groups whose rules are read together: those of 16 full ones fit on one page."""
 _THREADS: Final = 32
 """As many as the engine has passes under way at a time."""
+_PLANNED_SECONDS: Final = 1.0
 _DUPLICATE: Final = "InvalidPermission.Duplicate"
 _FULL: Final = "RulesPerSecurityGroupLimitExceeded"
 _GONE: Final = "InvalidSecurityGroupRuleId.NotFound"
@@ -151,12 +152,11 @@ class AwsSecurityGroups:
     async def _limit(self, access: Access) -> int:
         """The quota of the account in the Region; when it cannot be asked, what it was, or AWS's default."""
         place = self._place(access)
-        service, code = _QUOTA
         try:
             answer = await self._clients.read(
                 access,
                 "servicequotas:GetServiceQuota",
-                lambda aws: aws.quotas.get_service_quota(ServiceCode=service, QuotaCode=code),
+                lambda aws: aws.quotas.get_service_quota(ServiceCode=_QUOTA[0], QuotaCode=_QUOTA[1]),
             )
         except ProviderError:
             return self._limits.get(place, _DEFAULT_LIMIT)
@@ -246,9 +246,11 @@ class AwsSecurityGroups:
     ) -> Mapping[Rule, GrantOutcome]:
         """Put the rules in one call; while one is refused, the others are put without it."""
         full: set[int] = set()
-        half = 0
+        half, planned_at = 0, self._monotonic()
 
         async def put(batch: list[NewRule]) -> dict[NewRule, GrantOutcome]:
+            if self._monotonic() > planned_at + _PLANNED_SECONDS:
+                raise ScarceError  # by now they may not be wanted any more: the next pass knows
             fitting = [new for new in batch if new.rule.family not in full]
             outcomes: dict[NewRule, GrantOutcome] = dict.fromkeys(batch, Full())
             try:
