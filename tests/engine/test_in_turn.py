@@ -7,11 +7,12 @@ from contextlib import nullcontext
 import pytest
 
 from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.ports import Access, Credentials, GrantOutcome, NewRule, RelabelOutcome, RevokeOutcome
+from gatepass.core.ports import Access, Credentials, GrantOutcome, NewRule, RelabelOutcome, RevokeOutcome, Unknown
 from gatepass.core.rules import Rule, Stamp, Target
 from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
+from gatepass.engine.calls import note
 from gatepass.engine.targets import TargetState
 from tests.engine.paced import PacedFirewalls
 from tests.engine.test_scarcity import secret
@@ -28,6 +29,7 @@ class Selective(PacedFirewalls):
     def __init__(self) -> None:
         super().__init__()
         self.refuses: dict[tuple[str, str], ProviderError] = {}
+        self.loses_answers_of = ""
 
     def _ask(self, access: Access, target: Target, kind: str) -> None:
         assert access.credentials.secret is not None
@@ -46,6 +48,8 @@ class Selective(PacedFirewalls):
             self._ask(access, target, "revokes")
         except ProviderError as error:
             return dict.fromkeys(ids, error)
+        if access.credentials.secret == ("ci", self.loses_answers_of):
+            return dict.fromkeys(ids, Unknown())
         return await super().revoke(access, target, ids)
 
     async def relabel(
@@ -254,3 +258,38 @@ async def test_what_has_ended_and_is_not_written_yet_is_not_put_again(world: Wor
         for _ in range(60):
             await asyncio.sleep(0.5)
             assert {held.rule.cidr for held in cloud.rules(group).values() if held.rule} <= {"198.51.100.1/32"}
+
+
+async def test_who_gets_no_answers_leaves_it_to_others(world: World, cloud: Selective) -> None:
+    """Also to those who were refused once."""
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=3600):
+        for name in "ab":
+            secret(world, name, group)
+        await asyncio.sleep(5)
+        first, second = (
+            world.session(f"s{number}", cidrs=(f"198.51.100.{number}/32",), resources=({"name": "b"},))
+            for number in range(2)
+        )
+        await asyncio.sleep(150)
+        cloud.refuses["a", "revokes"] = cloud.refuses["b", "revokes"] = REFUSED
+        world.edit(AccessSession, first.key, stop=True)
+        await asyncio.sleep(5)
+        del cloud.refuses["a", "revokes"]
+        await eventually(lambda: len(cloud.rules(group)) == 1, "it closes", 10)
+        cloud.refuses.clear()
+        cloud.loses_answers_of = "a"
+        world.edit(AccessSession, second.key, stop=True)
+        await eventually(lambda: not cloud.rules(group), "it closes", 10)
+
+
+async def test_who_was_throttled_comes_back_soon_when_there_is_no_call() -> None:
+    access = Access("aws", "eu-central-1", Credentials())
+    known = TargetState(Target("aws", "123456789012", "eu-central-1", "sg-0aaa"))
+    note(known, (access, "grants"), [ProviderError(Failure.RETRY, "RequestLimitExceeded", "fewer")])
+    known.fell_short((access, "grants"), 1.0)
+    assert known.short
+    known.short = False
+    note(known, (access, "grants"), [REFUSED])
+    known.fell_short((access, "grants"), 2.0)
+    assert not known.short

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gatepass.core.errors import Failure, ProviderError, ScarceError
+from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.ports import (
     Access,
     Credentials,
@@ -264,19 +264,6 @@ async def test_a_second_call_that_has_no_token_is_left_to_the_next_pass(aws_worl
     assert isinstance(outcomes[RULES[0]], Duplicate)
     assert getattr(outcomes[RULES[1]], "reason", None) == "CallsAreScarce"
     assert at_a_stand.reserve(target, ["grants"])["grants"] == pytest.approx(51.4), "its place in the line is kept"
-
-
-async def test_what_is_left_after_a_slow_refusal_is_planned_anew(aws_world: AwsWorld) -> None:
-    """Whoever wanted it may have ended meanwhile."""
-    target = aws_world.firewall()
-    aws_world.put(target, RULES[0])
-    account = aws_world.aws.account
-    aws_world.aws.control.set_faults(Fault(kind="latency", action=GRANT, account=account, seconds=1.5, times=1))
-    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:2], STAMP)
-    assert isinstance(outcomes[RULES[0]], Duplicate)
-    assert isinstance(outcomes[RULES[1]], ScarceError)
-    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[1:2], STAMP)
-    assert isinstance(outcomes[RULES[1]], Granted)
 
 
 async def test_a_batch_that_is_refused_as_a_whole_gets_smaller_though_calls_are_scarce(

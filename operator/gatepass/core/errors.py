@@ -83,7 +83,7 @@ class ClaimAwaitedError(SourceError):
 
 
 class ScarceError(ProviderError):
-    """The call was not made, as the provider lets too few out, or has lost too much time: a pass plans it anew."""
+    """The call was not made: the provider lets too few out. One is kept for the next try, which reserves it."""
 
     def __init__(self) -> None:
         super().__init__(Failure.RETRY, "CallsAreScarce", "AWS allows few calls; made again in a moment")

@@ -168,7 +168,7 @@ class Calls:
                 outcomes = {new.rule: Unknown() for new in rules}
             finally:
                 known.granting.difference_update(new.rule for new in rules)
-            _note(known, (access, "grants"), outcomes.values())
+            note(known, (access, "grants"), outcomes.values())
             for new in rules:
                 outcome = outcomes[new.rule]
                 again = self._granted(known, access, new, outcome, stamp) or again
@@ -241,13 +241,13 @@ class Calls:
             try:
                 outcomes = await provider.revoke(access, known.target, left)
             except ProviderError as error:
-                _note(known, (access, "revokes"), [error])
+                note(known, (access, "revokes"), [error])
                 self._failed(known, access, error, "write")
                 continue
             except UnknownOutcomeError:
                 outcomes = dict.fromkeys(left, Unknown())
             at = asyncio.get_running_loop().time()
-            _note(known, (access, "revokes"), outcomes.values())
+            note(known, (access, "revokes"), outcomes.values())
             for id_, outcome in outcomes.items():
                 self._revoked(known, access, id_, outcome, at)
             if not any(isinstance(outcome, ProviderError) for outcome in outcomes.values()):
@@ -300,6 +300,7 @@ class Calls:
     def _failed(self, known: TargetState, access: Access, error: ProviderError, call: str) -> None:
         """The target may be gone, or the credentials may have changed: whoever names it is verified again."""
         known.refusals[access] = error
+        known.failed = known.failed or call == "write"
         if news := known.told.get((access, call)) != error.reason:
             known.told[access, call] = error.reason
             log.warning("call failed", target=str(known.target), reason=error.reason, error=error.message)
@@ -311,11 +312,13 @@ class Calls:
                 self._reverify(key)
 
 
-def _note(known: TargetState, call: Call, outcomes: Collection[object]) -> None:
-    """Was it made, and refused?"""
+def note(known: TargetState, call: Call, outcomes: Collection[object]) -> None:
+    """Was it made, and refused for longer than a moment, or never answered?"""
     made = [outcome for outcome in outcomes if not isinstance(outcome, ScarceError)]
     if made:
-        refused = any(isinstance(outcome, ProviderError) for outcome in made)
+        errors = [outcome for outcome in made if isinstance(outcome, ProviderError)]
+        lost = any(isinstance(outcome, Unknown) for outcome in made)
+        refused = lost or any(error.failure is not Failure.RETRY for error in errors)
         known.was_called(call, asyncio.get_running_loop().time(), refused=refused)
 
 

@@ -100,6 +100,7 @@ def _refused(known: TargetState, access: Access, kind: Write, error: ProviderErr
     if isinstance(error, ScarceError):
         known.fell_short((access, kind), asyncio.get_running_loop().time())
         return
-    known.was_called((access, kind), asyncio.get_running_loop().time(), refused=True)
+    known.failed = True
+    known.was_called((access, kind), asyncio.get_running_loop().time(), refused=error.failure is not Failure.RETRY)
     known.stale = known.stale or error.failure is not Failure.RETRY
     log.warning("cannot repair marks", target=str(known.target), error=str(error))

@@ -292,7 +292,6 @@ class TargetState:
         self.called[call] = at
         self.scarce_since.pop(call, None)
         if refused:
-            self.failed = True
             self.failing.add(call)
         else:
             self.failing.discard(call)

@@ -51,7 +51,6 @@ _GROUPS_PER_READ: Final = 16
 """Groups whose rules are read together: those of 16 full ones fit on one page."""
 _THREADS: Final = 32
 """As many as the engine has passes under way at a time."""
-_PLANNED_SECONDS: Final = 1.0
 _DUPLICATE: Final = "InvalidPermission.Duplicate"
 _FULL: Final = "RulesPerSecurityGroupLimitExceeded"
 _GONE: Final = "InvalidSecurityGroupRuleId.NotFound"
@@ -246,11 +245,9 @@ class AwsSecurityGroups:
     ) -> Mapping[Rule, GrantOutcome]:
         """Put the rules in one call; while one is refused, the others are put without it."""
         full: set[int] = set()
-        half, planned_at = 0, self._monotonic()
+        half = 0
 
         async def put(batch: list[NewRule]) -> dict[NewRule, GrantOutcome]:
-            if self._monotonic() > planned_at + _PLANNED_SECONDS:
-                raise ScarceError  # by now they may not be wanted any more: the next pass knows
             fitting = [new for new in batch if new.rule.family not in full]
             outcomes: dict[NewRule, GrantOutcome] = dict.fromkeys(batch, Full())
             try:
