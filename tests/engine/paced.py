@@ -8,7 +8,7 @@ from typing import Final
 
 from gatepass.core.errors import Failure, ProviderError, ScarceError
 from gatepass.core.plan import Write
-from gatepass.core.ports import Access, Gone, GrantOutcome, NewRule, RevokeOutcome, Unknown
+from gatepass.core.ports import Access, Gone, GrantOutcome, NewRule, RelabelOutcome, RevokeOutcome, Unknown
 from gatepass.core.rules import Rule, Stamp, Target
 from gatepass.providers.aws_batches import each
 from gatepass.providers.aws_errors import names_id
@@ -31,9 +31,9 @@ class PacedFirewalls(SlowFirewalls):
         """Of one kind of call."""
         return self.pacing.bucket(ACTIONS[kind])
 
-    def revoked_since(self, second: float) -> int:
-        """How many Revoke calls went out from then on."""
-        return sum(kind == "revokes" and at >= second for at, kind in self.sent)
+    def sent_since(self, kind: Write, second: float) -> int:
+        """How many calls of the kind went out from then on."""
+        return sum(each == kind and at >= second for at, each in self.sent)
 
     @contextmanager
     def contended(self, kind: Write, seconds: float) -> Iterator[None]:
@@ -85,3 +85,9 @@ class PacedFirewalls(SlowFirewalls):
             return Gone() if error.reason == "InvalidSecurityGroupRuleId.NotFound" else error
 
         return await each(ids, remove, names=names_id, refused=refused, lost=Unknown())
+
+    async def relabel(
+        self, access: Access, target: Target, descriptions: Mapping[str, str]
+    ) -> Mapping[str, RelabelOutcome]:
+        self.spend(target, "relabels")
+        return await super().relabel(access, target, descriptions)

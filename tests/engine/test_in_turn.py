@@ -7,6 +7,7 @@ from contextlib import nullcontext
 import pytest
 
 from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.plan import Write
 from gatepass.core.ports import Access, Credentials, GrantOutcome, NewRule, RelabelOutcome, RevokeOutcome, Unknown
 from gatepass.core.rules import Rule, Stamp, Target
 from gatepass.core.types.binding import ApiKeyBinding
@@ -28,13 +29,13 @@ class Selective(PacedFirewalls):
 
     def __init__(self) -> None:
         super().__init__()
-        self.refuses: dict[tuple[str, str], ProviderError] = {}
+        self.refuses: dict[tuple[str, Write], ProviderError] = {}
         self.loses_answers_of = ""
 
-    def _ask(self, access: Access, target: Target, kind: str) -> None:
+    def _ask(self, access: Access, target: Target, kind: Write) -> None:
         assert access.credentials.secret is not None
         if error := self.refuses.get((access.credentials.secret[1], kind)):
-            self.spend(target, kind)  # type: ignore[arg-type]
+            self.spend(target, kind)
             raise error
 
     async def grant(
@@ -57,9 +58,6 @@ class Selective(PacedFirewalls):
     ) -> Mapping[str, RelabelOutcome]:
         self._ask(access, target, "relabels")
         return await super().relabel(access, target, descriptions)
-
-    def sent_since(self, kind: str, second: float) -> int:
-        return sum(each == kind and at >= second for at, each in self.sent)
 
 
 @pytest.fixture
@@ -127,6 +125,24 @@ async def test_who_is_refused_a_grant_keeps_nobody_waiting_for_as_long_as_himsel
                 await eventually(lambda: world.status(second).phase is Phase.ACTIVE, "it opens", 5)  # noqa: B023  here
 
 
+async def test_who_may_set_no_marks_keeps_nobody_from_it(world: World, cloud: Selective) -> None:
+    group = cloud.create("sg-0aaa")
+    cloud.refuses["a", "relabels"] = REFUSED
+    async with world.running(resync=3600):
+        for name in "ab":
+            secret(world, name, group)
+        await asyncio.sleep(5)
+        session = world.session(resources=({"name": "b"},))
+        await asyncio.sleep(150)
+        ((id_, put),) = cloud.rules(group).items()
+        with cloud.contended("relabels", 1.0):
+            await asyncio.sleep(1)
+            asked = asyncio.get_running_loop().time()
+            world.edit(AccessSession, session.key, duration="3h")
+            await eventually(lambda: cloud.rules(group)[id_].description != put.description, "it is labelled", 10)
+        assert cloud.sent_since("relabels", asked) <= 3
+
+
 async def test_refused_marks_are_tried_ever_more_rarely_also_after_calls_were_scarce(
     world: World, cloud: Selective
 ) -> None:
@@ -167,10 +183,10 @@ async def test_several_who_cannot_close_are_asked_once(world: World, cloud: Sele
         with cloud.contended("revokes", 0.5):
             for number, each in enumerate(sessions):
                 await asyncio.sleep(30)
-                before = cloud.revoked_since(0.0)
+                before = cloud.sent_since("revokes", 0.0)
                 world.edit(AccessSession, each.key, stop=True)
                 await eventually(lambda: len(cloud.rules(group)) == 3 - number, "it closes", 20)  # noqa: B023  here
-                assert cloud.revoked_since(0.0) - before <= (8 if number == 0 else 1)
+                assert cloud.sent_since("revokes", 0.0) - before <= (8 if number == 0 else 1)
 
 
 async def test_who_was_refused_goes_last_whatever_else_the_others_have_done() -> None:
