@@ -16,7 +16,7 @@ from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.calls import note
 from gatepass.engine.targets import TargetState
 from tests.engine.paced import PacedFirewalls
-from tests.engine.test_scarcity import secret
+from tests.engine.test_scarcity import secret, several
 from tests.engine.world import World, eventually
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
@@ -91,9 +91,7 @@ async def test_who_cannot_close_keeps_nobody_from_it(
 ) -> None:
     group = cloud.create("sg-0aaa")
     async with world.running(resync=3600):
-        for name in "ab":
-            secret(world, name, group)
-        await asyncio.sleep(5)
+        await several(world, group, "ab")
         session = world.session(resources=({"name": "b"},))
         await asyncio.sleep(150)
         if both_refused_before:
@@ -129,9 +127,7 @@ async def test_who_may_set_no_marks_keeps_nobody_from_it(world: World, cloud: Se
     group = cloud.create("sg-0aaa")
     cloud.refuses["a", "relabels"] = REFUSED
     async with world.running(resync=3600):
-        for name in "ab":
-            secret(world, name, group)
-        await asyncio.sleep(5)
+        await several(world, group, "ab")
         session = world.session(resources=({"name": "b"},))
         await asyncio.sleep(150)
         ((id_, put),) = cloud.rules(group).items()
@@ -195,7 +191,7 @@ async def test_who_was_refused_goes_last_whatever_else_the_others_have_done() ->
     known = TargetState(Target("aws", "123456789012", "eu-central-1", "sg-0aaa"))
     known.was_called((refused, "relabels"), 1.0, refused=True)
     known.was_called((others, "grants"), 2.0, refused=False)
-    assert sorted([refused, others], key=lambda each: known.turn((each, "relabels"))) == [others, refused]
+    assert known.in_turn([refused, others], "relabels") == [others, refused]
 
 
 async def test_a_rule_that_two_want_is_put_by_who_can(world: World, cloud: Selective) -> None:
@@ -280,9 +276,7 @@ async def test_who_gets_no_answers_leaves_it_to_others(world: World, cloud: Sele
     """Also to those who were refused once."""
     group = cloud.create("sg-0aaa")
     async with world.running(resync=3600):
-        for name in "ab":
-            secret(world, name, group)
-        await asyncio.sleep(5)
+        await several(world, group, "ab")
         first, second = (
             world.session(f"s{number}", cidrs=(f"198.51.100.{number}/32",), resources=({"name": "b"},))
             for number in range(2)

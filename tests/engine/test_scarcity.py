@@ -1,7 +1,7 @@
 """By AWS's own buckets, drained by others: nobody starves, nothing waits for what does not concern it, all is told."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -31,6 +31,18 @@ def secret(world: World, name: str, group: Target, key: str | None = None, **spe
     return world.resource(name, aws=aws, **spec)
 
 
+async def several(world: World, group: Target, names: Iterable[str]) -> None:
+    """As many credentials on one group, each with a resource of that name; all are ready."""
+    keys = [secret(world, name, group).key for name in names]
+
+    def ready(key: Key) -> bool:
+        return ("Ready", "True") in {
+            (each.type, each.status) for each in world.cluster.get(ProtectedResource, key).status.conditions
+        }
+
+    await eventually(lambda: all(map(ready, keys)), "all are ready", 5)
+
+
 def sources(cloud: SlowFirewalls, group: Target) -> set[str]:
     """Whom the group lets in."""
     return {held.rule.cidr for held in cloud.rules(group).values() if held.rule is not None}
@@ -41,9 +53,7 @@ async def test_who_ends_while_other_credentials_put_their_rules_is_never_opened(
 ) -> None:
     group = cloud.create("sg-0aaa")
     async with world.running():
-        for name in ("one", "other"):
-            secret(world, name, group)
-        await asyncio.sleep(5)
+        await several(world, group, ("one", "other"))
         cloud.slow_answer = 6.0
         world.session("one", cidrs=("198.51.100.1/32",), resources=({"name": "one"},))
         ends = world.session("other", cidrs=("203.0.113.8/32",), resources=({"name": "other"},))
@@ -58,9 +68,7 @@ async def test_who_ends_while_other_credentials_put_their_rules_is_never_opened(
 async def test_no_credentials_keep_others_of_the_same_group_waiting(world: World, cloud: PacedFirewalls) -> None:
     group = cloud.create("sg-0aaa", limit=1000)
     async with world.running():
-        for name in ("many", "few"):
-            secret(world, name, group)
-        await asyncio.sleep(5)
+        await several(world, group, ("many", "few"))
         with cloud.contended("grants", 2.0):
             few = world.session("few", cidrs=("203.0.113.8/32",), resources=({"name": "few"},))
             for number in range(30):
@@ -74,9 +82,7 @@ async def test_each_of_many_credentials_of_a_group_has_its_turn_soon(world: Worl
     """That there was no call for it is no failure, after which a pause would be twice the last."""
     group = cloud.create("sg-0aaa")
     async with world.running(resync=3600) as engine:
-        for number in range(10):
-            secret(world, f"r{number}", group)
-        await asyncio.sleep(5)
+        await several(world, group, [f"r{number}" for number in range(10)])
         with cloud.contended("grants", 2.0):
             await asyncio.sleep(1)
             for number in range(10):
@@ -209,9 +215,7 @@ async def test_who_waits_for_room_is_not_told_of_calls(world: World, cloud: Pace
 async def test_who_waits_for_a_moment_is_told_once(world: World, cloud: PacedFirewalls) -> None:
     group = cloud.create("sg-0aaa", limit=1000)
     async with world.running():
-        for name in ("one", "other"):
-            secret(world, name, group)
-        await asyncio.sleep(5)
+        await several(world, group, ("one", "other"))
         with cloud.contended("grants", 0.3):
             await asyncio.sleep(1)
             sessions = [
@@ -260,9 +264,7 @@ async def test_a_rule_is_put_by_nobody_who_does_not_want_it_any_more(world: Worl
 
     cloud.grant = noted  # type: ignore[method-assign]
     async with world.running():
-        for name in ("before", "ends", "stays"):
-            secret(world, name, group)
-        await asyncio.sleep(5)
+        await several(world, group, ("before", "ends", "stays"))
         cloud.slow_answer = 6.0
         world.session("before", cidrs=("198.51.100.1/32",), resources=({"name": "before"},))
         ends = world.session("ends", cidrs=("203.0.113.8/32",), resources=({"name": "ends"},))
@@ -278,9 +280,7 @@ async def test_what_somebody_else_had_put_first_is_kept_as_well_until_the_new_on
 ) -> None:
     group = cloud.create("sg-0aaa")
     async with world.running(resync=3600):
-        for name in ("first", "second"):
-            secret(world, name, group)
-        await asyncio.sleep(5)
+        await several(world, group, ("first", "second"))
         put = world.session("first", resources=({"name": "first"},))
         await asyncio.sleep(5)
         world.session("second", duration="3h", resources=({"name": "second"},))

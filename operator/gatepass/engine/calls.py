@@ -237,7 +237,7 @@ class Calls:
             return False
         provider = self._providers[known.target.provider]
         left = known.take_known(ids)
-        for access in sorted(accesses, key=lambda each: known.turn((each, "revokes"))):
+        for access in known.in_turn(accesses, "revokes"):
             try:
                 outcomes = await provider.revoke(access, known.target, left)
             except ProviderError as error:

@@ -36,12 +36,8 @@ def proofs(known: TargetState, desired: Wishes) -> dict[str, str]:
 
 async def repair(provider: Provider, owner: str, known: TargetState, plan: Plan, accesses: Sequence[Access]) -> bool:
     """Set the tags and descriptions of a plan, each by the first credentials that may. Answers whether to try again."""
-    again = await _tag(provider, owner, known, plan.retags, _in_turn(known, "retags", accesses))
-    return await _relabel(provider, known, plan.relabels, _in_turn(known, "relabels", accesses)) or again
-
-
-def _in_turn(known: TargetState, kind: Write, accesses: Sequence[Access]) -> Sequence[Access]:
-    return sorted(accesses, key=lambda access: known.turn((access, kind)))
+    again = await _tag(provider, owner, known, plan.retags, known.in_turn(accesses, "retags"))
+    return await _relabel(provider, known, plan.relabels, known.in_turn(accesses, "relabels")) or again
 
 
 async def _tag(

@@ -277,9 +277,14 @@ class TargetState:
         self.called = {call: when for call, when in self.called.items() if call[0] in accesses}
         self.failing = {call for call in self.failing if call[0] in accesses}
 
-    def turn(self, call: Call) -> tuple[bool, float, float]:
+    def in_turn(self, accesses: Iterable[Access], kind: Write) -> list[Access]:
         """Of those who can do the same, who was let in last time goes first, then who has waited, then by turns."""
-        return call in self.failing, self.scarce_since.get(call, float("inf")), self.called.get(call, 0.0)
+
+        def turn(access: Access) -> tuple[bool, float, float]:
+            call = access, kind
+            return call in self.failing, self.scarce_since.get(call, float("inf")), self.called.get(call, 0.0)
+
+        return sorted(accesses, key=turn)
 
     def fell_short(self, call: Call, at: float) -> None:
         """It was not made, as there is none to be had: of one that would be refused, that is no news."""
