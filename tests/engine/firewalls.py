@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
-from gatepass.core.ports import Access, GrantOutcome, NewRule, RevokeOutcome, TargetFacts, Unknown
+from gatepass.core.ports import Access, GrantOutcome, NewRule, RevokeOutcome, Still, TargetFacts, Unknown
 from gatepass.core.rules import ObservedRule, Rule, Stamp, Target
 from gatepass.providers.memory import MemoryFirewalls
 
@@ -70,11 +70,11 @@ class SlowFirewalls(MemoryFirewalls):
         return found
 
     async def grant(
-        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
+        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp, still: Still
     ) -> Mapping[Rule, GrantOutcome]:
         if target.id in self.grant_refused:
             raise ProviderError(Failure.RETRY, "RequestLimitExceeded", "the call was refused")
-        outcomes = await super().grant(access, target, rules, stamp)
+        outcomes = await super().grant(access, target, rules, stamp, still)
         await asyncio.sleep(self.slow_answer)
         return dict.fromkeys(outcomes, Unknown()) if self.lose_answers else outcomes
 

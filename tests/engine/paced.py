@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from gatepass.core.errors import Failure, ProviderError, ScarceError
+from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.plan import Write
-from gatepass.core.ports import Access, Gone, GrantOutcome, NewRule, RelabelOutcome, RevokeOutcome, Unknown
+from gatepass.core.ports import Access, Gone, GrantOutcome, NewRule, RelabelOutcome, RevokeOutcome, Still, Unknown
 from gatepass.core.rules import Rule, Stamp, Target
 from gatepass.providers.aws_batches import each
 from gatepass.providers.aws_errors import names_id
-from gatepass.providers.aws_pacing import ACTIONS, LONGEST_WAIT_SECONDS, Bucket, Pacing
+from gatepass.providers.aws_pacing import ACTIONS, Bucket, Pacing, ScarceError
 from tests.engine.firewalls import SlowFirewalls
 
 _OFTEN: Final = 0.2
@@ -54,25 +54,23 @@ class PacedFirewalls(SlowFirewalls):
             contending.cancel()
 
     def reserve(self, target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
-        now = asyncio.get_running_loop().time()
-        for kind in ACTIONS.keys() - kinds:
-            self.pacing.give_back(target, ACTIONS[kind], now)
-        waits = {kind: self.pacing.reserve(target, ACTIONS[kind], now) for kind in kinds}
+        waits = self.pacing.reserve_all(target, kinds, asyncio.get_running_loop().time())
         return {kind: math.ceil(wait * 1000) / 1000 for kind, wait in waits.items()}
 
     def spend(self, target: Target, kind: Write) -> None:
         """One call goes out; raises ScarceError when there is none to be had."""
         now = asyncio.get_running_loop().time()
-        if self.pacing.reserve(target, ACTIONS[kind], now) > LONGEST_WAIT_SECONDS:
-            raise ScarceError
         self.pacing.spend(target, ACTIONS[kind], now)
         self.sent.append((now, kind))
 
     async def grant(
-        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
+        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp, still: Still
     ) -> Mapping[Rule, GrantOutcome]:
-        self.spend(target, "grants")
-        return await super().grant(access, target, rules, stamp)
+        try:
+            self.spend(target, "grants")
+        except ScarceError:
+            return {}
+        return await super().grant(access, target, rules, stamp, still)
 
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
         async def remove(batch: list[str]) -> dict[str, RevokeOutcome]:
@@ -89,5 +87,8 @@ class PacedFirewalls(SlowFirewalls):
     async def relabel(
         self, access: Access, target: Target, descriptions: Mapping[str, str]
     ) -> Mapping[str, RelabelOutcome]:
-        self.spend(target, "relabels")
+        try:
+            self.spend(target, "relabels")
+        except ScarceError:
+            return {}
         return await super().relabel(access, target, descriptions)

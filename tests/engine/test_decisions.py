@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.ports import Access, GrantOutcome, NewRule
+from gatepass.core.ports import Access, GrantOutcome, NewRule, Still
 from gatepass.core.rules import Rule, Stamp, Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
@@ -33,7 +33,7 @@ class Refusing(SlowFirewalls):
         self.grants = 0
 
     async def grant(
-        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
+        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp, still: Still
     ) -> Mapping[Rule, GrantOutcome]:
         self.grants += 1
         denied = ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "the call was refused")
@@ -41,7 +41,7 @@ class Refusing(SlowFirewalls):
             raise denied
         good = [new for new in rules if new.rule.port != self.port]
         bad = {new.rule: denied for new in rules if new.rule.port == self.port}
-        return {**await super().grant(access, target, good, stamp), **bad}
+        return {**await super().grant(access, target, good, stamp, still), **bad}
 
 
 @pytest.fixture

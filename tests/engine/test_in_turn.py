@@ -8,13 +8,21 @@ import pytest
 
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.plan import Write
-from gatepass.core.ports import Access, Credentials, GrantOutcome, NewRule, RelabelOutcome, RevokeOutcome, Unknown
+from gatepass.core.ports import (
+    Access,
+    GrantOutcome,
+    NewRule,
+    RelabelOutcome,
+    RevokeOutcome,
+    Still,
+    Unknown,
+)
 from gatepass.core.rules import Rule, Stamp, Target
 from gatepass.core.types.binding import ApiKeyBinding
+from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
-from gatepass.engine.calls import note
-from gatepass.engine.targets import TargetState
+from gatepass.providers.aws_pacing import ScarceError
 from tests.engine.paced import PacedFirewalls
 from tests.engine.test_scarcity import secret, several
 from tests.engine.world import World, eventually
@@ -39,14 +47,19 @@ class Selective(PacedFirewalls):
             raise error
 
     async def grant(
-        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
+        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp, still: Still
     ) -> Mapping[Rule, GrantOutcome]:
-        self._ask(access, target, "grants")
-        return await super().grant(access, target, rules, stamp)
+        try:
+            self._ask(access, target, "grants")
+        except ScarceError:
+            return {}
+        return await super().grant(access, target, rules, stamp, still)
 
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
         try:
             self._ask(access, target, "revokes")
+        except ScarceError:
+            return {}
         except ProviderError as error:
             return dict.fromkeys(ids, error)
         if access.credentials.secret == ("ci", self.loses_answers_of):
@@ -56,7 +69,10 @@ class Selective(PacedFirewalls):
     async def relabel(
         self, access: Access, target: Target, descriptions: Mapping[str, str]
     ) -> Mapping[str, RelabelOutcome]:
-        self._ask(access, target, "relabels")
+        try:
+            self._ask(access, target, "relabels")
+        except ScarceError:
+            return {}
         return await super().relabel(access, target, descriptions)
 
 
@@ -185,15 +201,6 @@ async def test_several_who_cannot_close_are_asked_once(world: World, cloud: Sele
                 assert cloud.sent_since("revokes", 0.0) - before <= (8 if number == 0 else 1)
 
 
-async def test_who_was_refused_goes_last_whatever_else_the_others_have_done() -> None:
-    """Whoever opens all the time would otherwise be the one who was called later."""
-    refused, others = (Access("aws", "eu-central-1", Credentials(secret=("ci", name))) for name in "ab")
-    known = TargetState(Target("aws", "123456789012", "eu-central-1", "sg-0aaa"))
-    known.was_called((refused, "relabels"), 1.0, refused=True)
-    known.was_called((others, "grants"), 2.0, refused=False)
-    assert known.in_turn([refused, others], "relabels") == [others, refused]
-
-
 async def test_a_rule_that_two_want_is_put_by_who_can(world: World, cloud: Selective) -> None:
     cloud.create("sg-0aaa")
     cloud.refuses["a", "grants"] = ProviderError(Failure.RETRY, "NoConnection", "not now")
@@ -249,6 +256,72 @@ async def test_who_may_not_close_is_missed_when_there_is_no_call_to_open(world: 
                 await eventually(lambda: world.status(opens).phase is Phase.ACTIVE, "it opens", 10)  # noqa: B023  here
 
 
+async def test_nobody_is_told_of_what_the_same_credentials_are_refused_otherwise(
+    world: World, cloud: Selective
+) -> None:
+    group = cloud.create("sg-0aaa")
+    cloud.refuses["a", "revokes"] = REFUSED
+    async with world.running(resync=36000):
+        await several(world, group, "a")
+        stopped = world.session("stopped", resources=({"name": "a"},))
+        await asyncio.sleep(150)
+        world.edit(AccessSession, stopped.key, stop=True)
+        await eventually(lambda: world.status(stopped).resources[0].reason == "UnauthorizedOperation", "its refusal")
+        with cloud.contended("grants", 20.0):
+            await asyncio.sleep(1)
+            waits = world.session("waits", cidrs=("203.0.113.8/32",), resources=({"name": "a"},))
+            for _ in range(40):
+                await asyncio.sleep(0.5)
+                assert world.status(waits).phase is not Phase.FAILED
+        await eventually(lambda: world.status(waits).phase is Phase.ACTIVE, "it opens", 40)
+
+
+async def test_what_nobody_needs_any_more_is_nobodys_trouble(world: World, cloud: Selective) -> None:
+    """What credentials were refused once is forgotten with the last who wanted it."""
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=36000) as engine:
+        await several(world, group, "a")
+
+        def told() -> tuple[str, bool]:
+            resource = world.cluster.get(ProtectedResource, Key("ci", "a"))
+            ready = next(each.status for each in resource.status.conditions if each.type == "Ready")
+            return ready, engine.insight.snapshot().targets[0].failing
+
+        await asyncio.sleep(150)
+        cloud.refuses["a", "grants"] = REFUSED
+        session = world.session(resources=({"name": "a"},))
+        await eventually(lambda: told() == ("False", True), "it is told", 20)
+        world.edit(AccessSession, session.key, stop=True)
+        await eventually(lambda: told() == ("True", False), "it is over", 20)
+
+
+async def test_what_is_wrong_with_a_rule_is_told_its_own_session_alone(world: World, cloud: Selective) -> None:
+    """The others of its call have to wait for another one."""
+    group, grant = cloud.create("sg-0aaa"), cloud.grant
+    malformed = ProviderError(Failure.TERMINAL, "InvalidParameterValue", "not this one")
+
+    async def picky(
+        access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp, still: Still
+    ) -> Mapping[Rule, GrantOutcome]:
+        wrong = {new.rule: malformed for new in rules if new.rule.cidr.startswith("203.")}
+        if wrong:
+            cloud.spend(target, "grants")
+        return wrong or await grant(access, target, rules, stamp, still)
+
+    cloud.grant = picky  # type: ignore[method-assign]
+    async with world.running(resync=36000):
+        await several(world, group, "a")
+        with cloud.contended("grants", 20.0):
+            await asyncio.sleep(1)
+            wrong = world.session("wrong", cidrs=("203.0.113.8/32",), resources=({"name": "a"},))
+            right = world.session("right", cidrs=("198.51.100.1/32",), resources=({"name": "a"},))
+            await eventually(lambda: world.status(wrong).phase is Phase.FAILED, "its refusal", 30)
+            for _ in range(30):
+                await asyncio.sleep(0.5)
+                assert world.status(right).phase is not Phase.FAILED
+        await eventually(lambda: world.status(right).phase is Phase.ACTIVE, "it opens", 40)
+
+
 async def test_what_has_ended_and_is_not_written_yet_is_not_put_again(world: World, cloud: Selective) -> None:
     """Its rule has drifted away, and ends while other credentials' call takes its time."""
     group = cloud.create("sg-0aaa")
@@ -291,15 +364,3 @@ async def test_who_gets_no_answers_leaves_it_to_others(world: World, cloud: Sele
         cloud.loses_answers_of = "a"
         world.edit(AccessSession, second.key, stop=True)
         await eventually(lambda: not cloud.rules(group), "it closes", 10)
-
-
-async def test_who_was_throttled_comes_back_soon_when_there_is_no_call() -> None:
-    access = Access("aws", "eu-central-1", Credentials())
-    known = TargetState(Target("aws", "123456789012", "eu-central-1", "sg-0aaa"))
-    note(known, (access, "grants"), [ProviderError(Failure.RETRY, "RequestLimitExceeded", "fewer")])
-    known.fell_short((access, "grants"), 1.0)
-    assert known.short
-    known.short = False
-    note(known, (access, "grants"), [REFUSED])
-    known.fell_short((access, "grants"), 2.0)
-    assert not known.short

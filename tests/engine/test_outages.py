@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
-from gatepass.core.ports import Access, ClusterError, NewRule
-from gatepass.core.rules import Target
+from gatepass.core.ports import Access, ClusterError, NewRule, Still
+from gatepass.core.rules import Stamp, Target
 from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import FINALIZER, Custom, Key
 from gatepass.core.types.resource import ProtectedResource
@@ -146,9 +146,9 @@ async def test_a_resource_made_again_does_not_get_the_credentials_of_the_old_one
         await asyncio.sleep(4 if access.credentials.secret == ("ci", "old") else 1)
         return await identify(access)
 
-    async def noting(access: Access, target: Target, rules: Sequence[NewRule], owner: str) -> Any:
+    async def noting(access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp, still: Still) -> Any:
         used.append((access.credentials.secret or ("", ""))[1])
-        return await grant(access, target, rules, owner)
+        return await grant(access, target, rules, stamp, still)
 
     cloud.identify, cloud.grant = slowly, noting  # type: ignore[method-assign]
     async with world.running():
@@ -174,9 +174,9 @@ async def test_each_lost_answer_has_to_be_settled_by_a_read_that_can_show_it(
         loop = asyncio.get_running_loop()
         began = loop.time()
 
-        async def lost(access: Access, target: Target, rules: Sequence[NewRule], owner: str) -> Any:
+        async def lost(access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp, still: Still) -> Any:
             if loop.time() - began > 30:
-                await grant(access, target, rules, owner)
+                await grant(access, target, rules, stamp, still)
             raise UnknownOutcomeError("lost")
 
         cloud.grant = lost  # type: ignore[method-assign]
@@ -215,7 +215,7 @@ async def test_a_new_session_is_not_failed_by_the_refusal_of_an_old_one(world: W
     grant = cloud.grant
     phases: list[object] = []
 
-    async def refused(_access: Access, _target: Target, rules: Sequence[NewRule], _owner: str) -> Any:
+    async def refused(_access: Access, _target: Target, rules: Sequence[NewRule], _stamp: Stamp, _still: Still) -> Any:
         error = ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "not allowed")
         return {new.rule: error for new in rules}
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gatepass.core.plan import Write
-from gatepass.core.ports import Access, GrantOutcome, NewRule
+from gatepass.core.ports import Access, GrantOutcome, NewRule, Still
 from gatepass.core.rules import Rule, Stamp, Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
@@ -256,11 +256,11 @@ async def test_a_rule_is_put_by_nobody_who_does_not_want_it_any_more(world: Worl
     put: dict[str, str] = {}
 
     async def noted(
-        access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
+        access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp, still: Still
     ) -> Mapping[Rule, GrantOutcome]:
         assert access.credentials.secret is not None
         put.update((new.rule.cidr, access.credentials.secret[1]) for new in rules)
-        return await grant(access, target, rules, stamp)
+        return await grant(access, target, rules, stamp, still)
 
     cloud.grant = noted  # type: ignore[method-assign]
     async with world.running():

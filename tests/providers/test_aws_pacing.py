@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
-from gatepass.providers.aws_pacing import Bucket, Line, Pacing
+from gatepass.providers.aws_pacing import Bucket, Line, Pacing, ScarceError
 
 GRANT, REVOKE = "AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"
 
@@ -290,7 +290,9 @@ def test_a_reserved_token_is_there_when_it_was_promised_and_is_taken_once() -> N
     assert pacing.reserve("sg-45", GRANT, 0.1) == pytest.approx(0.1), "asked again, it costs no other"
     assert pacing.reserve("sg-45", REVOKE, 0.1) == 0, "each action has a bucket of its own"
     assert pacing.spend("sg-46", GRANT, 0.4) == pytest.approx(0)
-    assert pacing.spend("sg-46", GRANT, 0.4) == pytest.approx(0.2), "the next call needs another one"
+    with pytest.raises(ScarceError):  # the next call needs another one
+        pacing.spend("sg-46", GRANT, 0.4)
+    assert pacing.reserve("sg-46", GRANT, 0.4) == pytest.approx(0.2)
 
 
 def test_what_others_give_back_brings_a_reserved_token_nearer() -> None:
@@ -321,4 +323,4 @@ def test_a_token_that_nobody_came_for_is_given_back() -> None:
     assert pacing.bucket(GRANT).tokens(600.0) >= 0
     for _ in range(45):
         pacing.bucket(GRANT).take(700.0)
-    assert pacing.spend("sg-1", GRANT, 700.0) == pytest.approx(0.2), "its own has gone to whoever came meanwhile"
+    assert pacing.reserve("sg-1", GRANT, 700.0) == pytest.approx(0.2), "its own has gone to whoever came meanwhile"

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from gatepass.core.ports import Access, Granted, NewRule, Revoked
+from gatepass.core.ports import Access, Granted, NewRule, Revoked, Still
 from gatepass.core.rules import ObservedRule, Stamp, Target
 from gatepass.core.types.session import AccessSession
 from gatepass.engine.engine import Engine
@@ -31,15 +31,17 @@ class _RevokesNothing(_Around):
 
 class _GrantsNothing(_Around):
     async def grant(
-        self, _access: Access, _target: Target, rules: Sequence[NewRule], _stamp: Stamp
+        self, _access: Access, _target: Target, rules: Sequence[NewRule], _stamp: Stamp, _still: Still
     ) -> Mapping[Any, Any]:
         return {new.rule: Granted(f"sgr-{abs(hash(new)):017x}"[:21]) for new in rules}
 
 
 class _GrantsMore(_Around):
-    async def grant(self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp) -> Mapping[Any, Any]:
+    async def grant(
+        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp, _still: Still
+    ) -> Mapping[Any, Any]:
         more = NewRule(replace(rules[0].rule, port=22, end_port=22), rules[0].description)
-        return await self._cloud.grant(access, target, [*rules, more], stamp)
+        return await self._cloud.grant(access, target, [*rules, more], stamp, lambda _rule: True)
 
 
 class _TakesAllForOurs(_Around):

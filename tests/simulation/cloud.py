@@ -4,10 +4,11 @@ import asyncio
 import bisect
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, Protocol, TypeVar
 
-from gatepass.core.errors import Failure, ProviderError, ScarceError
+from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.plan import Write
 from gatepass.core.ports import (
     Access,
@@ -17,17 +18,20 @@ from gatepass.core.ports import (
     NewRule,
     RelabelOutcome,
     RevokeOutcome,
+    Still,
     TargetFacts,
     Unknown,
 )
 from gatepass.core.rules import ObservedRule, Rule, Stamp, Target
+from gatepass.providers.aws_pacing import ACTIONS, Pacing, ScarceError
 from gatepass.providers.memory import MemoryFirewalls
 from tests.simulation.weather import LAG_SECONDS, NEW_SECONDS, TIMEOUT_SECONDS, Fate, Weather, exchange
 
 T = TypeVar("T")
 M = TypeVar("M")
 
-TOKEN_KEPT_SECONDS = 5.0
+_CONTENDED_SECONDS = 3.0
+_IN_PARTS = 0.1
 _KINDS: Mapping[str, Write] = {"grant": "grants", "revoke": "revokes", "relabel": "relabels", "tag": "retags"}
 LOST = ProviderError(Failure.RETRY, "NoAnswer", "the answer was lost")
 THROTTLED = ProviderError(Failure.RETRY, "RequestLimitExceeded", "AWS asks for fewer calls")
@@ -72,7 +76,7 @@ class Cloud:
         self._targets: dict[str, Target] = {}
         self._past: dict[Target, dict[str, _Past]] = {}
         self._own_chance = Random(0)  # the weather's draws decide what the scripts that are kept once met
-        self._tokens: dict[tuple[Target, Write], float] = {}
+        self._paced = 0, Pacing()
         self.generation: Callable[[], int] = lambda: 0
 
     # what people and other tools do
@@ -149,26 +153,36 @@ class Cloud:
         return await self._read("find", access, look)
 
     async def grant(
-        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
+        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp, still: Still
     ) -> Mapping[Rule, GrantOutcome]:
         """Put the rules."""
         generation = self.generation()
-        outcomes: Mapping[Rule, GrantOutcome] = await self._write(
-            "grant", access, target, [new.rule for new in rules], lambda: self.truth.grant(access, target, rules, stamp)
-        )
+        outcomes: dict[Rule, GrantOutcome] = {}
+        for part in self._parts(rules):
+            asked = [new for new in part if still(new.rule)]
+            put = partial(self.truth.grant, access, target, asked, stamp)
+            outcomes |= await self._write("grant", access, target, [new.rule for new in asked], put)
         for outcome in outcomes.values():
             if isinstance(outcome, Granted) and generation == self.generation():
                 self._witness.acknowledged(outcome.id)
         return outcomes
 
+    def _parts(self, members: Sequence[M]) -> Sequence[Sequence[M]]:
+        """As often as EC2 refuses some of them as a whole, it takes more than one call."""
+        middle = len(members) // 2 if self._own_chance.random() < _IN_PARTS else 0
+        return [part for part in (members[:middle], members[middle:]) if part]
+
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
         """Remove the rules."""
 
-        async def remove() -> dict[str, RevokeOutcome]:
-            known = [id_ for id_ in ids if not self._is_unknown_yet(target, id_)]
-            return {**dict.fromkeys(ids, Gone()), **await self.truth.revoke(access, target, known)}
+        async def remove(part: Sequence[str]) -> dict[str, RevokeOutcome]:
+            known = [id_ for id_ in part if not self._is_unknown_yet(target, id_)]
+            return {**dict.fromkeys(part, Gone()), **await self.truth.revoke(access, target, known)}
 
-        return await self._write("revoke", access, target, ids, remove)
+        outcomes: dict[str, RevokeOutcome] = {}
+        for part in self._parts(ids):
+            outcomes |= await self._write("revoke", access, target, part, partial(remove, part))
+        return outcomes
 
     async def relabel(
         self, access: Access, target: Target, descriptions: Mapping[str, str]
@@ -182,16 +196,18 @@ class Cloud:
         outcomes: Mapping[str, Any] = await self._write("relabel", access, target, list(descriptions), update)
         return {id_: LOST if isinstance(outcome, Unknown) else outcome for id_, outcome in outcomes.items()}
 
-    async def tag(self, access: Access, target: Target, ids: Sequence[str], owner: str) -> None:
+    async def tag(self, access: Access, target: Target, ids: Sequence[str], owner: str) -> Collection[str]:
         """Put the owner's tag."""
 
         async def put() -> dict[str, Any]:
             await self.truth.tag(access, target, ids, owner)
             return dict.fromkeys(ids)
 
-        for outcome in (await self._write("tag", access, target, ids, put)).values():
+        outcomes = await self._write("tag", access, target, ids, put)
+        for outcome in outcomes.values():
             if outcome is not None:
                 raise outcome if isinstance(outcome, ProviderError) else LOST
+        return outcomes.keys()
 
     def _is_unknown_yet(self, target: Target, id_: str) -> bool:
         """While EC2 lags, some calls find nothing under an id that has just been given."""
@@ -201,17 +217,25 @@ class Cloud:
         return asyncio.get_running_loop().time() < past.since[0] + NEW_SECONDS and self._own_chance.random() < 0.5
 
     def reserve(self, target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
-        """While calls are scarce, many have to wait for a token."""
-        return {kind: self._wait(target, kind) for kind in kinds}
+        """By the buckets that the operator keeps; while calls are scarce, others take nearly all that AWS allows."""
+        pacing = self._pacing()
+        for kind in kinds:
+            self._contend(pacing, kind)
+        return pacing.reserve_all(target, kinds, asyncio.get_running_loop().time())
 
-    def _wait(self, target: Target, write: Write) -> float:
+    def _pacing(self) -> Pacing:
+        """Of the process that runs now."""
+        if self._paced[0] != self.generation():
+            self._paced = self.generation(), Pacing()
+        return self._paced[1]
+
+    def _contend(self, pacing: Pacing, kind: Write) -> None:
         if not self._weather.modes["throttle"]:
-            return 0.0
-        now = asyncio.get_running_loop().time()
-        at = self._tokens.get((target, write), float("-inf"))
-        if now > at + TOKEN_KEPT_SECONDS:
-            at = self._tokens[target, write] = now + max(self._own_chance.uniform(-3, 3), 0.0)
-        return max(at - now, 0.0)
+            return
+        bucket, now = pacing.bucket(ACTIONS[kind]), asyncio.get_running_loop().time()
+        ahead = self._own_chance.uniform(-_CONTENDED_SECONDS, _CONTENDED_SECONDS) * bucket.rate
+        while ahead > 0 and bucket.tokens(now) > -ahead:
+            bucket.take(now)
 
     def delay(self, target: Target) -> float:
         """Calls are always plenty."""
@@ -269,9 +293,14 @@ class Cloud:
         effect: Callable[[], Coroutine[Any, Any, Any]],
     ) -> Mapping[M, Any]:
         """Answers for each member, as a batch that is retried without the members that are wrong does."""
-        reserved = self._tokens.pop((target, _KINDS[verb]), None) is not None
-        if self._weather.modes["throttle"] and not reserved and self._own_chance.random() < 0.5:
-            return dict.fromkeys(members, ScarceError())
+        if not members:
+            return {}
+        pacing, kind = self._pacing(), _KINDS[verb]
+        self._contend(pacing, kind)
+        try:
+            await asyncio.sleep(pacing.spend(target, ACTIONS[kind], asyncio.get_running_loop().time()))
+        except ScarceError:
+            return {}
         self._witness.called(verb)
         fate, refused = self._fate(access, verb, write=True)
         there, back = self._ways(fate)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.core.ports import Access, ClusterError, GrantOutcome, NewRule, RevokeOutcome
+from gatepass.core.ports import Access, ClusterError, GrantOutcome, NewRule, RevokeOutcome, Still
 from gatepass.core.rules import Rule, Stamp, Target
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, Phase, ResourceState
@@ -31,10 +31,11 @@ class Latent(SlowFirewalls):
         return await super().identify(access)
 
     async def grant(
-        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
+        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp, still: Still
     ) -> Mapping[Rule, GrantOutcome]:
+        asked = [new for new in rules if still(new.rule)]
         await asyncio.sleep(self.takes.get("grant", 0.0))
-        return await super().grant(access, target, rules, stamp)
+        return await super().grant(access, target, asked, stamp, lambda _rule: True)
 
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
         await asyncio.sleep(self.takes.get("revoke", 0.0))

@@ -82,12 +82,5 @@ class ClaimAwaitedError(SourceError):
         self.claim = claim
 
 
-class ScarceError(ProviderError):
-    """The call was not made: the provider lets too few out. One is kept for the next try, which reserves it."""
-
-    def __init__(self) -> None:
-        super().__init__(Failure.RETRY, "CallsAreScarce", "AWS allows few calls; made again in a moment")
-
-
 class UnknownOutcomeError(Exception):
     """The request may or may not have taken effect: its answer was lost."""

@@ -104,11 +104,16 @@ RelabelOutcome = Gone | ProviderError | None
 """None when it is done."""
 
 
+Still = Callable[[Rule], bool]
+"""Is a rule still wanted?"""
+
+
 class Provider(Protocol):
     """A kind of firewall. Every method raises ProviderError or UnknownOutcomeError when the whole call fails.
 
     Writes answer for each member: a batch is retried without the members that are wrong, so that one bad rule
-    holds up none of the others.
+    holds up none of the others. A member that is missing in an answer was not asked for, as the cloud allows no call
+    for it now: one is kept for the next try.
     """
 
     async def identify(self, access: Access) -> str:
@@ -131,9 +136,9 @@ class Provider(Protocol):
         ...
 
     async def grant(
-        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
+        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp, still: Still
     ) -> Mapping[Rule, GrantOutcome]:
-        """Put the rules, with the tags of the stamp."""
+        """Put the rules, with the tags of the stamp; leaves out those that are not `still` wanted before each call."""
         ...
 
     async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
@@ -146,8 +151,8 @@ class Provider(Protocol):
         """Set the descriptions of rules by id."""
         ...
 
-    async def tag(self, access: Access, target: Target, ids: Sequence[str], owner: str) -> None:
-        """Put the owner's tag on rules by id."""
+    async def tag(self, access: Access, target: Target, ids: Sequence[str], owner: str) -> Collection[str]:
+        """Put the owner's tag on rules by id; answers which have it now."""
         ...
 
     def delay(self, target: Target) -> float:

@@ -2,15 +2,15 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from functools import partial
 from typing import Final
 
 import structlog
 
 from gatepass.core.audit import EventType
 from gatepass.core.desired import ClaimKey
-from gatepass.core.errors import Failure, ProviderError, ScarceError, UnknownOutcomeError
-from gatepass.core.placement import FAMILIES
+from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.plan import Plan, Wanted
 from gatepass.core.ports import (
     Access,
@@ -34,17 +34,19 @@ from gatepass.engine.marks import put, repair
 from gatepass.engine.queue import Queue
 from gatepass.engine.records import Records
 from gatepass.engine.state import State
-from gatepass.engine.targets import NEW_IDS_SECONDS, Call, TargetState
+from gatepass.engine.targets import NEW_IDS_SECONDS, TargetState
+from gatepass.engine.tries import Call, Left
 from gatepass.engine.turns import Turns
 from gatepass.engine.vouching import Vouching
 
 log = structlog.get_logger(__name__)
 
+_HIDDEN: Final = ProviderError(
+    Failure.RETRY, "DuplicateNotSeen", "a rule that is to be put is there, and reads do not show it yet"
+)
+_NO_ANSWER: Final = ProviderError(Failure.RETRY, "NoAnswer", "the answer was lost")
 _DOUBTED_SECONDS: Final = 60.0
 """After which credentials that are still refused are looked at again: a role's session may be another by then."""
-
-Permission = tuple[Access, str]
-"""What credentials may do or not: `read` or `write`."""
 
 
 class Calls:
@@ -59,7 +61,7 @@ class Calls:
         records: Records,
         vouching: Vouching,
         queue: Queue[Target],
-        turns: Turns[Permission, Target],
+        turns: Turns[Call, Target],
         reverify: Callable[[Key], None],
     ) -> None:
         self._state = state
@@ -82,11 +84,9 @@ class Calls:
                 observed = await self._providers[known.target.provider].observe(access, known.target)
             except ProviderError as error:
                 known.trouble = error
-                self._failed(known, access, error, "read")
+                self._made(known, (access, "reads"), error)
             else:
-                if known.refusals.get(access) is known.trouble:  # and not of a write, of which a read tells nothing
-                    known.refusals.pop(access, None)
-                self._let_in(known, access, "read")
+                self._made(known, (access, "reads"), None)
                 self._vouching.see(known.target, observed)
                 known.read(observed, started, self._vouching.others(known.target, self._clock.now()))
                 if started < self._state.reads_settle_at:
@@ -117,67 +117,49 @@ class Calls:
         plan: Plan,
         demand: Demand,
         accesses: list[Access],
-    ) -> bool:
-        """Grant before revoke, but revoke first where there is no room. Answers whether to try again."""
-        if self._crowded(known, plan):
-            again = await self._revoke(known, plan.revokes, accesses)
-            again = await self._grant(known, plan.grants, demand) or again
-        else:
-            again = await self._grant(known, plan.grants, demand)
-            again = await self._revoke(known, plan.revokes, accesses) or again
-        return await repair(self._providers[known.target.provider], self._state.owner, known, plan, accesses) or again
+    ) -> Left:
+        """Grant before revoke: who gets another rule is never without one."""
+        left = await self._grant(known, plan.grants, demand)
+        left |= await self._revoke(known, plan.revokes, accesses)
+        return left | await repair(self._providers[known.target.provider], self._state.owner, known, plan, accesses)
 
-    def _crowded(self, known: TargetState, plan: Plan) -> bool:
-        """Does what the plan puts need the room of what it takes away?"""
-        if not plan.revokes:
-            return False
-        quotas = (self._state.standings[key].quota(known.target) for key in self._state.tenants[known.target])
-        quota = min((quota for quota in quotas if quota), default=0)
-        return any(
-            known.used(family) + sum(want.rule.family == family for want in plan.grants) > known.limit(family, quota)
-            for family in FAMILIES
-        )
-
-    async def _grant(
-        self,
-        known: TargetState,
-        grants: Iterable[Wanted],
-        demand: Demand,
-    ) -> bool:
+    async def _grant(self, known: TargetState, grants: Iterable[Wanted], demand: Demand) -> Left:
         """Put rules with the credentials of a resource that wants them: nobody's rights are lent to others."""
-        batches: dict[Access, list[NewRule]] = {}
+        left, batches = Left.NOTHING, dict[Access, list[NewRule]]()
         for want in grants:
-            writers = [each for each in demand.rules[want.rule][1] if self._may_write(known, want.rule, each)]
+            writers = [each for each in demand.rules[want.rule][1] if self._may_write(known, each, want.rule)]
             if writers:
-                access = min(writers, key=lambda each: (known.refuses(each), each in known.refusals))
+                access = known.tries.in_turn(writers, "grants")[0]
                 batches.setdefault(access, []).append(NewRule(want.rule, str(want.mark)))
-        provider = self._providers[known.target.provider]
-        again = False
-        for access in sorted(batches, key=lambda each: known.called.get((each, "grants"), 0.0)):  # if there are too few
-            rules = [new for new in batches[access] if self._may_write(known, new.rule, access)]
-            again = again or len(rules) < len(batches[access])  # somebody else may want it still
-            if not rules:
-                continue
-            known.granting.update(new.rule for new in rules)
-            stamp = self._state.stamp
-            try:
-                outcomes = await provider.grant(access, known.target, rules, stamp)
-            except ProviderError as error:
-                outcomes = {new.rule: error for new in rules}
-            except UnknownOutcomeError:
-                outcomes = {new.rule: Unknown() for new in rules}
-            finally:
-                known.granting.difference_update(new.rule for new in rules)
-            note(known, (access, "grants"), outcomes.values())
-            for new in rules:
-                outcome = outcomes[new.rule]
-                again = self._granted(known, access, new, outcome, stamp) or again
-                if isinstance(outcome, ProviderError) and outcome.failure is not Failure.RETRY:
-                    self._park(demand.newcomers.get(new.rule, ()), outcome)
+        longest_ago = sorted(batches, key=lambda each: known.tries.last(each, "grants").at)
+        for access in longest_ago:  # calls may be too few for all of them
+            left |= await self._put(known, access, batches[access], demand)
         self._let_go_elsewhere(known, {want.rule for want in grants} & known.holding().keys())
-        return again
+        return left
 
-    def _may_write(self, known: TargetState, rule: Rule, access: Access) -> bool:
+    async def _put(self, known: TargetState, access: Access, rules: Sequence[NewRule], demand: Demand) -> Left:
+        call: Call = access, "grants"
+        stamp = self._state.stamp
+        known.granting.update(new.rule for new in rules)
+        try:
+            outcomes = await self._providers[known.target.provider].grant(
+                access, known.target, rules, stamp, partial(self._may_write, known, access)
+            )
+        except ProviderError as error:
+            outcomes = {new.rule: error for new in rules}
+        except UnknownOutcomeError:
+            outcomes = {new.rule: Unknown() for new in rules}
+        finally:
+            known.granting.difference_update(new.rule for new in rules)
+        asked = [new for new in rules if new.rule in outcomes]
+        left = Left.NOTHING if asked == rules else known.tries.not_made(call)
+        for new in asked:
+            left |= self._granted(known, new, outcomes[new.rule], stamp, demand)
+        if asked:
+            self._made(known, call, _matter(outcomes.values()))
+        return left
+
+    def _may_write(self, known: TargetState, access: Access, rule: Rule) -> bool:
         """Does a resource with these credentials want it here by now? A call before may have taken its time."""
         resources = self._state.store.resources
         return any(
@@ -203,66 +185,57 @@ class Calls:
             for target in places:
                 self._queue.add(target)
 
-    def _granted(self, known: TargetState, access: Access, new: NewRule, outcome: GrantOutcome, stamp: Stamp) -> bool:
+    def _granted(self, known: TargetState, new: NewRule, outcome: GrantOutcome, stamp: Stamp, demand: Demand) -> Left:
         at = asyncio.get_running_loop().time()
         match outcome:
             case Granted(id=id_):
                 known.granted(put(new.rule, id_, new.description, *stamp), at)
-                known.refusals.pop(access, None)
-                known.told.pop((access, "write"), None)
                 self._journal.firewall(EventType.FIREWALL_RULE_WRITTEN, known.target, id_, new.rule, new.description)
-                return False
-            case Duplicate():
-                known.stale = True
-                known.duplicate(new.rule, at)  # ours, of an earlier process, or somebody else's: a read has to tell
-                known.refusals[access] = ProviderError(
-                    Failure.RETRY, "DuplicateNotSeen", f"{new.rule} is there, and reads do not show it yet"
-                )
+                return Left.NOTHING
             case Full():
                 known.full(new.rule.family)
                 self._state.placements.drop_at(known.target, [new.rule])
                 self._queue.add(known.target)
-                return False
+                return Left.NOTHING
+            case Duplicate():
+                known.stale = True
+                known.duplicate(new.rule, at)  # ours, of an earlier process, or somebody else's: a read has to tell
             case Unknown():
                 known.lost(new.rule, at)
-                known.refusals[access] = ProviderError(Failure.RETRY, "NoAnswer", "the answer to a grant was lost")
-            case ScarceError():  # which is no answer to these credentials, and takes no refusal back
-                known.fell_short((access, "grants"), at)
-            case ProviderError():
-                self._failed(known, access, outcome, "write")
-        return True
+            case ProviderError() if outcome.failure is not Failure.RETRY:
+                self._park(demand.newcomers.get(new.rule, ()), outcome)
+        return Left.FAILED
 
-    async def _revoke(self, known: TargetState, ids: tuple[str, ...], accesses: list[Access]) -> bool:
+    async def _revoke(self, known: TargetState, ids: Sequence[str], accesses: list[Access]) -> Left:
         if not ids:
-            return False
-        provider = self._providers[known.target.provider]
-        left = known.take_known(ids)
-        for access in known.in_turn(accesses, "revokes"):
+            return Left.NOTHING
+        undone, left = Left.NOTHING, known.take_known(ids)
+        for access in known.tries.in_turn(accesses, "revokes"):
+            call: Call = access, "revokes"
             try:
-                outcomes = await provider.revoke(access, known.target, left)
+                outcomes = await self._providers[known.target.provider].revoke(access, known.target, left)
             except ProviderError as error:
-                note(known, (access, "revokes"), [error])
-                self._failed(known, access, error, "write")
+                self._made(known, call, error)
                 continue
             except UnknownOutcomeError:
                 outcomes = dict.fromkeys(left, Unknown())
+            if len(outcomes) < len(left):
+                undone |= known.tries.not_made(call)
             at = asyncio.get_running_loop().time()
-            note(known, (access, "revokes"), outcomes.values())
             for id_, outcome in outcomes.items():
-                self._revoked(known, access, id_, outcome, at)
-            if not any(isinstance(outcome, ProviderError) for outcome in outcomes.values()):
-                known.refusals.pop(access, None)
-                self._let_in(known, access, "write")
-            left = [id_ for id_ in left if isinstance(outcomes[id_], ProviderError)]
+                self._revoked(known, id_, outcome, at)
+            if outcomes:
+                self._made(known, call, _matter(outcomes.values()))
+            left = [id_ for id_, outcome in outcomes.items() if isinstance(outcome, ProviderError)]
             if not left:
                 break
         if known.rules.keys() & ids:
-            return True
+            return undone or Left.FAILED
         if self._someone_waits(known.target):
             self._queue.add(known.target)
-        return False
+        return undone
 
-    def _revoked(self, known: TargetState, access: Access, id_: str, outcome: RevokeOutcome, at: float) -> None:
+    def _revoked(self, known: TargetState, id_: str, outcome: RevokeOutcome, at: float) -> None:
         just_begun = at < self._state.started + NEW_IDS_SECONDS  # and a predecessor may have put it
         match outcome:
             case Gone() if known.too_new(id_, at) or (just_begun and id_ not in known.doubtful):
@@ -278,10 +251,6 @@ class Calls:
                 known.gone(id_, at)
             case Unknown():
                 known.unheard_of(id_, at)  # tried again by id, or proven for whoever wants it by then
-            case ScarceError():
-                known.fell_short((access, "revokes"), at)
-            case ProviderError():
-                self._failed(known, access, outcome, "write")
 
     def _tell_revoked(self, known: TargetState, id_: str) -> None:
         held = known.rules.get(id_)
@@ -293,33 +262,36 @@ class Calls:
         uids = {resource.uid for resource in resources if resource is not None}
         return any(claim.resource in uids for claim in self._state.waiting)
 
-    def _let_in(self, known: TargetState, access: Access, call: str) -> None:
-        known.told.pop((access, call), None)
-        self._turns.let_in((access, call), known.target)
-
-    def _failed(self, known: TargetState, access: Access, error: ProviderError, call: str) -> None:
-        """The target may be gone, or the credentials may have changed: whoever names it is verified again."""
-        known.refusals[access] = error
-        known.failed = known.failed or call == "write"
-        if news := known.told.get((access, call)) != error.reason:
-            known.told[access, call] = error.reason
-            log.warning("call failed", target=str(known.target), reason=error.reason, error=error.message)
+    def _made(self, known: TargetState, call: Call, error: ProviderError | None) -> None:
+        """If it failed, the target may be gone, or the credentials have changed: who names it is verified again."""
         now = asyncio.get_running_loop().time()
-        doubtful = news or error.failure is Failure.NOT_FOUND or now >= self._doubted[access] + _DOUBTED_SECONDS
+        news = known.tries.made(call, now, error)
+        if error is None:
+            self._turns.let_in(call, known.target)
+            return
+        if news:
+            log.warning("call failed", target=str(known.target), reason=error.reason, error=error.message)
+        doubtful = news or error.failure is Failure.NOT_FOUND or now >= self._doubted[call[0]] + _DOUBTED_SECONDS
         if error.failure is not Failure.RETRY and doubtful:
-            self._doubted[access] = now
+            self._doubted[call[0]] = now
             for key in self._state.tenants[known.target]:
                 self._reverify(key)
 
 
-def note(known: TargetState, call: Call, outcomes: Collection[object]) -> None:
-    """Was it made, and refused for longer than a moment, or never answered?"""
-    made = [outcome for outcome in outcomes if not isinstance(outcome, ScarceError)]
-    if made:
-        errors = [outcome for outcome in made if isinstance(outcome, ProviderError)]
-        lost = any(isinstance(outcome, Unknown) for outcome in made)
-        refused = lost or any(error.failure is not Failure.RETRY for error in errors)
-        known.was_called(call, asyncio.get_running_loop().time(), refused=refused)
+def _matter(outcomes: Collection[GrantOutcome | RevokeOutcome]) -> ProviderError | None:
+    """What was the matter with a call, if with some of its members only."""
+    return next(filter(None, map(_error, outcomes)), None)
+
+
+def _error(outcome: GrantOutcome | RevokeOutcome) -> ProviderError | None:
+    match outcome:
+        case ProviderError():
+            return outcome
+        case Duplicate():
+            return _HIDDEN
+        case Unknown():
+            return _NO_ANSWER
+    return None
 
 
 def _may_pass(trouble: ProviderError | None) -> bool:

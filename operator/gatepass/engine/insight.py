@@ -158,7 +158,7 @@ class Insight:
         quotas = [standing.quota(target) for standing in standings if target in standing.usable()]
         insight = TargetInsight(
             target=target,
-            failing=bool(known.trouble or known.refusals) or any(not each.proves(target) for each in standings),
+            failing=known.fails or any(not each.proves(target) for each in standings),
             conflicts=self._halves(known),
             used=dict(zip(FAMILIES, used, strict=True)),
             ours=dict(zip(FAMILIES, ours, strict=True)),

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
-from gatepass.core.errors import Failure, ProviderError, ScarceError, UnknownOutcomeError
+from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.placement import FAMILIES
-from gatepass.core.plan import Plan, Write
+from gatepass.core.plan import Plan
 from gatepass.core.ports import Access, Gone, Provider
 from gatepass.core.rules import ObservedRule, Rule
 from gatepass.engine.demand import Wishes
 from gatepass.engine.targets import TargetState
+from gatepass.engine.tries import Call, Left
 
 log = structlog.get_logger(__name__)
 
@@ -34,69 +35,67 @@ def proofs(known: TargetState, desired: Wishes) -> dict[str, str]:
     }
 
 
-async def repair(provider: Provider, owner: str, known: TargetState, plan: Plan, accesses: Sequence[Access]) -> bool:
-    """Set the tags and descriptions of a plan, each by the first credentials that may. Answers whether to try again."""
-    again = await _tag(provider, owner, known, plan.retags, known.in_turn(accesses, "retags"))
-    return await _relabel(provider, known, plan.relabels, known.in_turn(accesses, "relabels")) or again
+async def repair(provider: Provider, owner: str, known: TargetState, plan: Plan, accesses: Sequence[Access]) -> Left:
+    """Set the tags and descriptions of a plan, each by the first credentials that may."""
+    left = await _tag(provider, owner, known, plan.retags, known.tries.in_turn(accesses, "retags"))
+    return left | await _relabel(provider, known, plan.relabels, known.tries.in_turn(accesses, "relabels"))
 
 
 async def _tag(
     provider: Provider, owner: str, known: TargetState, ids: Sequence[str], accesses: Sequence[Access]
-) -> bool:
+) -> Left:
     for access in accesses if ids else ():
+        call: Call = access, "retags"
         try:
-            await provider.tag(access, known.target, ids, owner)
-        except ProviderError as error:
-            _refused(known, access, "retags", error)
-        except UnknownOutcomeError:
-            return True  # setting a mark twice does no harm
-        else:
-            at = asyncio.get_running_loop().time()
-            known.was_called((access, "retags"), at, refused=False)
-            for id_ in ids:
-                known.retagged(id_, owner, at)
-            return False
-    return bool(ids)
+            tagged = await provider.tag(access, known.target, ids, owner)
+        except (ProviderError, UnknownOutcomeError) as error:
+            _failed(known, call, error)
+            continue
+        if not tagged:
+            return known.tries.not_made(call)
+        at = asyncio.get_running_loop().time()
+        known.tries.made(call, at)
+        for id_ in tagged:
+            known.retagged(id_, owner, at)
+        return Left.NOTHING
+    return Left.FAILED if ids else Left.NOTHING
 
 
 async def _relabel(
     provider: Provider, known: TargetState, descriptions: Mapping[str, str], accesses: Sequence[Access]
-) -> bool:
-    left, again = dict(descriptions), False
-    for access in accesses:
-        if not left:
-            break
+) -> Left:
+    undone, left = Left.NOTHING, dict(descriptions)
+    for access in accesses if left else ():
+        call: Call = access, "relabels"
         try:
             outcomes = await provider.relabel(access, known.target, left)
-        except ProviderError as error:
-            outcomes = dict.fromkeys(left, error)
-        except UnknownOutcomeError:
-            return True
+        except (ProviderError, UnknownOutcomeError) as error:
+            _failed(known, call, error)
+            continue
+        if outcomes.keys() < left.keys():
+            undone |= known.tries.not_made(call)
         at = asyncio.get_running_loop().time()
-        refusal: ProviderError | None = None
         for id_, outcome in outcomes.items():
             match outcome:
-                case ProviderError():
-                    refusal = outcome
-                    continue
                 case Gone():
                     known.vanished(id_, at)
-                    known.stale = again = True
+                    known.stale, undone = True, undone | Left.FAILED
                 case None:
                     known.relabelled(id_, left[id_], at)
-            del left[id_]
-        if refusal is not None:
-            _refused(known, access, "relabels", refusal)
-        else:
-            known.was_called((access, "relabels"), at, refused=False)
-    return again or bool(left)
+        refusals = {id_: outcome for id_, outcome in outcomes.items() if isinstance(outcome, ProviderError)}
+        if refusals:
+            _failed(known, call, next(iter(refusals.values())))
+        elif outcomes:
+            known.tries.made(call, at)
+        left = {id_: left[id_] for id_ in refusals}
+        if not left:
+            return undone
+    return undone | (Left.FAILED if left else Left.NOTHING)
 
 
-def _refused(known: TargetState, access: Access, kind: Write, error: ProviderError) -> None:
-    if isinstance(error, ScarceError):
-        known.fell_short((access, kind), asyncio.get_running_loop().time())
-        return
-    known.failed = True
-    known.was_called((access, kind), asyncio.get_running_loop().time(), refused=error.failure is not Failure.RETRY)
+def _failed(known: TargetState, call: Call, error: ProviderError | UnknownOutcomeError) -> None:
+    if isinstance(error, UnknownOutcomeError):  # setting a mark twice does no harm
+        error = ProviderError(Failure.RETRY, "NoAnswer", "the answer to a mark was lost")
     known.stale = known.stale or error.failure is not Failure.RETRY
-    log.warning("cannot repair marks", target=str(known.target), error=str(error))
+    if known.tries.made(call, asyncio.get_running_loop().time(), error):
+        log.warning("cannot repair marks", target=str(known.target), error=str(error))

@@ -15,7 +15,7 @@ from gatepass.core.ports import Access, Clock, Provider
 from gatepass.core.rules import Rule, Target, parse_mark
 from gatepass.core.sweep import MARGIN
 from gatepass.core.types.common import Key
-from gatepass.engine.calls import Calls, Permission
+from gatepass.engine.calls import Calls
 from gatepass.engine.demand import Demand, Demands, Wishes
 from gatepass.engine.drift import repairs
 from gatepass.engine.grants import Grants
@@ -26,6 +26,7 @@ from gatepass.engine.records import Records
 from gatepass.engine.state import State
 from gatepass.engine.switches import Switchboard
 from gatepass.engine.targets import TargetState
+from gatepass.engine.tries import Call, Kind, Left
 from gatepass.engine.turns import Turns
 from gatepass.engine.vouching import Vouching
 
@@ -63,7 +64,7 @@ class Reconciler:
         self._report = report
         self._came: defaultdict[tuple[str, str], float] = defaultdict(lambda: float("-inf"))
         self.queue: Queue[Target] = Queue("target", self.reconcile, workers=32)
-        self._turns: Turns[Permission, Target] = Turns(self.queue)
+        self._turns: Turns[Call, Target] = Turns(self.queue)
         self._calls = Calls(
             state, providers, clock, journal, self._records, vouching, self.queue, self._turns, reverify
         )
@@ -82,7 +83,7 @@ class Reconciler:
         first, before = known.read_at is None, known.rules
         blind = read and not await self._calls.observe(known, accesses)
         if blind and first:
-            self._retry(known, "read", accesses, closing=True)  # what has to close nobody knows without a read
+            self._retry_closing(known, "reads", accesses)  # what has to close nobody knows without a read
             self._report(target, (), True)
             return
         demand = self._demands.at(target, self._clock.now(), now)
@@ -100,6 +101,9 @@ class Reconciler:
             plan = replace(plan, revokes=tuple(settled))
             if not blind:  # which comes back by itself
                 self.queue.add(target, CLOSING_RETRY)  # somebody may want them; a refusal alone makes no news here
+        known.needs = set(plan.kinds)
+        if known.any_unsettled or demand.resumes_at is not None:
+            known.needs.add("grants")
         if plan.writes and self._begins_to_wait(known, plan, now):
             return
         whole, plan = plan, self._affordable(known, plan, demand, accesses, now)
@@ -110,34 +114,35 @@ class Reconciler:
             self._await_foreign_ends(known, demand.rules, now)
         if demand.resumes_at is not None:
             self.queue.add(target, demand.resumes_at - now)
-        elif not (whole.writes or known.any_unsettled or blind):
-            known.refusals.clear()  # of calls that nobody needs any more
-            known.told.clear()
         unseen = known.doubtful | known.unproven
         known.revoking.update(plan.revokes)  # at once: whoever wants one of them meanwhile must not count on it
         try:
-            again = await self._calls.apply(known, plan, demand, accesses)
+            left = await self._calls.apply(known, plan, demand, accesses)
         finally:
             known.revoking.clear()
         if read and not (first or blind):
             self._state.repaired += repairs(before, plan, known.rules, unseen)
         self._switchboard.after(known, accesses)
         if not blind:
-            self._mind_strangers(known, plan, accesses)
-        left = bool(known.rules.keys() & plan.revokes)
-        if again or (known.any_unsettled and not blind):
+            self._mind_strangers(known, plan)
+        if Left.PUT_OFF in left:
+            self.queue.add(target)
+        if Left.FAILED in left or (known.any_unsettled and not blind):
             # Somebody may close by hand what we are refused to close.
             known.stale = known.stale or known.any_unsettled or now >= (known.read_at or now) + _LOOK_SECONDS
-            self._retry(known, "write", accesses, closing=left or known.any_unsettled)
+            if known.rules.keys() & plan.revokes:
+                self._retry_closing(known, "revokes", accesses)
+            else:
+                self.queue.retry(target, CLOSING_RETRY if known.any_unsettled else LAST_RETRY)
         elif blind:
-            self._retry(known, "read", accesses, closing=True)
-        elif plan == whole:
+            self._retry_closing(known, "reads", accesses)
+        elif not left and plan == whole:
             self._turns.settled(target)
             if self._state.strays.pop(target, None) and not self._state.tenants[target]:
                 self._state.forget_target(target)  # the next sweep finds it again if something is left
         concerned = self._concerned(known, whole)
         known.placed.clear()
-        self._report(target, concerned, read or again or bool(plan.marks))
+        self._report(target, concerned, read or Left.FAILED in left or plan.marks)
 
     # company
 
@@ -158,7 +163,7 @@ class Reconciler:
             waits = self._waits(known.target, plan) if kept else waits
         if waits or kept:
             self.queue.add(known.target, min([*waits.values(), _TOKEN_SECONDS]))
-        known.await_calls(accesses, wanted, waits, now)
+        known.tries.await_calls(accesses, wanted, waits, now)
         return plan.without(waits.keys())
 
     def _stands_in(self, known: TargetState, id_: str, want: Wanted, demand: Demand) -> bool:
@@ -243,20 +248,17 @@ class Reconciler:
         proven = dict.fromkeys(standing.access for standing in standings if standing.proves(target))
         if not self._state.tenants[target]:
             return list(self._state.strays.get(target, ()))
-        return sorted(proven, key=self._state.target(target).refuses)
+        known = self._state.target(target)
+        return sorted(proven, key=lambda access: known.tries.refuses((access, "reads")))
 
-    def _retry(self, known: TargetState, call: str, accesses: Collection[Access], *, closing: bool) -> None:
+    def _retry_closing(self, known: TargetState, kind: Kind, accesses: Collection[Access]) -> None:
         """A no may be taken back soon, or lasts until somebody changes it; an answer may come at any moment."""
-        errors = [known.refusals.get(access) for access in accesses]
-        if known.short:
-            self.queue.add(known.target, CLOSING_RETRY)
-            if not (known.failed or known.any_unsettled):
-                return
-        if closing and all(error is not None and error.failure is not Failure.RETRY for error in errors):
-            for access in accesses:
-                self._turns.refused((access, call), known.target)
-        else:
-            self.queue.retry(known.target, CLOSING_RETRY if closing else LAST_RETRY)
+        calls: list[Call] = [(access, kind) for access in accesses]
+        if not all(map(known.tries.refuses, calls)):
+            self.queue.retry(known.target, CLOSING_RETRY)
+            return
+        for call in calls:
+            self._turns.refused(call, known.target)
 
     # plan
 
@@ -273,14 +275,14 @@ class Reconciler:
             plan = replace(plan, relabels={**proofs(known, desired), **plan.relabels})
         return self._vouching.spare(known.target, known.rules, plan, seen_at)
 
-    def _mind_strangers(self, known: TargetState, plan: Plan, accesses: list[Access]) -> None:
+    def _mind_strangers(self, known: TargetState, plan: Plan) -> None:
         """Tell whoever waits for a revocation why none is made, and look again when a stranger's time is over."""
         strangers = [rule for rule in plan.conflicts if not is_half_marked(rule, self._state.owner)]
+        known.conflict = None
         if not strangers:
             return
         told = f"{strangers[0].id} carries our id and was not made by us, so nothing is revoked in {known.target.id}"
-        for access in accesses:
-            known.refusals.setdefault(access, ProviderError(Failure.RETRY, "OwnerConflict", told))
+        known.conflict = ProviderError(Failure.RETRY, "OwnerConflict", told)
         marks = (parse_mark(rule.description) for rule in strangers)
         for over in (mark.until + MARGIN for mark in marks if mark is not None and mark.until is not None):
             self.queue.add(known.target, (over - self._clock.now()).total_seconds() + 1.0)

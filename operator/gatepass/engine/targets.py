@@ -1,17 +1,18 @@
 """What is known of one firewall object: the last read, corrected by the answers to our own writes."""
 
-from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
 from gatepass.core.desired import Claim, ClaimKey
-from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.errors import ProviderError
 from gatepass.core.placement import FAMILIES, Room
 from gatepass.core.plan import Write
 from gatepass.core.ports import Access
 from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.engine.queue import CLOSING_RETRY
+from gatepass.engine.tries import Tries
 
 READS_LAG_SECONDS: Final = 120.0
 """How long after a write a read may still miss it: EC2 is eventually consistent, and gives no bound of its own."""
@@ -23,8 +24,6 @@ OTHERS_LOOK_SECONDS: Final = 20.0
 """How old a read may be by which one of ours rests on another installation's rule, which that may close at any time."""
 Others = Callable[[ObservedRule], bool]
 """Is a rule another installation's?"""
-Call = tuple[Access, Write]
-"""A kind of call with some credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +40,8 @@ class TargetState:
 
     `claims` are those that its last pass has heard, whatever became of them; the first one's time is up at `ends_at`.
     `placed` are the holders of those that have got a place, here or elsewhere, or wait for one from now on, and have
-    not been told. `told` are the reasons of refusals, by credentials and call, that the log has named. Of calls,
-    `called` is when each was made last, `failing` are those that were refused then, and `scarce_since` is when there
-    has first been none for who still wants one; in the last pass, `failed` says that one was refused, and `short` that
-    one was not made for want of it. `unheard` are rules whose revocation had no answer, and since when; `unknown` are
+    not been told. `needs` are the kinds of calls that the last pass wanted to make or would have, and `conflict` says
+    why it did not revoke anything. `unheard` are rules whose revocation had no answer, and since when; `unknown` are
     those whose ids EC2 did not know in the last call; `missed` are new ones that neither a read nor a write finds,
     which are put again for whoever wants them, and revoked by their ids for the others.
     """
@@ -54,13 +51,9 @@ class TargetState:
     read_at: float | None = None
     stale: bool = True
     trouble: ProviderError | None = None
-    refusals: dict[Access, ProviderError] = field(default_factory=dict)
-    told: dict[tuple[Access, str], str] = field(default_factory=dict)
-    called: dict[Call, float] = field(default_factory=dict)
-    failing: set[Call] = field(default_factory=set)
-    scarce_since: dict[Call, float] = field(default_factory=dict)
-    failed: bool = False
-    short: bool = False
+    tries: Tries = field(default_factory=Tries)
+    needs: set[Write] = field(default_factory=set)
+    conflict: ProviderError | None = None
     conflicts: tuple[ObservedRule, ...] = ()
     claims: Mapping[ClaimKey, Claim] = field(default_factory=dict)
     ends_at: float = float("inf")
@@ -258,48 +251,17 @@ class TargetState:
         if before is not None:
             self._keep(replace(before, owner=owner), at)
 
-    def refuses(self, access: Access) -> bool:
-        """Are these credentials refused, for longer than a moment?"""
-        error = self.refusals.get(access)
-        return error is not None and error.failure is not Failure.RETRY
+    def trouble_of(self, access: Access, kinds: Collection[Write]) -> ProviderError | None:
+        """What is in the way of calls of these kinds that are needed."""
+        if self.trouble is not None:
+            return self.tries.last(access, "reads").error or self.trouble
+        errors = (self.tries.last(access, kind).error for kind in kinds if kind in self.needs)
+        return next(filter(None, errors), self.conflict if "revokes" in kinds else None)
 
-    def await_calls(
-        self,
-        accesses: Collection[Access],
-        wanted: Mapping[Write, Iterable[Access]],
-        scarce: Container[Write],
-        at: float,
-    ) -> None:
-        """A pass begins to write: who wants to, of all that may, and of what there is no call at present."""
-        before, self.short, self.failed = self.scarce_since, False, False
-        calls = [(access, kind) for kind, wanting in wanted.items() for access in wanting]
-        self.scarce_since = {call: before.get(call, at) for call in calls if call in before or call[1] in scarce}
-        self.called = {call: when for call, when in self.called.items() if call[0] in accesses}
-        self.failing = {call for call in self.failing if call[0] in accesses}
-
-    def in_turn(self, accesses: Iterable[Access], kind: Write) -> list[Access]:
-        """Of those who can do the same, who was let in last time goes first, then who has waited, then by turns."""
-
-        def turn(access: Access) -> tuple[bool, float, float]:
-            call = access, kind
-            return call in self.failing, self.scarce_since.get(call, float("inf")), self.called.get(call, 0.0)
-
-        return sorted(accesses, key=turn)
-
-    def fell_short(self, call: Call, at: float) -> None:
-        """It was not made, as there is none to be had: of one that would be refused, that is no news."""
-        if call not in self.failing:
-            self.short = True
-            self.scarce_since.setdefault(call, at)
-
-    def was_called(self, call: Call, at: float, *, refused: bool) -> None:
-        """It was made."""
-        self.called[call] = at
-        self.scarce_since.pop(call, None)
-        if refused:
-            self.failing.add(call)
-        else:
-            self.failing.discard(call)
+    @property
+    def fails(self) -> bool:
+        """Is something in the way of opening or closing, for anybody?"""
+        return bool(self.trouble or self.conflict) or self.tries.fails(self.needs & {"grants", "revokes"})
 
     def lost(self, rule: Rule, at: float) -> None:
         """The answer to a grant was lost: the rule may be there until a read settles it."""

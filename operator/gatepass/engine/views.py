@@ -1,13 +1,13 @@
 """What the engine knows of one session or one resource, put into the words of the pure status functions."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
 from gatepass.core.desired import ClaimKey
-from gatepass.core.errors import ClaimAwaitedError, Failure, ProviderError, ScarceError
+from gatepass.core.errors import ClaimAwaitedError, Failure, ProviderError
 from gatepass.core.lifecycle import End, deadline
 from gatepass.core.placement import FAMILIES
 from gatepass.core.plan import Write, is_ours
@@ -39,6 +39,7 @@ NOT_SEEN_YET = Refusal(
 """What holds up an end that nothing else holds up."""
 _SCARCE_SECONDS: Final = 5.0
 """How long there has to have been no call until who waits for one is told: mostly it comes before."""
+_SCARCE: Final = Refusal("CallsAreScarce", "AWS allows few calls; made again in a moment")
 
 
 def rule_of(record: RuleStatus) -> Rule:
@@ -80,8 +81,10 @@ class Views:
         known = unread or bool(remaining) or unsettled
         trouble = None
         if known or unseen:
-            everywhere = standing.everywhere()
-            trouble = told(self._trouble(standing, everywhere) or self._scarcity(standing, everywhere, "revokes"))
+            everywhere: list[Target] = standing.everywhere()
+            kinds: list[Write] = ["revokes", "grants"] if unsettled else ["revokes"]
+            trouble = told(self._trouble(standing, everywhere, kinds))
+            trouble = trouble or self._scarcity(standing, everywhere, "revokes")
         if unseen and not known:
             trouble = trouble or NOT_SEEN_YET
         return ResourceView(key, uid, remaining, refusal=refusal, left=known or unseen, trouble=trouble, unread=unread)
@@ -101,25 +104,27 @@ class Views:
         complete = len(present) == len(rules)
         lingering = tuple(self._lingering(rules, entry, standing))
         view = ResourceView(resource.key, resource.uid, (*present, *lingering), complete=complete, left=bool(lingering))
-        return view if complete else self._incomplete(view, claim, standing, placed)
+        return view if complete else self._incomplete(view, claim, standing, placed, new=not was_granted(entry))
 
     def _incomplete(
-        self, view: ResourceView, claim: ClaimKey, standing: Standing, placed: Sequence[Target]
+        self, view: ResourceView, claim: ClaimKey, standing: Standing, placed: Sequence[Target], *, new: bool
     ) -> ResourceView:
         """Why not every rule is there."""
         parked, waiting = self._state.parked.get(claim), self._state.waiting.get(claim)
         if parked is not None and not placed:
             return replace(view, refusal=told(parked.error))
         taking = [target for target in placed if target in standing.targets]  # one that is drained gets nothing new
-        trouble = self._trouble(standing, taking or standing.usable())
+        trouble = self._trouble(standing, taking or standing.usable(), ["grants"])
+        if trouble is not None and trouble.failure is Failure.TERMINAL and new and parked is None:
+            trouble = None  # with a rule of somebody else
         if trouble is not None and trouble.failure is not Failure.RETRY:
             return replace(view, refusal=told(trouble))
         if waiting is not None and trouble is None:
             if waiting.hopeless:
                 return replace(view, refusal=Refusal("NeverFits", waiting.text))
             return replace(view, waiting=waiting.text)
-        trouble = trouble or self._scarcity(standing, placed, "grants")
-        return replace(view, trouble=told(trouble), fresh=trouble is None)
+        words = told(trouble) or self._scarcity(standing, placed, "grants")
+        return replace(view, trouble=words, fresh=words is None)
 
     def _unlocated(self, session: AccessSession, resource: ProtectedResource) -> ResourceView:
         found = self._state.whereabouts.get(session.uid)
@@ -249,25 +254,24 @@ class Views:
         unrecorded = entry is None or (not entry.rules and entry.state is not ResourceState.REMOVED)
         return created < self._state.started_at and was_live and unrecorded
 
-    def _trouble(self, standing: Standing, targets: Sequence[Target]) -> ProviderError | None:
-        """What is in the way, when it is in the way everywhere."""
-        errors = [self._target_trouble(standing, target) for target in targets]
+    def _trouble(self, standing: Standing, targets: Sequence[Target], kinds: Collection[Write]) -> ProviderError | None:
+        """What is in the way of such calls, when it is in the way everywhere."""
+        errors = [self._target_trouble(standing, target, kinds) for target in targets]
         if errors:
             return None if None in errors else errors[0]
         return standing.refusal or next((e for e in standing.targets.values() if isinstance(e, ProviderError)), None)
 
-    def _target_trouble(self, standing: Standing, target: Target) -> ProviderError | None:
+    def _target_trouble(self, standing: Standing, target: Target, kinds: Collection[Write]) -> ProviderError | None:
         facts = standing.targets.get(target, standing.draining.get(target))
-        known = self._state.target(target)
-        return (facts if isinstance(facts, ProviderError) else None) or known.refusals.get(
-            standing.access, known.trouble
-        )
+        if isinstance(facts, ProviderError):
+            return facts
+        return self._state.target(target).trouble_of(standing.access, kinds)
 
-    def _scarcity(self, standing: Standing, targets: Sequence[Target], kind: Write) -> ProviderError | None:
+    def _scarcity(self, standing: Standing, targets: Sequence[Target], kind: Write) -> Refusal | None:
         """Has there been no call for a while? Whoever has nothing else in the way is told."""
         longest = asyncio.get_running_loop().time() - _SCARCE_SECONDS
-        since = (self._state.target(target).scarce_since.get((standing.access, kind)) for target in targets)
-        return ScarceError() if any(each is not None and each <= longest for each in since) else None
+        since = (self._state.target(target).tries.last(standing.access, kind).scarce_since for target in targets)
+        return _SCARCE if any(each is not None and each <= longest for each in since) else None
 
     # of a resource
 
@@ -276,7 +280,7 @@ class Views:
         sessions = list(self._state.store.sessions_of(resource.key))
         live = [s for s in sessions if self._state.placements.of(ClaimKey(s.uid, resource.uid))]
         known = [self._state.target(target) for target in standing.everywhere()]
-        troubles = (self._target_trouble(standing, target) for target in standing.usable())
+        troubles = (self._target_trouble(standing, target, ("grants", "revokes")) for target in standing.usable())
         return Findings(
             account=standing.account,
             external_id=external_id(resource, self._state.owner),

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Final, TypeVar
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
+from gatepass.providers.aws_pacing import ScarceError
 
 M = TypeVar("M", bound=Hashable)
 O = TypeVar("O")  # noqa: E741  M for member, O for outcome
@@ -31,7 +32,7 @@ async def each(
 
     A call that is refused for a member's sake is made again without the member that its error `names`, in halves
     when it names none. `refused` turns an error into the outcome of a member, `lost` stands for an answer that never
-    came.
+    came. Whom no call was left for is missing.
     """
     outcomes: dict[M, O] = {}
     batches = [list(members[start : start + _PER_CALL]) for start in range(0, len(members), _PER_CALL)]
@@ -40,6 +41,8 @@ async def each(
         batch = batches.pop(0)
         try:
             outcomes |= await call(batch)
+        except ScarceError:
+            break
         except UnknownOutcomeError:
             outcomes |= dict.fromkeys(batch, lost)
         except ProviderError as error:

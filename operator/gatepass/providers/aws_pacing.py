@@ -3,7 +3,7 @@
 Sizes: Amazon EC2 developer guide, "Request throttling for the Amazon EC2 API".
 """
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -50,7 +50,7 @@ ACTIONS: Final[Mapping[Write, str]] = {
     "relabels": "UpdateSecurityGroupRuleDescriptionsIngress",
     "retags": "CreateTags",
 }
-LONGEST_WAIT_SECONDS: Final = 0.1
+_LONGEST_WAIT_SECONDS: Final = 0.1
 """For a token, where a pass needs more than the one that it has come with; it holds up the whole group meanwhile."""
 _SILENT_AFTER: Final = 3
 _MARGIN: Final = 0.9
@@ -72,6 +72,10 @@ _KEPT_SECONDS: Final = 5.0
 """How long a token is kept for whoever has reserved it, and may not need it any more."""
 _PLENTY: Final = 20
 """Writes to each active target that the bucket still affords, from which on nobody waits."""
+
+
+class ScarceError(Exception):
+    """The call was not made: AWS lets too few out. One is kept for the next try."""
 
 
 class Line:
@@ -139,9 +143,20 @@ class Pacing:
         for target, action in [key for key, at in self._reserved.items() if now > at + _KEPT_SECONDS]:
             self.give_back(target, action, now)
 
+    def reserve_all(self, target: Hashable, kinds: Collection[Write], now: float) -> Mapping[Write, float]:
+        """The same for one call of each kind, and none of any other."""
+        for kind in ACTIONS.keys() - kinds:
+            self.give_back(target, ACTIONS[kind], now)
+        return {kind: self.reserve(target, ACTIONS[kind], now) for kind in kinds}
+
     def spend(self, target: Hashable, action: str, now: float) -> float:
-        """The same for a call that is about to go out; the next one has to have a token of its own."""
+        """Seconds until the call may go out, a moment at most; the next one has to have a token of its own.
+
+        Raises ScarceError when it would be longer.
+        """
         wait = self.reserve(target, action, now)
+        if wait > _LONGEST_WAIT_SECONDS:
+            raise ScarceError
         del self._reserved[target, action]
         self.wrote(target, action, now)
         return wait
@@ -160,7 +175,8 @@ class Pacing:
         of being more.
         """
         active = _active(self._written, now)
-        if target not in active or len(active) == 1 or (target, _GRANT) in self._reserved:
+        waited = now <= self._reserved.get((target, _GRANT), float("-inf")) + _KEPT_SECONDS
+        if target not in active or len(active) == 1 or waited:
             return 0.0
         tokens, rate = self._scarcest(now)
         scarcity = max(1.0 - tokens / len(active) / _PLENTY, 0.0)

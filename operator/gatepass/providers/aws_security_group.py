@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore import xform_name
 
-from gatepass.core.errors import Failure, ProviderError, ScarceError
+from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.plan import Write
 from gatepass.core.ports import (
     Access,
@@ -24,6 +24,7 @@ from gatepass.core.ports import (
     Revoked,
     RevokeOutcome,
     Secrets,
+    Still,
     TargetFacts,
     Unknown,
 )
@@ -33,7 +34,7 @@ from gatepass.providers.aws_batches import each
 from gatepass.providers.aws_clients import AwsClients, Clients, Told
 from gatepass.providers.aws_errors import THROTTLED, names_id
 from gatepass.providers.aws_joint import Joint
-from gatepass.providers.aws_pacing import ACTIONS, LONGEST_WAIT_SECONDS, Line, Pacing
+from gatepass.providers.aws_pacing import ACTIONS, Line, Pacing, ScarceError
 from gatepass.providers.aws_rules import OWNER_TAG, entries_of, identity, named_duplicate, observed, permissions, tags
 
 if TYPE_CHECKING:
@@ -241,20 +242,25 @@ class AwsSecurityGroups:
     # writing
 
     async def grant(
-        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
+        self,
+        access: Access,
+        target: Target,
+        rules: Sequence[NewRule],
+        stamp: Stamp,
+        still: Still = lambda _rule: True,
     ) -> Mapping[Rule, GrantOutcome]:
         """Put the rules in one call; while one is refused, the others are put without it."""
         full: set[int] = set()
         half = 0
 
         async def put(batch: list[NewRule]) -> dict[NewRule, GrantOutcome]:
-            fitting = [new for new in batch if new.rule.family not in full]
-            outcomes: dict[NewRule, GrantOutcome] = dict.fromkeys(batch, Full())
+            outcomes: dict[NewRule, GrantOutcome] = {new: Full() for new in batch if new.rule.family in full}
+            fitting = [new for new in batch if new not in outcomes and still(new.rule)]
             try:
                 return outcomes | (await self._authorize(access, target, fitting, stamp) if fitting else {})
             except ProviderError as error:
                 nonlocal half
-                if not (isinstance(error, ScarceError) or any(names(error, new) for new in batch)):
+                if not any(names(error, new) for new in batch):
                     half = max(len(batch) // 2, 1)
                 raise
 
@@ -273,9 +279,8 @@ class AwsSecurityGroups:
         lost: GrantOutcome = Unknown()
         most = self._most.pop((access, target), len(rules))
         outcomes = await each(rules[:most], put, names=names, refused=refused, lost=lost)
-        if half and any(isinstance(outcome, ScarceError) for outcome in outcomes.values()):
+        if half and len(outcomes) < len(rules[:most]):
             self._most[access, target] = half  # more in one call would be refused again
-        outcomes |= dict.fromkeys(rules[most:], ScarceError())
         return {new.rule: outcome for new, outcome in outcomes.items()}
 
     async def _authorize(
@@ -335,15 +340,19 @@ class AwsSecurityGroups:
 
         return await each(list(descriptions), update, names=names_id, refused=refused, lost=_NO_ANSWER)
 
-    async def tag(self, access: Access, target: Target, ids: Sequence[str], owner: str) -> None:
+    async def tag(self, access: Access, target: Target, ids: Sequence[str], owner: str) -> Collection[str]:
         """Put the owner's tag on rules."""
-        if ids:
-            await self._write(
-                access,
-                target,
-                ACTIONS["retags"],
-                lambda aws: aws.ec2.create_tags(Resources=list(ids), Tags=[{"Key": OWNER_TAG, "Value": owner}]),
-            )
+        try:
+            if ids:
+                await self._write(
+                    access,
+                    target,
+                    ACTIONS["retags"],
+                    lambda aws: aws.ec2.create_tags(Resources=list(ids), Tags=[{"Key": OWNER_TAG, "Value": owner}]),
+                )
+        except ScarceError:
+            return ()
+        return ids
 
     def delay(self, target: Target) -> float:
         """Seconds that the target's next write had better wait for company."""
@@ -355,10 +364,7 @@ class AwsSecurityGroups:
 
     def reserve(self, target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
         """Seconds until there is a token for each."""
-        pacing, now = self._pacing[target.account, target.region], self._monotonic()
-        for kind in ACTIONS.keys() - kinds:
-            pacing.give_back(target, ACTIONS[kind], now)
-        return {kind: pacing.reserve(target, ACTIONS[kind], now) for kind in kinds}
+        return self._pacing[target.account, target.region].reserve_all(target, kinds, self._monotonic())
 
     def patience(self, target: Target) -> float:
         """Seconds without company after which its wait may end early."""
@@ -377,10 +383,7 @@ class AwsSecurityGroups:
 
     async def _write(self, access: Access, target: Target, action: str, request: Callable[[Clients], T]) -> T:
         place, name = (target.account, target.region), f"ec2:{action}"
-        pacing = self._pacing[place]
-        if pacing.reserve(target, action, self._monotonic()) > LONGEST_WAIT_SECONDS:
-            raise ScarceError
-        spend = partial(pacing.spend, target, action)
+        spend = partial(self._pacing[place].spend, target, action)
         return await self._paced(place, action, spend, lambda: self._clients.call(access, name, request))
 
     async def _paced(

@@ -86,7 +86,8 @@ class AwsSweep:
         return outcomes
 
     async def _revoke(self, target: Target, ids: Sequence[str]) -> dict[str, ProviderError | None]:
-        outcomes: dict[str, ProviderError | None] = {}
+        scarce = ProviderError(Failure.RETRY, "CallsAreScarce", "AWS allows too few calls now: sweep once more")
+        outcomes: dict[str, ProviderError | None] = dict.fromkeys(ids, scarce)
         left = list(ids)
         for pause in (*_PAUSES, None):
             found = await self._groups.revoke(_access(target.region), target, left)

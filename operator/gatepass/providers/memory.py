@@ -19,6 +19,7 @@ from gatepass.core.ports import (
     RelabelOutcome,
     Revoked,
     RevokeOutcome,
+    Still,
     TargetFacts,
 )
 from gatepass.core.rules import ObservedRule, Rule, Stamp, Target
@@ -119,13 +120,18 @@ class MemoryFirewalls:
         ]
 
     async def grant(
-        self, access: Access, target: Target, rules: Sequence[NewRule], stamp: Stamp
+        self,
+        access: Access,
+        target: Target,
+        rules: Sequence[NewRule],
+        stamp: Stamp,
+        still: Still = lambda _rule: True,
     ) -> Mapping[Rule, GrantOutcome]:
         """Put the rules."""
         self.calls["grant"] += 1
         firewall = self._reach(access, target)
         outcomes: dict[Rule, GrantOutcome] = {}
-        for new in rules:
+        for new in [new for new in rules if still(new.rule)]:
             if any(held.rule == new.rule for held in firewall.rules.values()):
                 outcomes[new.rule] = Duplicate()
             elif firewall.used(new.rule.family) >= firewall.limit:
@@ -156,13 +162,14 @@ class MemoryFirewalls:
                 outcomes[id_] = None
         return outcomes
 
-    async def tag(self, access: Access, target: Target, ids: Sequence[str], owner: str) -> None:
+    async def tag(self, access: Access, target: Target, ids: Sequence[str], owner: str) -> Collection[str]:
         """Put the owner's tag."""
         self.calls["tag"] += 1
         firewall = self._reach(access, target)
         for id_ in ids:
             if id_ in firewall.rules:
                 firewall.rules[id_] = replace(firewall.rules[id_], owner=owner)
+        return ids
 
     def delay(self, target: Target) -> float:
         """Calls are always plenty."""
