@@ -13,6 +13,7 @@ structlog.get_logger("gatepass").info("opened", rules=["sg-0aaa/sgr-1"])
 structlog.get_logger("gatepass").debug("not said")
 logging.getLogger("kopf").warning("of %s", "others")
 logging.getLogger("botocore").info("signed with a key")
+logging.getLogger("uvicorn.error").info("on %s", "8443", extra={"color_message": "on %s, in colours"})
 """
 
 
@@ -25,14 +26,15 @@ def said(log_format: str) -> list[str]:
 
 def test_json_for_machines() -> None:
     for log_format in ("json", "auto"):
-        opened, others = map(json.loads, said(log_format))
+        opened, others, server = map(json.loads, said(log_format))
         assert opened.pop("timestamp").endswith("Z")
         assert opened == {"event": "opened", "level": "info", "session": "ci/it-1", "rules": ["sg-0aaa/sgr-1"]}
         assert (others["event"], others["level"], others["session"]) == ("of others", "warning", "ci/it-1")
+        assert (server["event"], server.keys()) == ("on 8443", opened.keys() - {"rules"} | {"timestamp"})
 
 
 def test_lines_for_people() -> None:
-    opened, others = said("console")
+    opened, others, _ = said("console")
     assert "opened" in opened
     assert "session=ci/it-1" in opened
     assert "{" not in opened

@@ -13,6 +13,7 @@ def configure(log_format: Literal["auto", "json", "console"], level: str) -> Non
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.ExtraAdder(),
+        _once,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
@@ -36,6 +37,12 @@ def configure(log_format: Literal["auto", "json", "console"], level: str) -> Non
     # kopf tells every event of every object, and botocore every detail of a request: too much, and too near to secrets.
     for name in ("alembic", "kopf", "botocore", "boto3", "urllib3", "asyncio", "aiohttp.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _once(_logger: object, _method: str, event: structlog.types.EventDict) -> structlog.types.EventDict:
+    """uvicorn's messages come a second time, for terminals."""
+    event.pop("color_message", None)
+    return event
 
 
 def warnings_only() -> None:

@@ -366,7 +366,7 @@ def test_what_is_extended_while_a_person_thinks_is_left(account: Account) -> Non
 
     status, screen = on_a_terminal(extended_meanwhile, "--expired")
     assert status == 0
-    assert "revoked 1 of 1 rules" in screen
+    assert "revoked 1 of 1 rule" in screen
     assert account.left() == before - {rules.others}
 
 

@@ -33,6 +33,9 @@ async def test_sessions_from_before_end_without_being_opened_again(world: World,
     for ended in (old, other):
         status = world.status(ended)
         assert (status.phase, status.ended_reason, status.ended_at) == (Phase.EXPIRED, EndedReason.NOT_AFTER, cutoff)
+        assert [each.message for each in status.conditions if each.type == "Settled"] == [
+            "the operator was told to end all sessions from before 2026-11-22T12:05:00Z"
+        ]
     assert world.status(young).phase is Phase.ACTIVE
     world.cluster.writes.clear()
     async with world.running(cutoff=cutoff):

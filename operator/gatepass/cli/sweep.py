@@ -100,7 +100,7 @@ async def _close(
     going = [found for found in finding.rules if chosen(found)]
     if going and not yes:
         _show(replace(finding, rules=going), datetime.now(UTC), "text", err=True)
-        if not typer.confirm(f"Revoke these {len(going)} rules?", err=True):
+        if not typer.confirm(f"Revoke {_counted(going)}?", err=True):
             _fail("nothing was revoked")
         # A person may have thought for long; whoever is still at work may have moved `until` later meanwhile.
         seen = await aws.find({found.target.region for found in going}, owner)
@@ -110,13 +110,17 @@ async def _close(
     outcomes = await aws.revoke(going)
     _show(replace(finding, rules=going), datetime.now(UTC), output, outcomes)
     left = sum(error is not None for error in outcomes.values())
-    print(f"revoked {len(going) - left} of {len(going)} rules", file=sys.stderr)
+    print(f"revoked {len(going) - left} of {_counted(going)}", file=sys.stderr)
     halves = sum(remnant(found.rule, datetime.now(UTC)) is Remnant.ONE_MARK for found in finding.rules)
     if owner is not None and halves:  # of which nothing is meant to stay
         print(f"left alone, with one of the two marks: {halves}; a listing names them", file=sys.stderr)
     if owner is not None and not finding.rules:
         print(f"no rule of {owner} found; without --owner those of every installation are listed", file=sys.stderr)
     return not finding.failed and not left
+
+
+def _counted(rules: "Sequence[Found]") -> str:
+    return "1 rule" if len(rules) == 1 else f"{len(rules)} rules"
 
 
 def _chooser(wanted: str) -> "Callable[[Found], bool]":

@@ -13,7 +13,7 @@ from gatepass.core.lifecycle import End, phase
 from gatepass.core.policy import WITHDRAWN, Refusal, cidr_refusal
 from gatepass.core.rules import Rule
 from gatepass.core.stamps import requester_of
-from gatepass.core.types.common import Key
+from gatepass.core.types.common import Key, format_time
 from gatepass.core.types.ends import BoundToStatus, HeartbeatStatus
 from gatepass.core.types.session import (
     LONGEST_ADDRESS,
@@ -127,7 +127,7 @@ def session_status(
         arrival=arrival if _WAITS & {entry.state for entry in entries} else None,
         conditions=assert_conditions(
             session.status.conditions,
-            [*_source_facts(session, source, end), *_facts(entries, step, runner, settled=settled, end=end)],
+            [*_source_facts(session, source, end), *_facts(session, entries, step, runner, settled=settled, end=end)],
             now,
             session.metadata.generation,
         ),
@@ -259,7 +259,13 @@ def _source_facts(session: AccessSession, source: SourceView, end: End | None) -
 
 
 def _facts(
-    entries: Sequence[SessionResourceStatus], step: Phase, runner: RunnerView, *, settled: bool, end: End | None
+    session: AccessSession,
+    entries: Sequence[SessionResourceStatus],
+    step: Phase,
+    runner: RunnerView,
+    *,
+    settled: bool,
+    end: End | None,
 ) -> list[Fact]:
     opened = all(entry.state is ResourceState.APPLIED for entry in entries)
     troubled = [entry for entry in entries if entry.state is not ResourceState.APPLIED]
@@ -269,7 +275,7 @@ def _facts(
         gone = settled
         facts.append(Fact("RulesApplied", False, "Removed" if gone else "Removing", "" if gone else told))
         withdrawn = "; ".join(_told(entry) for entry in entries if entry.reason == WITHDRAWN)
-        message = _ending(end.reason)
+        message = _ending(session, end)
         facts.append(Fact("Settled", settled, step.value, f"{message}: {withdrawn}" if withdrawn else message))
         return facts
     facts.append(Fact("RulesApplied", opened, "Applied" if opened else _main_reason(troubled), told))
@@ -296,12 +302,14 @@ def _main_reason(troubled: Sequence[SessionResourceStatus]) -> str:
     )
 
 
-def _ending(reason: EndedReason) -> str:
-    match reason:
+def _ending(session: AccessSession, end: End) -> str:
+    match end.reason:
         case EndedReason.EXPIRED:
             return "time was up"
         case EndedReason.UNCLAIMED:
             return "nobody claimed it in time (spec.source.claim.within)"
+        case EndedReason.NOT_AFTER if session.spec.not_after is None or end.at < session.spec.not_after:
+            return f"the operator was told to end all sessions from before {format_time(end.at)}"
         case EndedReason.NOT_AFTER:
             return "spec.notAfter has passed"
         case EndedReason.MANUAL:
