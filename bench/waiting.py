@@ -69,8 +69,8 @@ async def stand_in_line(sandbox: Sandbox, scene: Scene, sessions: int) -> Line:
             stopped = time.monotonic()
             await _stop(api, scene, sorted(live))
             line.opened_after += [await watch.ready(name) - stopped for name in following]
-            before, live = live, {name for name, item in (await _items(api, scene)).items() if is_ready(item)}
-            line.before_turn += live - before - set(following)  # those before may be shut and not be told so yet
+            shut, live = live, {name for name, item in (await _items(api, scene)).items() if is_ready(item)}
+            line.before_turn += live - shut - set(following)  # who is shut may not have been told yet
     line.cpu = cpu_seconds(pid) - before
     return line
 
