@@ -1,6 +1,7 @@
 """The engine's promises under a virtual clock: what no end-to-end test can time so exactly."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,7 @@ from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, EndedReason, Phase, ResourceState
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.world import BIG_BANG, OWNER, World
+from tests.engine.world import BIG_BANG, OWNER, World, eventually
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -333,3 +334,19 @@ async def test_nobody_is_believed_without_the_policies_or_before_them(world: Wor
         honest = world.session("honest")
         await asyncio.sleep(5)
         assert world.status(honest).phase is Phase.ACTIVE
+
+
+async def test_an_edited_rule_of_a_full_group_makes_room_for_itself(world: World, cloud: SlowFirewalls) -> None:
+    """It is ours and nobody wants it as it is: it goes before the one is put that is wanted."""
+    group = cloud.create("sg-0aaa", limit=2)
+    async with world.running(resync=200):
+        world.resource()
+        for number in range(2):
+            world.session(f"s{number}", cidrs=(f"203.0.113.{number}/32",))
+        world.session("waits", cidrs=("203.0.113.9/32",))
+        await asyncio.sleep(150)
+        id_, held = next(iter(cloud.rules(group).items()))
+        cloud.rules(group)[id_] = replace(held, rule=Rule("198.51.100.1/32", "tcp", 5432, 5432))
+        grants = cloud.calls["grant"]
+        await eventually(lambda: id_ not in cloud.rules(group) and len(cloud.rules(group)) == 2, "it is put right", 200)
+        assert cloud.calls["grant"] == grants + 1

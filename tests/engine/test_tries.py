@@ -21,13 +21,13 @@ def test_who_was_refused_goes_last_whatever_else_the_others_have_done() -> None:
     assert tries.in_turn([ONE, OTHER], "relabels") == [ONE, OTHER], "who was asked longest ago"
 
 
-@pytest.mark.parametrize(("error", "left"), [(THROTTLED, Left.PUT_OFF), (REFUSED, Left.FAILED)])
-def test_who_was_throttled_comes_back_soon_when_there_is_no_call(error: ProviderError, left: Left) -> None:
+@pytest.mark.parametrize("error", [THROTTLED, REFUSED])
+def test_who_has_failed_comes_back_after_a_pause_when_there_is_no_call(error: ProviderError) -> None:
     call: Call = ONE, "grants"
     tries = Tries()
     assert tries.not_made(call) is Left.PUT_OFF
     tries.made(call, 1.0, error)
-    assert tries.not_made(call) is left
+    assert tries.not_made(call) is Left.FAILED
 
 
 def test_another_reason_is_news() -> None:
@@ -47,7 +47,7 @@ def test_calls_are_scarce_for_somebody_since_he_wants_one_and_there_is_none() ->
 
     def since(*, wants: bool, scarce: bool, at: float) -> float | None:
         wanted = {"grants": [ONE] if wants else []}
-        tries.await_calls([ONE, OTHER], wanted, {"grants"} if scarce else (), at)  # type: ignore[arg-type]
+        tries.begin([ONE, OTHER], wanted, {"grants"} if scarce else (), at)  # type: ignore[arg-type]
         return tries.last(ONE, "grants").scarce_since
 
     assert since(wants=True, scarce=False, at=1.0) is None
@@ -63,5 +63,5 @@ def test_calls_are_scarce_for_somebody_since_he_wants_one_and_there_is_none() ->
 def test_credentials_that_are_no_more_are_forgotten() -> None:
     tries = Tries()
     tries.made((ONE, "grants"), 1.0, REFUSED)
-    tries.await_calls([OTHER], {}, (), 2.0)
+    tries.begin([OTHER], {}, (), 2.0)
     assert tries.last(ONE, "grants") == Tried()

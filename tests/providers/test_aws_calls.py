@@ -185,6 +185,15 @@ async def test_what_is_not_wanted_any_more_is_left_out_of_the_next_call(aws_worl
     assert len(aws_world.calls(GRANT)) == before + 2
 
 
+async def test_what_was_left_out_of_a_call_is_not_of_unknown_outcome_when_its_answer_is_lost(
+    aws_world: AwsWorld,
+) -> None:
+    target = aws_world.firewall()
+    aws_world.aws.control.set_faults(Fault(kind="reset", action=GRANT, account=aws_world.aws.account, when="after"))
+    outcomes = await aws_world.provider.grant(aws_world.access, target, NEW[:2], STAMP, lambda rule: rule == RULES[1])
+    assert {rule: type(outcome) for rule, outcome in outcomes.items()} == {RULES[1]: Unknown}
+
+
 async def test_our_own_calls_are_never_throttled(aws_world: AwsWorld) -> None:
     targets = [aws_world.firewall() for _ in range(20)]
 

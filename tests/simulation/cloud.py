@@ -161,7 +161,10 @@ class Cloud:
         for part in self._parts(rules):
             asked = [new for new in part if still(new.rule)]
             put = partial(self.truth.grant, access, target, asked, stamp)
-            outcomes |= await self._write("grant", access, target, [new.rule for new in asked], put)
+            told = await self._write("grant", access, target, [new.rule for new in asked], put)
+            outcomes |= told
+            if _breaks_off(told, asked):
+                break
         for outcome in outcomes.values():
             if isinstance(outcome, Granted) and generation == self.generation():
                 self._witness.acknowledged(outcome.id)
@@ -181,7 +184,10 @@ class Cloud:
 
         outcomes: dict[str, RevokeOutcome] = {}
         for part in self._parts(ids):
-            outcomes |= await self._write("revoke", access, target, part, partial(remove, part))
+            told = await self._write("revoke", access, target, part, partial(remove, part))
+            outcomes |= told
+            if _breaks_off(told, part):
+                break
         return outcomes
 
     async def relabel(
@@ -313,6 +319,8 @@ class Cloud:
         except _LostError:
             return {member: Unknown() for member in members}
         except ProviderError as error:
+            if error is THROTTLED:
+                pacing.bucket(ACTIONS[kind]).drain(asyncio.get_running_loop().time())
             return dict.fromkeys(members, error)
 
     def _watched(self, target: Target, change: Callable[[], T], *, by_gatepass: bool) -> T:
@@ -342,6 +350,11 @@ class Cloud:
                 self._witness.rule_changed(target, was, is_, by_gatepass=by_gatepass)
         for id_ in [id_ for id_, each in past.items() if each.looks[-1] is None and each.since[-1] < now - LAG_SECONDS]:
             del past[id_]
+
+
+def _breaks_off(told: Mapping[Any, Any], asked: Sequence[Any]) -> bool:
+    """Was the call not made, or refused for more than its members?"""
+    return len(told) < len(asked) or any(isinstance(outcome, ProviderError) for outcome in told.values())
 
 
 class _LostError(Exception):

@@ -44,7 +44,7 @@ class Plan:
 
     @property
     def kinds(self) -> list[Write]:
-        """Of how many kinds that is."""
+        """Of which kinds that is."""
         return [kind for kind in get_args(Write) if getattr(self, kind)]
 
     def without(self, kinds: Collection[Write]) -> "Plan":

@@ -112,8 +112,8 @@ class Provider(Protocol):
     """A kind of firewall. Every method raises ProviderError or UnknownOutcomeError when the whole call fails.
 
     Writes answer for each member: a batch is retried without the members that are wrong, so that one bad rule
-    holds up none of the others. A member that is missing in an answer was not asked for, as the cloud allows no call
-    for it now: one is kept for the next try.
+    holds up none of the others. A member that is missing in an answer was not asked for: there was no call for it, or
+    nobody wants it any more.
     """
 
     async def identify(self, access: Access) -> str:

@@ -2,16 +2,17 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
 from gatepass.core.audit import EventType
 from gatepass.core.desired import ClaimKey
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
-from gatepass.core.plan import Plan, Wanted
+from gatepass.core.placement import FAMILIES
+from gatepass.core.plan import Plan, Wanted, Write
 from gatepass.core.ports import (
     Access,
     Clock,
@@ -22,6 +23,7 @@ from gatepass.core.ports import (
     GrantOutcome,
     NewRule,
     Provider,
+    RelabelOutcome,
     Revoked,
     RevokeOutcome,
     Unknown,
@@ -30,7 +32,7 @@ from gatepass.core.rules import Rule, Stamp, Target
 from gatepass.core.types.common import Key
 from gatepass.engine.demand import Demand
 from gatepass.engine.journal import Journal
-from gatepass.engine.marks import put, repair
+from gatepass.engine.marks import put
 from gatepass.engine.queue import Queue
 from gatepass.engine.records import Records
 from gatepass.engine.state import State
@@ -40,6 +42,8 @@ from gatepass.engine.turns import Turns
 from gatepass.engine.vouching import Vouching
 
 log = structlog.get_logger(__name__)
+
+O = TypeVar("O")  # noqa: E741  for outcome
 
 _HIDDEN: Final = ProviderError(
     Failure.RETRY, "DuplicateNotSeen", "a rule that is to be put is there, and reads do not show it yet"
@@ -118,10 +122,26 @@ class Calls:
         demand: Demand,
         accesses: list[Access],
     ) -> Left:
-        """Grant before revoke: who gets another rule is never without one."""
-        left = await self._grant(known, plan.grants, demand)
-        left |= await self._revoke(known, plan.revokes, accesses)
-        return left | await repair(self._providers[known.target.provider], self._state.owner, known, plan, accesses)
+        """Grant before revoke, but revoke first where there is no room."""
+        left = Left.NOTHING
+        if crowded := self._crowded(known, plan):
+            left |= await self._revoke(known, plan.revokes, accesses)
+        left |= await self._grant(known, plan.grants, demand)
+        if not crowded:
+            left |= await self._revoke(known, plan.revokes, accesses)
+        left |= await self._tag(known, plan.retags, accesses)
+        return left | await self._relabel(known, plan.relabels, accesses)
+
+    def _crowded(self, known: TargetState, plan: Plan) -> bool:
+        """Does what the plan puts need the room of what it takes away? A rule of a full group may have been edited."""
+        if not plan.revokes:
+            return False
+        quotas = (self._state.standings[key].quota(known.target) for key in self._state.tenants[known.target])
+        quota = min((quota for quota in quotas if quota), default=0)
+        return any(
+            known.used(family) + sum(want.rule.family == family for want in plan.grants) > known.limit(family, quota)
+            for family in FAMILIES
+        )
 
     async def _grant(self, known: TargetState, grants: Iterable[Wanted], demand: Demand) -> Left:
         """Put rules with the credentials of a resource that wants them: nobody's rights are lent to others."""
@@ -129,7 +149,8 @@ class Calls:
         for want in grants:
             writers = [each for each in demand.rules[want.rule][1] if self._may_write(known, each, want.rule)]
             if writers:
-                access = known.tries.in_turn(writers, "grants")[0]
+                may = [each for each in writers if not known.tries.refuses((each, "grants"))]
+                access = known.tries.in_turn(may or writers, "grants")[0]
                 batches.setdefault(access, []).append(NewRule(want.rule, str(want.mark)))
         longest_ago = sorted(batches, key=lambda each: known.tries.last(each, "grants").at)
         for access in longest_ago:  # calls may be too few for all of them
@@ -152,7 +173,7 @@ class Calls:
         finally:
             known.granting.difference_update(new.rule for new in rules)
         asked = [new for new in rules if new.rule in outcomes]
-        left = Left.NOTHING if asked == rules else known.tries.not_made(call)
+        left = Left.NOTHING if len(asked) == len(rules) else known.tries.not_made(call)
         for new in asked:
             left |= self._granted(known, new, outcomes[new.rule], stamp, demand)
         if asked:
@@ -167,7 +188,7 @@ class Calls:
             for claim in self._state.placements.at(known.target).get(rule, ())
             if claim.holder not in self._state.ending
             for key in self._state.tenants[known.target]
-            if key in resources and key in self._state.standings
+            if key in resources
         )
 
     def _let_go_elsewhere(self, known: TargetState, rules: Set[Rule]) -> None:
@@ -207,35 +228,84 @@ class Calls:
         return Left.FAILED
 
     async def _revoke(self, known: TargetState, ids: Sequence[str], accesses: list[Access]) -> Left:
+        async def revoke(access: Access, left: Sequence[str]) -> Mapping[str, RevokeOutcome]:
+            return await self._providers[known.target.provider].revoke(access, known.target, left)
+
         if not ids:
-            return Left.NOTHING
-        undone, left = Left.NOTHING, known.take_known(ids)
-        for access in known.tries.in_turn(accesses, "revokes"):
-            call: Call = access, "revokes"
-            try:
-                outcomes = await self._providers[known.target.provider].revoke(access, known.target, left)
-            except ProviderError as error:
-                self._made(known, call, error)
-                continue
-            except UnknownOutcomeError:
-                outcomes = dict.fromkeys(left, Unknown())
-            if len(outcomes) < len(left):
-                undone |= known.tries.not_made(call)
-            at = asyncio.get_running_loop().time()
-            for id_, outcome in outcomes.items():
-                self._revoked(known, id_, outcome, at)
-            if outcomes:
-                self._made(known, call, _matter(outcomes.values()))
-            left = [id_ for id_, outcome in outcomes.items() if isinstance(outcome, ProviderError)]
-            if not left:
-                break
+            return Left.NOTHING  # and what EC2 did not know waits for its turn still
+        known_ids = known.take_known(ids)
+        undone = await self._by_any(known, "revokes", known_ids, accesses, revoke, partial(self._revoked, known))
         if known.rules.keys() & ids:
-            return undone or Left.FAILED
+            return undone | (Left.FAILED if len(known_ids) < len(ids) else Left.NOTHING)
         if self._someone_waits(known.target):
             self._queue.add(known.target)
         return undone
 
-    def _revoked(self, known: TargetState, id_: str, outcome: RevokeOutcome, at: float) -> None:
+    async def _relabel(self, known: TargetState, descriptions: Mapping[str, str], accesses: list[Access]) -> Left:
+        async def relabel(access: Access, left: Sequence[str]) -> Mapping[str, RelabelOutcome]:
+            chosen = {id_: descriptions[id_] for id_ in left}
+            return await self._providers[known.target.provider].relabel(access, known.target, chosen)
+
+        def relabelled(id_: str, outcome: RelabelOutcome | Unknown, at: float) -> Left:
+            match outcome:
+                case None:
+                    known.relabelled(id_, descriptions[id_], at)
+                    return Left.NOTHING
+                case Gone():
+                    known.vanished(id_, at)
+                    known.stale = True
+            return Left.FAILED  # setting a mark twice does no harm
+
+        return await self._by_any(known, "relabels", list(descriptions), accesses, relabel, relabelled)
+
+    async def _tag(self, known: TargetState, ids: Sequence[str], accesses: list[Access]) -> Left:
+        owner = self._state.owner
+
+        async def tag(access: Access, left: Sequence[str]) -> Mapping[str, None]:
+            return dict.fromkeys(await self._providers[known.target.provider].tag(access, known.target, left, owner))
+
+        def tagged(id_: str, outcome: Unknown | None, at: float) -> Left:
+            if outcome is not None:
+                return Left.FAILED
+            known.retagged(id_, owner, at)
+            return Left.NOTHING
+
+        return await self._by_any(known, "retags", ids, accesses, tag, tagged)
+
+    async def _by_any(
+        self,
+        known: TargetState,
+        kind: Write,
+        ids: Sequence[str],
+        accesses: Iterable[Access],
+        call: Callable[[Access, Sequence[str]], Awaitable[Mapping[str, O | ProviderError]]],
+        take: Callable[[str, O | Unknown, float], Left],
+    ) -> Left:
+        """Have it done by the first credentials that may; `take` hears what became of each id."""
+        undone, failed, left = Left.NOTHING, Left.NOTHING, ids
+        for access in known.tries.in_turn(accesses, kind) if ids else ():
+            outcomes: Mapping[str, O | ProviderError | Unknown]
+            try:
+                outcomes = await call(access, left)
+            except ProviderError as error:
+                outcomes = dict.fromkeys(left, error)
+            except UnknownOutcomeError:
+                outcomes = dict.fromkeys(left, Unknown())
+            if len(outcomes) < len(left):
+                undone |= known.tries.not_made((access, kind))
+            at = asyncio.get_running_loop().time()
+            for id_, outcome in outcomes.items():
+                if not isinstance(outcome, ProviderError):
+                    undone |= take(id_, outcome, at)
+            if outcomes:
+                self._made(known, (access, kind), _matter(outcomes.values()))
+            left = [id_ for id_, outcome in outcomes.items() if isinstance(outcome, ProviderError)]
+            if not left:
+                break
+            failed = Left.FAILED
+        return undone | (failed if left or undone else Left.NOTHING)
+
+    def _revoked(self, known: TargetState, id_: str, outcome: RevokeOutcome, at: float) -> Left:
         just_begun = at < self._state.started + NEW_IDS_SECONDS  # and a predecessor may have put it
         match outcome:
             case Gone() if known.too_new(id_, at) or (just_begun and id_ not in known.doubtful):
@@ -251,6 +321,7 @@ class Calls:
                 known.gone(id_, at)
             case Unknown():
                 known.unheard_of(id_, at)  # tried again by id, or proven for whoever wants it by then
+        return Left.FAILED if id_ in known.rules else Left.NOTHING
 
     def _tell_revoked(self, known: TargetState, id_: str) -> None:
         held = known.rules.get(id_)
@@ -278,12 +349,12 @@ class Calls:
                 self._reverify(key)
 
 
-def _matter(outcomes: Collection[GrantOutcome | RevokeOutcome]) -> ProviderError | None:
+def _matter(outcomes: Iterable[object]) -> ProviderError | None:
     """What was the matter with a call, if with some of its members only."""
     return next(filter(None, map(_error, outcomes)), None)
 
 
-def _error(outcome: GrantOutcome | RevokeOutcome) -> ProviderError | None:
+def _error(outcome: object) -> ProviderError | None:
     match outcome:
         case ProviderError():
             return outcome

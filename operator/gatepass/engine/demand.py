@@ -12,6 +12,7 @@ from gatepass.core.ports import Access
 from gatepass.core.rules import Rule, Target, parse_mark
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.engine.grants import Grants
+from gatepass.engine.queue import TICK
 from gatepass.engine.state import Standing, State, Wait
 from gatepass.engine.views import rule_of
 
@@ -118,7 +119,7 @@ class Demands:
             frozenset(other for targets in placed.values() for other in targets) - {target},
             newcomers,
             moving,
-            min((entry.until for entry in parked if entry is not None and entry.until > second), default=None),
+            min((entry.until for entry in parked if entry is not None and entry.until - TICK > second), default=None),
         )
 
     def _tenants(self, target: Target, now: datetime) -> Iterator[_Tenant]:
@@ -246,7 +247,7 @@ class Demands:
 
     def _parked(self, claim: Claim, second: float) -> bool:
         parked = self._state.parked.get(claim.key)
-        return parked is not None and second < parked.until
+        return parked is not None and second < parked.until - TICK
 
     def _room(self, target: Target) -> Room:
         return self._state.target(target).room(self._state.placements.at(target))

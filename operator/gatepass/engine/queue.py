@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 K = TypeVar("K", bound=Hashable)
 
 FIRST_RETRY = 0.5
-_TICK = 1e-6
+TICK = 1e-6
 """What is due within a tick of the clock is due, as asyncio has it: no alarm is that fine."""
 LAST_RETRY = 300.0
 CLOSING_RETRY = 1.0
@@ -106,7 +106,7 @@ class Queue(Generic[K]):
         """Work on the key again after a pause that doubles with each failure, from half a second to the `longest`."""
         now = asyncio.get_running_loop().time()
         failures, due = self._failures.get(key, (0, now))
-        if now < due - _TICK:  # something else has brought it here before its time, which is no failure more
+        if now < due - TICK:  # something else has brought it here before its time, which is no failure more
             self.add(key, min(due - now, longest))
             return
         pause = min(FIRST_RETRY * 2 ** min(failures, 20), longest)
@@ -173,7 +173,7 @@ class Queue(Generic[K]):
         blocked: list[tuple[float, int, K]] = []
         pause: float | None = None
         while self._free and (due := line.next_due()) is not None:
-            if due > now + _TICK:
+            if due > now + TICK:
                 pause = due - now
                 break
             if begun == _AT_ONCE:

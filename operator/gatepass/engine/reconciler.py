@@ -12,7 +12,7 @@ import structlog
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.plan import Plan, Wanted, Write, is_half_marked, make_plan
 from gatepass.core.ports import Access, Clock, Provider
-from gatepass.core.rules import Rule, Target, parse_mark
+from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.core.sweep import MARGIN
 from gatepass.core.types.common import Key
 from gatepass.engine.calls import Calls
@@ -101,15 +101,17 @@ class Reconciler:
             plan = replace(plan, revokes=tuple(settled))
             if not blind:  # which comes back by itself
                 self.queue.add(target, CLOSING_RETRY)  # somebody may want them; a refusal alone makes no news here
-        known.needs = set(plan.kinds)
-        if known.any_unsettled or demand.resumes_at is not None:
-            known.needs.add("grants")
+        lasting: set[Write] = set() if demand.resumes_at is None else {"grants"}
+        needs: set[Write] = {*lasting, *plan.kinds}
+        if known.any_unsettled:
+            needs.add("grants")
+        known.needs = {kind: known.needs.get(kind, now) for kind in needs}
         if plan.writes and self._begins_to_wait(known, plan, now):
             return
         whole, plan = plan, self._affordable(known, plan, demand, accesses, now)
         if plan.writes or not whole.writes:
             known.write()
-        known.conflicts = plan.conflicts
+        known.conflicts, known.conflict = plan.conflicts, self._conflict(known.target, plan)
         if not blind:
             self._await_foreign_ends(known, demand.rules, now)
         if demand.resumes_at is not None:
@@ -124,7 +126,7 @@ class Reconciler:
             self._state.repaired += repairs(before, plan, known.rules, unseen)
         self._switchboard.after(known, accesses)
         if not blind:
-            self._mind_strangers(known, plan)
+            self._await_strangers(known, plan)
         if Left.PUT_OFF in left:
             self.queue.add(target)
         if Left.FAILED in left or (known.any_unsettled and not blind):
@@ -137,6 +139,7 @@ class Reconciler:
         elif blind:
             self._retry_closing(known, "reads", accesses)
         elif not left and plan == whole:
+            known.needs = {kind: known.needs[kind] for kind in lasting}
             self._turns.settled(target)
             if self._state.strays.pop(target, None) and not self._state.tenants[target]:
                 self._state.forget_target(target)  # the next sweep finds it again if something is left
@@ -155,15 +158,15 @@ class Reconciler:
         """
         writers = {access for want in plan.grants for access in demand.rules[want.rule][1]}
         wanted: dict[Write, Collection[Access]] = {"grants": writers, "revokes": accesses if plan.revokes else ()}
-        waits, kept = self._waits(known.target, plan), set[str]()
+        waits, kept = self._reserve(known.target, plan), set[str]()
         if "grants" in waits:
             coming = [want for want in plan.grants if want.rule in demand.moving]
             kept = {id_ for id_ in plan.revokes for want in coming if self._stands_in(known, id_, want, demand)}
             plan = replace(plan, revokes=tuple(id_ for id_ in plan.revokes if id_ not in kept))
-            waits = self._waits(known.target, plan) if kept else waits
+            waits = self._reserve(known.target, plan) if kept else waits
         if waits or kept:
             self.queue.add(known.target, min([*waits.values(), _TOKEN_SECONDS]))
-        known.tries.await_calls(accesses, wanted, waits, now)
+        known.tries.begin(accesses, wanted, waits, now)
         return plan.without(waits.keys())
 
     def _stands_in(self, known: TargetState, id_: str, want: Wanted, demand: Demand) -> bool:
@@ -179,7 +182,7 @@ class Reconciler:
             return True  # a protocol without ports
         return one.port <= other.end_port and other.port <= one.end_port
 
-    def _waits(self, target: Target, plan: Plan) -> dict[Write, float]:
+    def _reserve(self, target: Target, plan: Plan) -> dict[Write, float]:
         """For how long a call is not there yet, by what it is for."""
         reserved = self._providers[target.provider].reserve(target, plan.kinds)
         return {kind: wait for kind, wait in reserved.items() if wait > 0}
@@ -275,14 +278,18 @@ class Reconciler:
             plan = replace(plan, relabels={**proofs(known, desired), **plan.relabels})
         return self._vouching.spare(known.target, known.rules, plan, seen_at)
 
-    def _mind_strangers(self, known: TargetState, plan: Plan) -> None:
-        """Tell whoever waits for a revocation why none is made, and look again when a stranger's time is over."""
-        strangers = [rule for rule in plan.conflicts if not is_half_marked(rule, self._state.owner)]
-        known.conflict = None
-        if not strangers:
-            return
-        told = f"{strangers[0].id} carries our id and was not made by us, so nothing is revoked in {known.target.id}"
-        known.conflict = ProviderError(Failure.RETRY, "OwnerConflict", told)
-        marks = (parse_mark(rule.description) for rule in strangers)
+    def _strangers(self, plan: Plan) -> list[ObservedRule]:
+        return [rule for rule in plan.conflicts if not is_half_marked(rule, self._state.owner)]
+
+    def _conflict(self, target: Target, plan: Plan) -> ProviderError | None:
+        """Why nothing is revoked, told to whoever waits for it."""
+        for stranger in self._strangers(plan):
+            told = f"{stranger.id} carries our id and was not made by us, so nothing is revoked in {target.id}"
+            return ProviderError(Failure.RETRY, "OwnerConflict", told)
+        return None
+
+    def _await_strangers(self, known: TargetState, plan: Plan) -> None:
+        """Look again when a stranger's time is over."""
+        marks = (parse_mark(rule.description) for rule in self._strangers(plan))
         for over in (mark.until + MARGIN for mark in marks if mark is not None and mark.until is not None):
             self.queue.add(known.target, (over - self._clock.now()).total_seconds() + 1.0)

@@ -17,7 +17,7 @@ from gatepass.engine.attempts import attempt
 from gatepass.engine.ends import Ends
 from gatepass.engine.grants import Grants, was_granted
 from gatepass.engine.journal import Journal
-from gatepass.engine.queue import CLOSING_RETRY, FIRST_RETRY, LAST_RETRY, Queue
+from gatepass.engine.queue import CLOSING_RETRY, FIRST_RETRY, LAST_RETRY, TICK, Queue
 from gatepass.engine.sources import Move, Sources
 from gatepass.engine.state import State, Telling
 from gatepass.engine.views import Views
@@ -194,7 +194,7 @@ class SessionPass:
         second = self._clock.monotonic()
         told = self._told_place.get(session.uid)
         place_due = second if told is None else told + PLACE_EVERY_SECONDS
-        refresh = second >= place_due
+        refresh = second >= place_due - TICK
         runner, arrival = self._ends.view(session), self._state.store.arrival(session)
         status = session_status(
             session, views, end, deadline, now, refresh_places=refresh, arrival=arrival, source=source, runner=runner

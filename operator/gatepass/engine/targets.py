@@ -12,7 +12,7 @@ from gatepass.core.plan import Write
 from gatepass.core.ports import Access
 from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.engine.queue import CLOSING_RETRY
-from gatepass.engine.tries import Tries
+from gatepass.engine.tries import Call, Tries
 
 READS_LAG_SECONDS: Final = 120.0
 """How long after a write a read may still miss it: EC2 is eventually consistent, and gives no bound of its own."""
@@ -40,8 +40,8 @@ class TargetState:
 
     `claims` are those that its last pass has heard, whatever became of them; the first one's time is up at `ends_at`.
     `placed` are the holders of those that have got a place, here or elsewhere, or wait for one from now on, and have
-    not been told. `needs` are the kinds of calls that the last pass wanted to make or would have, and `conflict` says
-    why it did not revoke anything. `unheard` are rules whose revocation had no answer, and since when; `unknown` are
+    not been told. `needs` are the kinds of calls that are needed, and since when; `conflict` says why nothing is
+    revoked. `unheard` are rules whose revocation had no answer, and since when; `unknown` are
     those whose ids EC2 did not know in the last call; `missed` are new ones that neither a read nor a write finds,
     which are put again for whoever wants them, and revoked by their ids for the others.
     """
@@ -52,7 +52,7 @@ class TargetState:
     stale: bool = True
     trouble: ProviderError | None = None
     tries: Tries = field(default_factory=Tries)
-    needs: set[Write] = field(default_factory=set)
+    needs: dict[Write, float] = field(default_factory=dict)
     conflict: ProviderError | None = None
     conflicts: tuple[ObservedRule, ...] = ()
     claims: Mapping[ClaimKey, Claim] = field(default_factory=dict)
@@ -148,6 +148,7 @@ class TargetState:
         }
         self.unproven = set(self.unheard)
         self.missed &= self.doubtful
+        self.unknown &= self.rules.keys()
         held = {rule.rule for rule in seen.values()}
         self._lost = {
             rule: lost
@@ -178,10 +179,9 @@ class TargetState:
             self.unproven.add(id_)
 
     def too_new(self, id_: str, at: float) -> bool:
-        """Was it put so lately that EC2 may not know its id yet? Later, a read has to have missed it too."""
-        if at < self._put_at.get(id_, float("-inf")) + NEW_IDS_SECONDS:
-            return True
-        return id_ in self._granted and id_ not in self.doubtful
+        """Was it put so lately that EC2 may not know its id yet? For a while, a read has to have missed it too."""
+        age = at - self._put_at.get(id_, float("-inf"))
+        return age < NEW_IDS_SECONDS or (age < READS_LAG_SECONDS and id_ not in self.doubtful)
 
     def take_known(self, ids: Iterable[str]) -> list[str]:
         """Those to be revoked in the next call: EC2 takes all or none, so what it did not know waits for one turn."""
@@ -255,13 +255,27 @@ class TargetState:
         """What is in the way of calls of these kinds that are needed."""
         if self.trouble is not None:
             return self.tries.last(access, "reads").error or self.trouble
-        errors = (self.tries.last(access, kind).error for kind in kinds if kind in self.needs)
+        errors = (self._error_of((access, kind)) for kind in kinds)
         return next(filter(None, errors), self.conflict if "revokes" in kinds else None)
+
+    def _error_of(self, call: Call) -> ProviderError | None:
+        """What was the matter with the last one, if it was made since it is needed."""
+        tried = self.tries.last(*call)
+        return tried.error if tried.at >= self._needed_since(call) else None
+
+    def _needed_since(self, call: Call) -> float:
+        return next((since for kind, since in self.needs.items() if kind == call[1]), float("inf"))
+
+    def scarce_since(self, access: Access, kind: Write) -> float | None:
+        """Since when there has been no call for who needs one."""
+        since = self.tries.last(access, kind).scarce_since
+        return since if since is not None and since >= self._needed_since((access, kind)) else None
 
     @property
     def fails(self) -> bool:
         """Is something in the way of opening or closing, for anybody?"""
-        return bool(self.trouble or self.conflict) or self.tries.fails(self.needs & {"grants", "revokes"})
+        calls = (call for call in self.tries.calls if call[1] in ("grants", "revokes"))
+        return bool(self.trouble or self.conflict) or any(map(self._error_of, calls))
 
     def lost(self, rule: Rule, at: float) -> None:
         """The answer to a grant was lost: the rule may be there until a read settles it."""

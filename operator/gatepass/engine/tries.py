@@ -55,22 +55,22 @@ class Tries:
         return error is not None and error.failure is not Failure.RETRY
 
     def not_made(self, call: Call) -> Left:
-        """There was none to be had: of one that would be refused, that is no news."""
-        return Left.FAILED if self.refuses(call) else Left.PUT_OFF
+        """It was not made, or not for all: of one with which something was the matter, that is no news."""
+        return Left.FAILED if self.last(*call).error else Left.PUT_OFF
 
     def in_turn(self, accesses: Iterable[Access], kind: Write) -> list[Access]:
         """Those who can do the same: first whom nothing was the matter with, then who was asked longest ago."""
         tried = {access: self.last(access, kind) for access in accesses}
         return sorted(tried, key=lambda access: tried[access].at if tried[access].error else float("-inf"))
 
-    def await_calls(
+    def begin(
         self,
         accesses: Collection[Access],
         wanted: Mapping[Write, Iterable[Access]],
         scarce: Container[Write],
         at: float,
     ) -> None:
-        """A pass begins to write: who wants to, of all that may, and of what there is no call at present."""
+        """A pass begins to write: who wants to, and of what there is no call at present. Others than `accesses` go."""
         waiting = {(access, kind) for kind, wanting in wanted.items() for access in wanting}
         last = {call: self.last(*call) for call in self._last.keys() | waiting if call[0] in accesses}
         self._last = {
@@ -78,9 +78,10 @@ class Tries:
             for call, tried in last.items()
         }
 
-    def fails(self, kinds: Collection[Write]) -> bool:
-        """Was something the matter with any of these?"""
-        return any(tried.error is not None for (_, kind), tried in self._last.items() if kind in kinds)
+    @property
+    def calls(self) -> Collection[Call]:
+        """All that were made, or are waited for."""
+        return self._last.keys()
 
 
 def _scarce_since(tried: Tried, at: float, scarce: bool) -> float | None:

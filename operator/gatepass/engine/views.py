@@ -116,7 +116,8 @@ class Views:
         taking = [target for target in placed if target in standing.targets]  # one that is drained gets nothing new
         trouble = self._trouble(standing, taking or standing.usable(), ["grants"])
         if trouble is not None and trouble.failure is Failure.TERMINAL and new and parked is None:
-            trouble = None  # with a rule of somebody else
+            # With a rule of somebody else, if with the calls: who is refused his own is parked.
+            trouble = self._trouble(standing, taking or standing.usable(), ())
         if trouble is not None and trouble.failure is not Failure.RETRY:
             return replace(view, refusal=told(trouble))
         if waiting is not None and trouble is None:
@@ -270,7 +271,7 @@ class Views:
     def _scarcity(self, standing: Standing, targets: Sequence[Target], kind: Write) -> Refusal | None:
         """Has there been no call for a while? Whoever has nothing else in the way is told."""
         longest = asyncio.get_running_loop().time() - _SCARCE_SECONDS
-        since = (self._state.target(target).tries.last(standing.access, kind).scarce_since for target in targets)
+        since = (self._state.target(target).scarce_since(standing.access, kind) for target in targets)
         return _SCARCE if any(each is not None and each <= longest for each in since) else None
 
     # of a resource

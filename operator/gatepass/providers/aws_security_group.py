@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore import xform_name
 
-from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.plan import Write
 from gatepass.core.ports import (
     Access,
@@ -251,27 +251,28 @@ class AwsSecurityGroups:
     ) -> Mapping[Rule, GrantOutcome]:
         """Put the rules in one call; while one is refused, the others are put without it."""
         full: set[int] = set()
-        half = 0
+        half, scarce = 0, False
 
         async def put(batch: list[NewRule]) -> dict[NewRule, GrantOutcome]:
             outcomes: dict[NewRule, GrantOutcome] = {new: Full() for new in batch if new.rule.family in full}
             fitting = [new for new in batch if new not in outcomes and still(new.rule)]
             try:
                 return outcomes | (await self._authorize(access, target, fitting, stamp) if fitting else {})
-            except ProviderError as error:
-                nonlocal half
-                if not any(names(error, new) for new in batch):
+            except UnknownOutcomeError:
+                return outcomes | dict.fromkeys(fitting, Unknown())
+            except (ProviderError, ScarceError) as error:
+                nonlocal half, scarce
+                if isinstance(error, ScarceError):
+                    scarce = True
+                elif not any(names(error, new) for new in batch):
                     half = max(len(batch) // 2, 1)
                 raise
 
         def refused(error: ProviderError, new: NewRule) -> GrantOutcome:
-            match error.reason:
-                case reason if reason == _DUPLICATE:
-                    return Duplicate()
-                case reason if reason == _FULL:
-                    full.add(new.rule.family)  # all rules of a family weigh the same: no other fits either
-                    return Full()
-            return error
+            if error.reason == _FULL:
+                full.add(new.rule.family)  # all rules of a family weigh the same: no other fits either
+                return Full()
+            return Duplicate() if error.reason == _DUPLICATE else error
 
         def names(error: ProviderError, new: NewRule) -> bool:
             return error.reason == _DUPLICATE and new.rule == named_duplicate(error.message)
@@ -279,7 +280,7 @@ class AwsSecurityGroups:
         lost: GrantOutcome = Unknown()
         most = self._most.pop((access, target), len(rules))
         outcomes = await each(rules[:most], put, names=names, refused=refused, lost=lost)
-        if half and len(outcomes) < len(rules[:most]):
+        if half and scarce:
             self._most[access, target] = half  # more in one call would be refused again
         return {new.rule: outcome for new, outcome in outcomes.items()}
 
