@@ -250,8 +250,7 @@ class AwsSecurityGroups:
         still: Still = lambda _rule: True,
     ) -> Mapping[Rule, GrantOutcome]:
         """Put the rules in one call; while one is refused, the others are put without it."""
-        full: set[int] = set()
-        half, scarce = 0, False
+        full, half, scarce = set[int](), 0, False
 
         async def put(batch: list[NewRule]) -> dict[NewRule, GrantOutcome]:
             outcomes: dict[NewRule, GrantOutcome] = {new: Full() for new in batch if new.rule.family in full}
