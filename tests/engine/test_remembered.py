@@ -27,11 +27,15 @@ def cloud() -> Selective:
     return Selective()
 
 
+def is_ready(world: World, name: str) -> str:
+    """Is the resource Ready? As the condition has it."""
+    conditions = world.cluster.get(ProtectedResource, Key("ci", name)).status.conditions
+    return next(each.status for each in conditions if each.type == "Ready")
+
+
 def well(world: World, engine: Engine, name: str) -> bool:
     """Is the resource Ready, and no target failing?"""
-    conditions = world.cluster.get(ProtectedResource, Key("ci", name)).status.conditions
-    ready = next(each.status for each in conditions if each.type == "Ready")
-    return ready == "True" and not engine.insight.snapshot().targets[0].failing
+    return is_ready(world, name) == "True" and not engine.insight.snapshot().targets[0].failing
 
 
 @pytest.mark.parametrize("call", ["identify", "inspect", "observe"])
@@ -71,6 +75,91 @@ async def test_a_refusal_of_yesterday_is_nobodys_today(world: World, cloud: Sele
                 await asyncio.sleep(0.1)
                 assert world.status(later).phase is not Phase.FAILED
         assert world.status(later).phase is Phase.ACTIVE
+
+
+@pytest.mark.parametrize("scarce", [True, False])
+async def test_a_refusal_of_yesterday_is_nobodys_today_also_while_others_are_refused(
+    world: World, cloud: Selective, scarce: bool
+) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=36000):
+        await several(world, group, "ab")
+        cloud.refuses = {(name, "grants"): REFUSED for name in "ab"}
+        world.session("parked", cidrs=("203.0.113.77/32",), resources=({"name": "b"},), duration="10h")
+        await asyncio.sleep(5)
+        first = world.session("first", resources=({"name": "a"},))
+        await eventually(lambda: world.status(first).phase is Phase.FAILED, "it is refused", 20)
+        world.edit(AccessSession, first.key, stop=True)
+        await asyncio.sleep(60)
+        del cloud.refuses["a", "grants"]
+        await asyncio.sleep(3600)
+        cloud.slow_answer = 2.0
+        with cloud.contended("grants", 4.0 if scarce else 0.0):
+            await asyncio.sleep(1)
+            later = world.session("later", cidrs=("203.0.113.8/32",), resources=({"name": "a"},))
+            await asyncio.sleep(0.5)
+            world.edit(AccessSession, later.key, {"anything": "new"})
+            for _ in range(100):
+                await asyncio.sleep(0.1)
+                assert world.status(later).phase is not Phase.FAILED
+        assert world.status(later).phase is Phase.ACTIVE
+
+
+async def test_who_wants_nothing_any_more_is_well_while_others_are_refused(world: World, cloud: Selective) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=600) as engine:
+        await several(world, group, "ab")
+        cloud.refuses["b", "grants"] = REFUSED
+        world.session("parked", cidrs=("203.0.113.77/32",), resources=({"name": "b"},), duration="10h")
+        await asyncio.sleep(100)
+        cloud.refuses["a", "grants"] = THROTTLED
+        session = world.session(resources=({"name": "a"},))
+        await eventually(lambda: is_ready(world, "a") == "False", "it is told", 20)
+        world.edit(AccessSession, session.key, stop=True)
+        del cloud.refuses["a", "grants"]
+        await eventually(lambda: is_ready(world, "a") == "True", "it is over", 10)
+        assert engine.insight.snapshot().targets[0].failing, "for the others it is not"
+
+
+async def test_who_was_refused_yesterday_puts_what_others_cannot(world: World, cloud: Selective) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=600):
+        await several(world, group, "ab")
+        cloud.refuses["a", "grants"] = REFUSED
+        first = world.session("first", cidrs=("198.51.100.9/32",), resources=({"name": "a"},))
+        await eventually(lambda: world.status(first).phase is Phase.FAILED, "a is refused", 20)
+        world.edit(AccessSession, first.key, stop=True)
+        await asyncio.sleep(60)
+        cloud.refuses.clear()
+        await asyncio.sleep(3600)
+        cloud.refuses["b", "grants"] = THROTTLED
+        world.session("b", cidrs=("203.0.113.8/32",), resources=({"name": "b"},))
+        await asyncio.sleep(5)
+        session = world.session("a", cidrs=("203.0.113.8/32",), resources=({"name": "a"},))
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 30)
+
+
+@pytest.mark.parametrize("pause", [1, 60, 400])
+async def test_scarcity_is_told_once_more_when_others_have_made_the_calls_before(
+    world: World, cloud: Selective, pause: float
+) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=36000):
+        await several(world, group, "ab")
+        one, two = (
+            world.session(f"s{number}", cidrs=(f"198.51.100.{number}/32",), resources=({"name": "b"},), duration="10h")
+            for number in range(2)
+        )
+        await asyncio.sleep(150)
+        with cloud.contended("revokes", 3.0):
+            await asyncio.sleep(1)
+            world.edit(AccessSession, one.key, stop=True)
+            await eventually(lambda: world.status(one).phase is Phase.CANCELLED, "it closes", 20)
+        await asyncio.sleep(pause)
+        with cloud.contended("revokes", 60.0):
+            await asyncio.sleep(1)
+            world.edit(AccessSession, two.key, stop=True)
+            await eventually(lambda: world.status(two).resources[0].reason == "CallsAreScarce", "it is told", 20)
 
 
 async def test_who_failed_once_and_is_not_asked_again_is_well(world: World, cloud: Selective) -> None:

@@ -29,7 +29,8 @@ class Demand:
     has not been heard, and what sessions may be granted whose admission has not been asked for since the start.
     `displaced` are other targets that have been given something to do. `newcomers` are the claims that have not had
     a missing rule before, and `moving` are missing rules of claims that may have had another one instead, with those of
-    them that were granted something; `resumes_at` is when the first of those that were refused here tries again.
+    them that were granted something; `resumes_at` is when the first of those that were refused here tries again, and
+    `parked` are the credentials of all of those.
     """
 
     rules: Wishes
@@ -38,6 +39,7 @@ class Demand:
     newcomers: Mapping[Rule, Sequence[ClaimKey]]
     moving: Mapping[Rule, Set[User]]
     resumes_at: float | None
+    parked: frozenset[Access]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +114,19 @@ class Demands:
                 newcomers[rule] = [claim.key for claim, _ in users if claim.until is not None and not claim.granted]
                 if len(newcomers[rule]) < len(users):
                     moving[rule] = {(claim.key.holder, claim.resource) for claim, _ in users if claim.granted}
-        parked = (self._state.parked.get(claim.key) for claim in claims)
+        parked = {claim.key: self._state.parked[claim.key] for claim in claims if claim.key in self._state.parked}
         return Demand(
             rules,
             frozenset(self._undecided(tenants, now)),
             frozenset(other for targets in placed.values() for other in targets) - {target},
             newcomers,
             moving,
-            min((entry.until for entry in parked if entry is not None and entry.until - TICK > second), default=None),
+            min((entry.until for entry in parked.values() if entry.until - TICK > second), default=None),
+            frozenset(
+                tenant.standing.access
+                for tenant in tenants
+                if tenant.standing is not None and any(claim.key in parked for claim in tenant.claims)
+            ),
         )
 
     def _tenants(self, target: Target, now: datetime) -> Iterator[_Tenant]:

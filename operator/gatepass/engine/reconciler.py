@@ -101,11 +101,6 @@ class Reconciler:
             plan = replace(plan, revokes=tuple(settled))
             if not blind:  # which comes back by itself
                 self.queue.add(target, CLOSING_RETRY)  # somebody may want them; a refusal alone makes no news here
-        lasting: set[Write] = set() if demand.resumes_at is None else {"grants"}
-        needs: set[Write] = {*lasting, *plan.kinds}
-        if known.any_unsettled:
-            needs.add("grants")
-        known.needs = {kind: known.needs.get(kind, now) for kind in needs}
         if plan.writes and self._begins_to_wait(known, plan, now):
             return
         whole, plan = plan, self._affordable(known, plan, demand, accesses, now)
@@ -139,7 +134,7 @@ class Reconciler:
         elif blind:
             self._retry_closing(known, "reads", accesses)
         elif not left and plan == whole:
-            known.needs = {kind: known.needs[kind] for kind in lasting}
+            known.tries.begin(accesses, self._needed(known, Plan(), demand, accesses), (), now)
             self._turns.settled(target)
             if self._state.strays.pop(target, None) and not self._state.tenants[target]:
                 self._state.forget_target(target)  # the next sweep finds it again if something is left
@@ -156,8 +151,7 @@ class Reconciler:
 
         What ends does not wait for what opens, but what gets another rule keeps the one that it has until then.
         """
-        writers = {access for want in plan.grants for access in demand.rules[want.rule][1]}
-        wanted: dict[Write, Collection[Access]] = {"grants": writers, "revokes": accesses if plan.revokes else ()}
+        needed = self._needed(known, plan, demand, accesses)
         waits, kept = self._reserve(known.target, plan), set[str]()
         if "grants" in waits:
             coming = [want for want in plan.grants if want.rule in demand.moving]
@@ -166,8 +160,14 @@ class Reconciler:
             waits = self._reserve(known.target, plan) if kept else waits
         if waits or kept:
             self.queue.add(known.target, min([*waits.values(), _TOKEN_SECONDS]))
-        known.tries.begin(accesses, wanted, waits, now)
+        known.tries.begin(accesses, needed, waits, now)
         return plan.without(waits.keys())
+
+    def _needed(self, known: TargetState, plan: Plan, demand: Demand, accesses: Collection[Access]) -> set[Call]:
+        """The calls that are needed: what anybody may do, of all who may, and of who is to have another try as well."""
+        granting = {access for want in plan.grants for access in demand.rules[want.rule][1]} | demand.parked
+        needed: set[Call] = {(access, "grants") for access in (accesses if known.any_unsettled else granting)}
+        return needed | {(access, kind) for kind in plan.kinds if kind != "grants" for access in accesses}
 
     def _stands_in(self, known: TargetState, id_: str, want: Wanted, demand: Demand) -> bool:
         """Does the rule open the same door for somebody who wants the other one, if with other ports?"""

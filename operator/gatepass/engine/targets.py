@@ -12,7 +12,7 @@ from gatepass.core.plan import Write
 from gatepass.core.ports import Access
 from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.engine.queue import CLOSING_RETRY
-from gatepass.engine.tries import Call, Tries
+from gatepass.engine.tries import Tries
 
 READS_LAG_SECONDS: Final = 120.0
 """How long after a write a read may still miss it: EC2 is eventually consistent, and gives no bound of its own."""
@@ -40,10 +40,9 @@ class TargetState:
 
     `claims` are those that its last pass has heard, whatever became of them; the first one's time is up at `ends_at`.
     `placed` are the holders of those that have got a place, here or elsewhere, or wait for one from now on, and have
-    not been told. `needs` are the kinds of calls that are needed, and since when; `conflict` says why nothing is
-    revoked. `unheard` are rules whose revocation had no answer, and since when; `unknown` are
-    those whose ids EC2 did not know in the last call; `missed` are new ones that neither a read nor a write finds,
-    which are put again for whoever wants them, and revoked by their ids for the others.
+    not been told. `conflict` says why nothing is revoked. `unheard` are rules whose revocation had no answer, and since
+    when; `unknown` are those whose ids EC2 did not know in the last call; `missed` are new ones that neither a read nor
+    a write finds, which are put again for whoever wants them, and revoked by their ids for the others.
     """
 
     target: Target
@@ -52,7 +51,6 @@ class TargetState:
     stale: bool = True
     trouble: ProviderError | None = None
     tries: Tries = field(default_factory=Tries)
-    needs: dict[Write, float] = field(default_factory=dict)
     conflict: ProviderError | None = None
     conflicts: tuple[ObservedRule, ...] = ()
     claims: Mapping[ClaimKey, Claim] = field(default_factory=dict)
@@ -131,7 +129,7 @@ class TargetState:
         So does an earlier read that has shown a rule of ours, less than two minutes after it was first seen.
         """
         self._granted = {id_: ack for id_, ack in self._granted.items() if started < ack[0] + READS_LAG_SECONDS}
-        self._put_at = {id_: at for id_, at in self._put_at.items() if id_ in self._granted}
+        self._put_at = {id_: at for id_, at in self._put_at.items() if started < at + READS_LAG_SECONDS}
         self.revoked = {id_: at for id_, at in self.revoked.items() if started < at + READS_LAG_SECONDS}
         seen = {rule.id: rule for rule in observed if rule.id not in self.revoked}
         young = {
@@ -149,7 +147,8 @@ class TargetState:
         self.unproven = set(self.unheard)
         self.missed &= self.doubtful
         self.unknown &= self.rules.keys()
-        held = {rule.rule for rule in seen.values()}
+        held = {rule.rule: rule.id for rule in seen.values()}
+        self._put_at = {held[rule]: lost.at for rule, lost in self._lost.items() if rule in held} | self._put_at
         self._lost = {
             rule: lost
             for rule, lost in self._lost.items()
@@ -180,8 +179,9 @@ class TargetState:
 
     def too_new(self, id_: str, at: float) -> bool:
         """Was it put so lately that EC2 may not know its id yet? For a while, a read has to have missed it too."""
-        age = at - self._put_at.get(id_, float("-inf"))
-        return age < NEW_IDS_SECONDS or (age < READS_LAG_SECONDS and id_ not in self.doubtful)
+        put_at = self._put_at.get(id_, float("-inf"))
+        told_at = self._granted[id_][0] if id_ in self._granted else put_at
+        return at < put_at + NEW_IDS_SECONDS or (at < told_at + READS_LAG_SECONDS and id_ not in self.doubtful)
 
     def take_known(self, ids: Iterable[str]) -> list[str]:
         """Those to be revoked in the next call: EC2 takes all or none, so what it did not know waits for one turn."""
@@ -191,12 +191,12 @@ class TargetState:
 
     def vanished(self, id_: str, at: float) -> None:
         """A write was told that there is no such rule; of one that we have put ourselves a read has to tell too."""
-        if id_ not in self._granted:
-            self.gone(id_, at)
-        elif not self.too_new(id_, at):
+        if self.too_new(id_, at):
+            self.missed |= {id_} & self.doubtful
+        elif id_ in self._granted:
             self._settle(id_)
-        elif id_ in self.doubtful:
-            self.missed.add(id_)
+        else:
+            self.gone(id_, at)
 
     def granted(self, observed: ObservedRule, at: float) -> None:
         """A grant was acknowledged."""
@@ -252,30 +252,16 @@ class TargetState:
             self._keep(replace(before, owner=owner), at)
 
     def trouble_of(self, access: Access, kinds: Collection[Write]) -> ProviderError | None:
-        """What is in the way of calls of these kinds that are needed."""
+        """What is in the way of calls of these kinds."""
         if self.trouble is not None:
-            return self.tries.last(access, "reads").error or self.trouble
-        errors = (self._error_of((access, kind)) for kind in kinds)
+            return self.tries.error((access, "reads")) or self.trouble
+        errors = (self.tries.error((access, kind)) for kind in kinds)
         return next(filter(None, errors), self.conflict if "revokes" in kinds else None)
-
-    def _error_of(self, call: Call) -> ProviderError | None:
-        """What was the matter with the last one, if it was made since it is needed."""
-        tried = self.tries.last(*call)
-        return tried.error if tried.at >= self._needed_since(call) else None
-
-    def _needed_since(self, call: Call) -> float:
-        return next((since for kind, since in self.needs.items() if kind == call[1]), float("inf"))
-
-    def scarce_since(self, access: Access, kind: Write) -> float | None:
-        """Since when there has been no call for who needs one."""
-        since = self.tries.last(access, kind).scarce_since
-        return since if since is not None and since >= self._needed_since((access, kind)) else None
 
     @property
     def fails(self) -> bool:
         """Is something in the way of opening or closing, for anybody?"""
-        calls = (call for call in self.tries.calls if call[1] in ("grants", "revokes"))
-        return bool(self.trouble or self.conflict) or any(map(self._error_of, calls))
+        return bool(self.trouble or self.conflict) or self.tries.fails(("grants", "revokes"))
 
     def lost(self, rule: Rule, at: float) -> None:
         """The answer to a grant was lost: the rule may be there until a read settles it."""

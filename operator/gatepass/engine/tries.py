@@ -1,6 +1,6 @@
 """How calls about one firewall object fare, by their kind and by the credentials that they are made with."""
 
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, replace
 from enum import Flag, auto
 from typing import Literal
@@ -26,12 +26,22 @@ class Left(Flag):
 class Tried:
     """The last call of a kind was made `at`, and `error` was the matter with it.
 
-    Since `scarce_since` there has been none for who still wants one. Times are seconds of the event loop's clock.
+    Another one is needed since `needed_since`, and since `scarce_since` there has been none to be had. Times are
+    seconds of the event loop's clock.
     """
 
     at: float = float("-inf")
     error: ProviderError | None = None
+    needed_since: float | None = None
     scarce_since: float | None = None
+
+    def begin(self, at: float, *, needed: bool, scarce: bool) -> "Tried":
+        """A pass begins."""
+        if not needed:
+            return replace(self, needed_since=None, scarce_since=None)
+        scarce_since = at if scarce and self.scarce_since is None else self.scarce_since
+        needed_since = at if self.needed_since is None else self.needed_since
+        return replace(self, needed_since=needed_since, scarce_since=scarce_since)
 
 
 class Tries:
@@ -44,45 +54,41 @@ class Tries:
         """What became of it."""
         return self._last.get((access, kind), Tried())
 
+    def begin(self, accesses: Collection[Access], needed: Collection[Call], scarce: Container[Kind], at: float) -> None:
+        """A pass begins: which calls are needed, and of which kinds there is none. Others than `accesses` go."""
+        self._last = {
+            call: self.last(*call).begin(at, needed=call in needed, scarce=call[1] in scarce)
+            for call in self._last.keys() | needed
+            if call[0] in accesses
+        }
+
     def made(self, call: Call, at: float, error: ProviderError | None = None) -> bool:
         """It was made. Answers whether what was the matter with it is another thing than before."""
-        before, self._last[call] = self.last(*call).error, Tried(at, error)
+        before = self.error(call)
+        self._last[call] = replace(self.last(*call), at=at, error=error, scarce_since=None)
         return error is not None and (before is None or before.reason != error.reason)
 
+    def error(self, call: Call) -> ProviderError | None:
+        """What is the matter with it: of what nobody has needed meanwhile, the last answer tells nothing."""
+        tried = self.last(*call)
+        if call[1] == "reads":  # which are always needed
+            return tried.error
+        return tried.error if tried.needed_since is not None and tried.at >= tried.needed_since else None
+
     def refuses(self, call: Call) -> bool:
-        """Was it refused, for longer than a moment?"""
-        error = self.last(*call).error
+        """Is it refused, for longer than a moment?"""
+        error = self.error(call)
         return error is not None and error.failure is not Failure.RETRY
 
     def not_made(self, call: Call) -> Left:
-        """It was not made, or not for all: of one with which something was the matter, that is no news."""
-        return Left.FAILED if self.last(*call).error else Left.PUT_OFF
+        """It was not made, or not for all: of one with which something is the matter, that is no news."""
+        return Left.FAILED if self.error(call) else Left.PUT_OFF
 
     def in_turn(self, accesses: Iterable[Access], kind: Write) -> list[Access]:
         """Those who can do the same: first whom nothing was the matter with, then who was asked longest ago."""
         tried = {access: self.last(access, kind) for access in accesses}
         return sorted(tried, key=lambda access: tried[access].at if tried[access].error else float("-inf"))
 
-    def begin(
-        self,
-        accesses: Collection[Access],
-        wanted: Mapping[Write, Iterable[Access]],
-        scarce: Container[Write],
-        at: float,
-    ) -> None:
-        """A pass begins to write: who wants to, and of what there is no call at present. Others than `accesses` go."""
-        waiting = {(access, kind) for kind, wanting in wanted.items() for access in wanting}
-        last = {call: self.last(*call) for call in self._last.keys() | waiting if call[0] in accesses}
-        self._last = {
-            call: replace(tried, scarce_since=_scarce_since(tried, at, call[1] in scarce) if call in waiting else None)
-            for call, tried in last.items()
-        }
-
-    @property
-    def calls(self) -> Collection[Call]:
-        """All that were made, or are waited for."""
-        return self._last.keys()
-
-
-def _scarce_since(tried: Tried, at: float, scarce: bool) -> float | None:
-    return at if scarce and tried.scarce_since is None else tried.scarce_since
+    def fails(self, kinds: Collection[Write]) -> bool:
+        """Is something the matter with any of these?"""
+        return any(call[1] in kinds and self.error(call) for call in self._last)

@@ -271,7 +271,7 @@ class Views:
     def _scarcity(self, standing: Standing, targets: Sequence[Target], kind: Write) -> Refusal | None:
         """Has there been no call for a while? Whoever has nothing else in the way is told."""
         longest = asyncio.get_running_loop().time() - _SCARCE_SECONDS
-        since = (self._state.target(target).scarce_since(standing.access, kind) for target in targets)
+        since = (self._state.target(target).tries.last(standing.access, kind).scarce_since for target in targets)
         return _SCARCE if any(each is not None and each <= longest for each in since) else None
 
     # of a resource

@@ -1,0 +1,59 @@
+"""EC2 does not know a new id everywhere at once: a rule is gone when it cannot be that, and not before."""
+
+import asyncio
+
+import pytest
+
+from gatepass.core.types.session import AccessSession
+from tests.engine.paced import PacedFirewalls
+from tests.engine.test_scarcity import several
+from tests.engine.world import World, eventually
+
+pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
+
+
+@pytest.fixture
+def cloud() -> PacedFirewalls:
+    return PacedFirewalls()
+
+
+async def stop_while_unknown(world: World, cloud: PacedFirewalls, session: AccessSession) -> None:
+    """It ends, and for three seconds EC2 knows no id of what is there."""
+    (group,) = (each for each in cloud._firewalls.values())
+    cloud.unknown = set(group.rules)
+    world.edit(AccessSession, session.key, stop=True)
+    await asyncio.sleep(3)
+    cloud.unknown.clear()
+    await eventually(lambda: not group.rules, "it closes", 10)
+
+
+@pytest.mark.parametrize("relabelled", [True, False])
+@pytest.mark.parametrize("age", [4, 40])
+async def test_a_rule_whose_grant_had_no_answer_is_as_new(
+    world: World, cloud: PacedFirewalls, age: float, relabelled: bool
+) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=600):
+        await several(world, group, ["staging-db"])
+        await asyncio.sleep(150)
+        cloud.lose_answers = True
+        session = world.session()
+        await eventually(lambda: cloud.rules(group), "it is put", 1)
+        cloud.lose_answers = False
+        await asyncio.sleep(3)
+        if relabelled:
+            world.edit(AccessSession, session.key, duration="3h")
+        await asyncio.sleep(age - 3)
+        await stop_while_unknown(world, cloud, session)
+
+
+async def test_a_rule_that_was_labelled_a_moment_ago_is_there(world: World, cloud: PacedFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=600):
+        await several(world, group, ["staging-db"])
+        await asyncio.sleep(150)
+        session = world.session()
+        await asyncio.sleep(130)
+        world.edit(AccessSession, session.key, duration="3h")
+        await asyncio.sleep(2)
+        await stop_while_unknown(world, cloud, session)
