@@ -1,10 +1,13 @@
 """EC2 does not know a new id everywhere at once: a rule is gone when it cannot be that, and not before."""
 
 import asyncio
+from collections.abc import Mapping
 
 import pytest
 
-from gatepass.core.types.session import AccessSession
+from gatepass.core.ports import Access, Gone, RelabelOutcome
+from gatepass.core.rules import Target
+from gatepass.core.types.session import AccessSession, Phase
 from tests.engine.paced import PacedFirewalls
 from tests.engine.test_scarcity import several
 from tests.engine.world import World, eventually
@@ -12,9 +15,20 @@ from tests.engine.world import World, eventually
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
 
+class Young(PacedFirewalls):
+    """EC2 sets no label under an id that it does not know."""
+
+    async def relabel(
+        self, access: Access, target: Target, descriptions: Mapping[str, str]
+    ) -> Mapping[str, RelabelOutcome]:
+        known = {id_: text for id_, text in descriptions.items() if id_ not in self.unknown}
+        gone = dict.fromkeys(descriptions.keys() & self.unknown, Gone())
+        return {**await super().relabel(access, target, known), **gone}
+
+
 @pytest.fixture
-def cloud() -> PacedFirewalls:
-    return PacedFirewalls()
+def cloud() -> Young:
+    return Young()
 
 
 async def stop_while_unknown(world: World, cloud: PacedFirewalls, session: AccessSession) -> None:
@@ -57,3 +71,25 @@ async def test_a_rule_that_was_labelled_a_moment_ago_is_there(world: World, clou
         world.edit(AccessSession, session.key, duration="3h")
         await asyncio.sleep(2)
         await stop_while_unknown(world, cloud, session)
+
+
+@pytest.mark.parametrize("rules", [1, 2])
+async def test_what_a_predecessor_put_a_moment_ago_is_there(world: World, cloud: PacedFirewalls, rules: int) -> None:
+    """A successor proves it by its label."""
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=36000):
+        world.resource()
+        await asyncio.sleep(150)
+        world.cluster.refuse = lambda verb: verb == "status"
+        session = world.session(cidrs=tuple(f"203.0.113.{number}/32" for number in range(rules)))
+        await eventually(lambda: len(cloud.rules(group)) == rules, "it is put", 5)
+        await asyncio.sleep(0.5)
+    cloud.unknown = set(list(cloud.rules(group))[:1])
+    world.cluster.refuse = lambda _verb: False
+    async with world.running(resync=600):
+        await asyncio.sleep(3)
+        cloud.unknown.clear()
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it is told", 17)
+        for _ in range(200):
+            await asyncio.sleep(1)
+            assert world.status(session).phase is Phase.ACTIVE

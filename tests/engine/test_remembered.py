@@ -216,6 +216,28 @@ async def test_a_rule_of_two_is_not_put_with_credentials_that_may_not(world: Wor
         assert world.status(both[0]).phase is Phase.ACTIVE
 
 
+@pytest.mark.parametrize("names", ["ab", "ba"])
+async def test_nobody_is_told_what_others_are_refused_who_want_the_same(
+    world: World, cloud: Selective, names: str
+) -> None:
+    """Not even for a moment: who waits for Settled would give up."""
+    group, put, told = cloud.create("sg-0aaa"), world.cluster.put, set[tuple[str, Phase | None]]()
+
+    def noted(changed: Any, **metadata: Any) -> Any:
+        if isinstance(after := put(changed, **metadata), AccessSession):
+            told.add((after.metadata.name, after.status.phase))
+        return after
+
+    async with world.running(resync=36000):
+        await several(world, group, "ab")
+        await asyncio.sleep(150)
+        cloud.refuses["a", "grants"] = REFUSED
+        world.cluster.put = noted  # type: ignore[method-assign]
+        both = {name: world.session(name, cidrs=("203.0.113.8/32",), resources=({"name": name},)) for name in names}
+        await eventually(lambda: all(world.status(each).phase is Phase.ACTIVE for each in both.values()), "both", 30)
+    assert ("b", Phase.FAILED) not in told
+
+
 def opens(world: World, name: str, number: int) -> None:
     world.session(f"s{name}{number}", cidrs=(f"198.51.100.{number}/32",), resources=({"name": name},))
 

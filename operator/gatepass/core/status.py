@@ -217,9 +217,7 @@ def _rules(
     present = {(found.target, found.id): found for found in view.present}
     if over:
         return tuple(
-            record
-            if record.removed_at is not None or (key in present and view.left)
-            else record.model_copy(update={"removed_at": now})
+            record if record.removed_at is not None or key in present else record.model_copy(update={"removed_at": now})
             for key, record in records.items()
         )
     return tuple(

@@ -57,7 +57,7 @@ class Admission:
             return True
         placed = self._state.placements.of(ClaimKey(session.uid, resource.uid))
         known = ((self._state.target(target), rule) for rule, target in placed.items())
-        if any(target.unsettled(rule) or rule in target.holding() for target, rule in known):
+        if any(rule in target.coming or rule in target.holding() for target, rule in known):
             return False
         return asyncio.get_running_loop().time() >= self._asked[question] + ASK_AGAIN_SECONDS
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Final, TypeVar
 
@@ -28,8 +28,9 @@ from gatepass.core.ports import (
     RevokeOutcome,
     Unknown,
 )
-from gatepass.core.rules import Rule, Stamp, Target
+from gatepass.core.rules import Rule, Stamp, Target, rules_for
 from gatepass.core.types.common import Key
+from gatepass.core.types.resource import ProtectedResource
 from gatepass.engine.demand import Demand
 from gatepass.engine.journal import Journal
 from gatepass.engine.marks import put
@@ -174,22 +175,31 @@ class Calls:
             known.granting.difference_update(new.rule for new in rules)
         asked = [new for new in rules if new.rule in outcomes]
         left = Left.NOTHING if len(asked) == len(rules) else known.tries.not_made(call)
+        refused = {resource.uid for resource in self._resources_of(known, access)}
         for new in asked:
-            left |= self._granted(known, new, outcomes[new.rule], stamp, demand)
+            outcome = outcomes[new.rule]
+            left |= self._granted(known, new, outcome, stamp)
+            if isinstance(outcome, ProviderError) and outcome.failure is not Failure.RETRY:
+                self._park([each for each in demand.newcomers.get(new.rule, ()) if each.resource in refused], outcome)
         if asked:
             self._made(known, call, _matter(outcomes.values()))
         return left
 
     def _may_write(self, known: TargetState, access: Access, rule: Rule) -> bool:
         """Does a resource with these credentials want it here by now? A call before may have taken its time."""
-        resources = self._state.store.resources
+        claims = self._state.placements.at(known.target).get(rule, ())
+        wanting = {claim.resource for claim in claims if claim.holder not in self._state.ending}
         return any(
-            claim.resource == resources[key].uid and self._state.standings[key].access == access
-            for claim in self._state.placements.at(known.target).get(rule, ())
-            if claim.holder not in self._state.ending
-            for key in self._state.tenants[known.target]
-            if key in resources
+            resource.uid in wanting and rule in rules_for(resource.spec.ports, [rule.cidr])
+            for resource in self._resources_of(known, access)
         )
+
+    def _resources_of(self, known: TargetState, access: Access) -> Iterator[ProtectedResource]:
+        """Those that name the target with these credentials."""
+        for key in self._state.tenants[known.target]:
+            resource = self._state.store.resources.get(key)
+            if resource is not None and self._state.standings[key].access == access:
+                yield resource
 
     def _let_go_elsewhere(self, known: TargetState, rules: Set[Rule]) -> None:
         """A rule that comes here was kept where it was until now."""
@@ -206,7 +216,7 @@ class Calls:
             for target in places:
                 self._queue.add(target)
 
-    def _granted(self, known: TargetState, new: NewRule, outcome: GrantOutcome, stamp: Stamp, demand: Demand) -> Left:
+    def _granted(self, known: TargetState, new: NewRule, outcome: GrantOutcome, stamp: Stamp) -> Left:
         at = asyncio.get_running_loop().time()
         match outcome:
             case Granted(id=id_):
@@ -223,8 +233,6 @@ class Calls:
                 known.duplicate(new.rule, at)  # ours, of an earlier process, or somebody else's: a read has to tell
             case Unknown():
                 known.lost(new.rule, at)
-            case ProviderError() if outcome.failure is not Failure.RETRY:
-                self._park(demand.newcomers.get(new.rule, ()), outcome)
         return Left.FAILED
 
     async def _revoke(self, known: TargetState, ids: Sequence[str], accesses: list[Access]) -> Left:
@@ -251,6 +259,8 @@ class Calls:
                 case None:
                     known.relabelled(id_, descriptions[id_], at)
                     return Left.NOTHING
+                case Gone() if self._may_be_a_predecessors(known, id_, at):
+                    known.missed.add(id_)  # who wants it has it put again, which tells
                 case Gone():
                     known.vanished(id_, at)
                     known.stale = True
@@ -306,15 +316,14 @@ class Calls:
         return undone | (failed if left or undone else Left.NOTHING)
 
     def _revoked(self, known: TargetState, id_: str, outcome: RevokeOutcome, at: float) -> Left:
-        just_begun = at < self._state.started + NEW_IDS_SECONDS  # and a predecessor may have put it
         match outcome:
-            case Gone() if known.too_new(id_, at) or (just_begun and id_ not in known.doubtful):
+            case Gone() if known.too_new(id_, at) or self._may_be_a_predecessors(known, id_, at):
                 known.stale = True  # EC2 may not know yet what it has just put: a read has to tell
                 known.unknown.add(id_)
             case Gone():
                 self._tell_revoked(known, id_)
                 known.vanished(id_, at)
-                if just_begun:
+                if self._has_just_begun(at):
                     known.revoked.pop(id_, None)  # should a later read show it after all
             case Revoked():
                 self._tell_revoked(known, id_)
@@ -322,6 +331,13 @@ class Calls:
             case Unknown():
                 known.unheard_of(id_, at)  # tried again by id, or proven for whoever wants it by then
         return Left.FAILED if id_ in known.rules else Left.NOTHING
+
+    def _has_just_begun(self, at: float) -> bool:
+        return at < self._state.started + NEW_IDS_SECONDS
+
+    def _may_be_a_predecessors(self, known: TargetState, id_: str, at: float) -> bool:
+        """Is it shown by reads, and may have been put a moment ago, so that EC2 does not know its id everywhere?"""
+        return self._has_just_begun(at) and id_ not in known.doubtful
 
     def _tell_revoked(self, known: TargetState, id_: str) -> None:
         held = known.rules.get(id_)

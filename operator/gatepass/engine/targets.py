@@ -1,6 +1,6 @@
 """What is known of one firewall object: the last read, corrected by the answers to our own writes."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -284,14 +284,15 @@ class TargetState:
         """The firewall said that it is full, whatever the quota says."""
         self._full_at[family] = self.used(family)
 
-    def unsettled(self, rule: Rule) -> bool:
-        """May the rule be there, or come, although no read shows it?"""
-        return rule in self._lost or rule in self.granting
+    @property
+    def coming(self) -> Set[Rule]:
+        """What may be there, or come, although no read shows it."""
+        return self._lost.keys() | self.granting
 
     @property
     def any_unsettled(self) -> bool:
         """Is there a write of unknown outcome, or one under way?"""
-        return bool(self._lost or self.granting)
+        return bool(self.coming)
 
     def used(self, family: int) -> int:
         """Rules of the family that the firewall counts."""

@@ -14,7 +14,7 @@ from gatepass.core.plan import Write, is_ours
 from gatepass.core.policy import Refusal
 from gatepass.core.ports import TargetFacts
 from gatepass.core.resource_status import Findings, capacity_of
-from gatepass.core.rules import Rule, Target, rules_for
+from gatepass.core.rules import Rule, Target, canonical_cidr, rules_for
 from gatepass.core.status import PresentRule, ResourceView, SourceView
 from gatepass.core.types.common import Key, SourceKind
 from gatepass.core.types.resource import Capacity, ProtectedResource
@@ -204,7 +204,7 @@ class Views:
         ranges = self._grants.ranges(session)
         wished = rules_for(resource.spec.ports, ranges) | {rule_of(record) for record in records}
         lost = not ranges and session.spec.source.kind in (SourceKind.POD, SourceKind.OPERATOR)
-        own = ClaimKey(session.uid, resource.uid)
+        own, sources = ClaimKey(session.uid, resource.uid), {canonical_cidr(each) for each in ranges}
         remaining: list[PresentRule] = []
         unsettled = unseen = False
         for target, facts in {**standing.targets, **standing.draining}.items():
@@ -213,9 +213,10 @@ class Views:
             known = self._state.target(target)
             holding = known.holding()
             placed = self._state.placements.at(target)
+            put = {rule for rule in holding.keys() | known.coming if rule.cidr in sources} if over else set()
             unwanted = {
                 rule
-                for rule in wished
+                for rule in wished | put  # also for ports of before
                 if not any(
                     self._wants(claim, rule, target)
                     for claim in placed.get(rule, ())
@@ -228,7 +229,7 @@ class Views:
                     continue
                 if not self._kept(known, rule, session.uid if over else own):
                     remaining.append(PresentRule(rule, target.id, held.id, foreign=False))
-            unsettled = unsettled or any(known.unsettled(rule) for rule in unwanted)
+            unsettled = unsettled or bool(unwanted & known.coming)
             if self._blind(session, entry) and (lost or not (unwanted <= known.settled | holding.keys())):
                 unseen = unseen or known.read_at is None or known.read_at < self._state.reads_settle_at
         return tuple(remaining), unsettled, unseen

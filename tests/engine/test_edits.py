@@ -1,0 +1,118 @@
+"""The ports of a resource are edited while its rules are put, and while nobody may look."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.types.common import Key
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import FINAL, AccessSession, Phase
+from tests.engine.paced import PacedFirewalls
+from tests.engine.test_scarcity import several
+from tests.engine.world import World, eventually
+
+pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
+
+
+@pytest.fixture
+def cloud() -> PacedFirewalls:
+    return PacedFirewalls()
+
+
+async def test_a_session_is_not_over_while_a_rule_for_ports_of_before_is_under_way(
+    world: World, cloud: PacedFirewalls
+) -> None:
+    cloud.create("sg-0aaa")
+    grant, told = cloud.grant, list[Phase | None]()
+
+    async def late(*arguments: Any) -> Any:
+        await asyncio.sleep(3)
+        told.append(world.status(session).phase)
+        return await grant(*arguments)
+
+    async with world.running(resync=36000):
+        resource = world.resource()
+        await asyncio.sleep(150)
+        cloud.grant = late  # type: ignore[method-assign]
+        session = world.session()
+        await asyncio.sleep(1)
+        world.edit(ProtectedResource, resource.key, ports=[{"port": 7000}])
+        await asyncio.sleep(1)
+        world.edit(AccessSession, session.key, stop=True)
+        await eventually(lambda: world.status(session).phase is Phase.CANCELLED, "it is over", 20)
+        assert told
+        assert not FINAL & set(told)
+
+
+async def test_a_session_is_not_over_while_the_answer_for_ports_of_before_is_lost(
+    world: World, cloud: PacedFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=36000):
+        resource = world.resource()
+        await asyncio.sleep(150)
+        cloud.lose_answers = cloud.blind = True
+        session = world.session()
+        await asyncio.sleep(1)
+        with cloud.contended("grants", 30.0):
+            await asyncio.sleep(0.5)
+            world.edit(ProtectedResource, resource.key, ports=[{"port": 7000}])
+            await asyncio.sleep(1)
+            world.edit(AccessSession, session.key, stop=True)
+            await asyncio.sleep(5)
+            assert cloud.rules(group)
+            assert world.status(session).phase is Phase.EXPIRING
+
+
+async def test_a_port_that_a_resource_has_lost_is_not_opened_by_a_later_call(
+    world: World, cloud: PacedFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa")
+
+    def doors() -> set[tuple[str, int | None]]:
+        return {(held.rule.cidr, held.rule.port) for held in cloud.rules(group).values() if held.rule is not None}
+
+    async with world.running(resync=36000):
+        await several(world, group, "ab")
+        await asyncio.sleep(150)
+        cloud.slow_answer = 6.0
+        cidrs = {"a": "198.51.100.1/32", "b": "203.0.113.8/32"}
+        for name, cidr in cidrs.items():
+            world.session(name, cidrs=(cidr,), resources=({"name": name},))
+        await eventually(doors, "the first call", 5)
+        (other,) = (name for name, cidr in cidrs.items() if (cidr, 5432) not in doors())
+        world.edit(ProtectedResource, Key("ci", other), ports=[{"port": 7000}])
+        for _ in range(120):
+            await asyncio.sleep(0.1)
+            assert (cidrs[other], 5432) not in doors()
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_a_rule_that_is_there_is_on_record_while_the_resource_cannot_be_looked_at(
+    world: World, cloud: PacedFirewalls, restarted: bool
+) -> None:
+    group, inspect = cloud.create("sg-0aaa"), cloud.inspect
+
+    async def refuse(*_: Any) -> Any:
+        raise ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "not these")
+
+    async with world.running(resync=36000):
+        resource = world.resource()
+        await asyncio.sleep(150)
+        session = world.session()
+        await asyncio.sleep(150)
+        cloud.inspect = refuse  # type: ignore[method-assign]
+        world.edit(ProtectedResource, resource.key, ports=[{"port": 5432}, {"port": 6000}])
+        await eventually(lambda: world.status(session).phase is Phase.FAILED, "it is told", 20)
+        await asyncio.sleep(10)
+        assert [each.removed_at for each in world.status(session).resources[0].rules] == [None]
+    if restarted:
+        cloud.slow[group.id], cloud.inspect = 5.0, inspect  # type: ignore[method-assign]
+        world.edit(AccessSession, session.key, stop=True)
+        async with world.running(resync=36000):
+            for _ in range(100):
+                await asyncio.sleep(0.1)
+                assert not (world.status(session).phase in FINAL and cloud.rules(group))
+            assert world.status(session).phase is Phase.CANCELLED
