@@ -6,11 +6,11 @@ from collections.abc import Mapping
 import pytest
 
 from gatepass.core.ports import Access, Gone, RelabelOutcome
-from gatepass.core.rules import Target
+from gatepass.core.rules import ObservedRule, Rule, Target
 from gatepass.core.types.session import AccessSession, Phase
 from tests.engine.paced import PacedFirewalls
 from tests.engine.test_scarcity import several
-from tests.engine.world import World, eventually
+from tests.engine.world import OWNER, World, eventually
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -93,3 +93,45 @@ async def test_what_a_predecessor_put_a_moment_ago_is_there(world: World, cloud:
         for _ in range(200):
             await asyncio.sleep(1)
             assert world.status(session).phase is Phase.ACTIVE
+
+
+async def test_what_was_put_on_record_a_moment_ago_is_there_though_reads_lag_too(
+    world: World, cloud: PacedFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=36000):
+        world.resource()
+        await asyncio.sleep(150)
+        session = world.session()
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 3)
+    cloud.unknown, cloud.blind = set(cloud.rules(group)), True
+    async with world.running(resync=36000):
+        await asyncio.sleep(2)
+        world.edit(AccessSession, session.key, stop=True)
+        for _ in range(60):
+            await asyncio.sleep(0.1)
+            assert world.status(session).phase is not Phase.CANCELLED
+        cloud.unknown, cloud.blind = set(), False
+        await eventually(lambda: world.status(session).phase is Phase.CANCELLED, "it closes", 10)
+        assert not cloud.rules(group)
+
+
+async def test_what_a_predecessor_has_revoked_and_reads_still_show_holds_up_no_closing(
+    world: World, cloud: PacedFirewalls
+) -> None:
+    """EC2 refuses each call for the sake of one that is gone, and each call costs a token."""
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=36000):
+        world.resource()
+        await asyncio.sleep(150)
+        session = world.session()
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 3)
+    mark = f"gatepass until={world.at(7200)} for=ci/staging-db"
+    for number in range(20):
+        rule = Rule(f"198.51.100.{number}/32", "tcp", 5432, 5432)
+        cloud.ghosts.append(ObservedRule(f"sgr-0000ghost{number:02}", rule, mark, OWNER))
+    async with world.running(resync=36000):
+        with cloud.contended("revokes", 0.5):
+            await asyncio.sleep(3)
+            world.edit(AccessSession, session.key, stop=True)
+            await eventually(lambda: not cloud.rules(group), "it closes", 2)

@@ -42,6 +42,8 @@ class Records:
         """What is on record and not shown is there; what is shown, ours and on record for nobody has to be proven."""
         known.suppose(self._supposed(known))
         now = self._clock.now()
+        for _, _, record in self._of(known.target):
+            known.put_before(record.id, (now - record.applied_at).total_seconds())
         told = {record.id for _, session, record in self._of(known.target) if not self._grants.closed(session, now)}
         marked = (rule for rule in known.rules.values() if is_ours(rule, self._state.owner, known=()))
         ours = (rule.id for rule in marked if not self._vouching.stranger(known.target, rule, now))

@@ -167,6 +167,11 @@ class TargetState:
                 self.doubtful.add(rule.id)
                 self._holding = None
 
+    def put_before(self, id_: str, seconds: float) -> None:
+        """An earlier process has put it, so many seconds before the last read."""
+        if self.read_at is not None and seconds < NEW_IDS_SECONDS:
+            self._put_at.setdefault(id_, self.read_at - seconds)
+
     def question(self, ids: Iterable[str]) -> None:
         """The read may lag behind the revocation of these by an earlier process: only a write can tell."""
         self.unproven.update(id_ for id_ in ids if id_ in self.rules and id_ not in self._granted)
@@ -283,6 +288,11 @@ class TargetState:
     def full(self, family: int) -> None:
         """The firewall said that it is full, whatever the quota says."""
         self._full_at[family] = self.used(family)
+
+    @property
+    def put_by_us(self) -> Set[str]:
+        """The ids that we have been told of rules that we have put or labelled."""
+        return self._granted.keys()
 
     @property
     def coming(self) -> Set[Rule]:
