@@ -95,15 +95,21 @@ async def test_what_a_predecessor_put_a_moment_ago_is_there(world: World, cloud:
             assert world.status(session).phase is Phase.ACTIVE
 
 
-async def test_what_was_put_on_record_a_moment_ago_is_there_though_reads_lag_too(
-    world: World, cloud: PacedFirewalls
-) -> None:
-    group = cloud.create("sg-0aaa")
+async def opened_by_a_predecessor(world: World) -> AccessSession:
+    """A session that is open and on record, by a process that has just ended."""
     async with world.running(resync=36000):
         world.resource()
         await asyncio.sleep(150)
         session = world.session()
         await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 3)
+    return session
+
+
+async def test_what_was_put_on_record_a_moment_ago_is_there_though_reads_lag_too(
+    world: World, cloud: PacedFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa")
+    session = await opened_by_a_predecessor(world)
     cloud.unknown, cloud.blind = set(cloud.rules(group)), True
     async with world.running(resync=36000):
         await asyncio.sleep(2)
@@ -121,11 +127,7 @@ async def test_what_a_predecessor_has_revoked_and_reads_still_show_holds_up_no_c
 ) -> None:
     """EC2 refuses each call for the sake of one that is gone, and each call costs a token."""
     group = cloud.create("sg-0aaa")
-    async with world.running(resync=36000):
-        world.resource()
-        await asyncio.sleep(150)
-        session = world.session()
-        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 3)
+    session = await opened_by_a_predecessor(world)
     mark = f"gatepass until={world.at(7200)} for=ci/staging-db"
     for number in range(20):
         rule = Rule(f"198.51.100.{number}/32", "tcp", 5432, 5432)

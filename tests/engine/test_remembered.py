@@ -38,6 +38,28 @@ def well(world: World, engine: Engine, name: str) -> bool:
     return is_ready(world, name) == "True" and not engine.insight.snapshot().targets[0].failing
 
 
+async def is_refused_and_stopped(world: World) -> None:
+    """A session of `a` is told that it is refused, and a minute has passed since somebody has stopped it."""
+    first = world.session("first", cidrs=("198.51.100.9/32",), resources=({"name": "a"},))
+    await eventually(lambda: world.status(first).phase is Phase.FAILED, "it is refused", 20)
+    world.edit(AccessSession, first.key, stop=True)
+    await asyncio.sleep(60)
+
+
+async def opens_and_never_fails(world: World, cloud: Selective, *, scarce: bool) -> None:
+    """A new session of `a`, although its call is answered late, and something makes it look meanwhile."""
+    cloud.slow_answer = 2.0
+    with cloud.contended("grants", 4.0 if scarce else 0.0):
+        await asyncio.sleep(1)
+        later = world.session("later", cidrs=("203.0.113.8/32",), resources=({"name": "a"},))
+        await asyncio.sleep(0.5)
+        world.edit(AccessSession, later.key, {"anything": "new"})
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            assert world.status(later).phase is not Phase.FAILED
+    assert world.status(later).phase is Phase.ACTIVE
+
+
 @pytest.mark.parametrize("call", ["identify", "inspect", "observe"])
 async def test_who_cannot_be_served_for_a_wrong_request_is_told(world: World, cloud: Selective, call: str) -> None:
     group = cloud.create("sg-0aaa")
@@ -59,22 +81,10 @@ async def test_a_refusal_of_yesterday_is_nobodys_today(world: World, cloud: Sele
     async with world.running(resync=600):
         await several(world, group, "a")
         cloud.refuses["a", "grants"] = REFUSED
-        first = world.session("first", resources=({"name": "a"},))
-        await eventually(lambda: world.status(first).phase is Phase.FAILED, "it is refused", 20)
-        world.edit(AccessSession, first.key, stop=True)
-        await asyncio.sleep(60)
+        await is_refused_and_stopped(world)
         cloud.refuses.clear()
         await asyncio.sleep(3600)
-        cloud.slow_answer = 2.0
-        with cloud.contended("grants", 4.0 if scarce else 0.0):
-            await asyncio.sleep(1)
-            later = world.session("later", cidrs=("203.0.113.8/32",), resources=({"name": "a"},))
-            await asyncio.sleep(0.5)
-            world.edit(AccessSession, later.key, {"anything": "new"})
-            for _ in range(100):
-                await asyncio.sleep(0.1)
-                assert world.status(later).phase is not Phase.FAILED
-        assert world.status(later).phase is Phase.ACTIVE
+        await opens_and_never_fails(world, cloud, scarce=scarce)
 
 
 @pytest.mark.parametrize("scarce", [True, False])
@@ -87,22 +97,10 @@ async def test_a_refusal_of_yesterday_is_nobodys_today_also_while_others_are_ref
         cloud.refuses = {(name, "grants"): REFUSED for name in "ab"}
         world.session("parked", cidrs=("203.0.113.77/32",), resources=({"name": "b"},), duration="10h")
         await asyncio.sleep(5)
-        first = world.session("first", resources=({"name": "a"},))
-        await eventually(lambda: world.status(first).phase is Phase.FAILED, "it is refused", 20)
-        world.edit(AccessSession, first.key, stop=True)
-        await asyncio.sleep(60)
+        await is_refused_and_stopped(world)
         del cloud.refuses["a", "grants"]
         await asyncio.sleep(3600)
-        cloud.slow_answer = 2.0
-        with cloud.contended("grants", 4.0 if scarce else 0.0):
-            await asyncio.sleep(1)
-            later = world.session("later", cidrs=("203.0.113.8/32",), resources=({"name": "a"},))
-            await asyncio.sleep(0.5)
-            world.edit(AccessSession, later.key, {"anything": "new"})
-            for _ in range(100):
-                await asyncio.sleep(0.1)
-                assert world.status(later).phase is not Phase.FAILED
-        assert world.status(later).phase is Phase.ACTIVE
+        await opens_and_never_fails(world, cloud, scarce=scarce)
 
 
 async def test_who_wants_nothing_any_more_is_well_while_others_are_refused(world: World, cloud: Selective) -> None:
@@ -126,10 +124,7 @@ async def test_who_was_refused_yesterday_puts_what_others_cannot(world: World, c
     async with world.running(resync=600):
         await several(world, group, "ab")
         cloud.refuses["a", "grants"] = REFUSED
-        first = world.session("first", cidrs=("198.51.100.9/32",), resources=({"name": "a"},))
-        await eventually(lambda: world.status(first).phase is Phase.FAILED, "a is refused", 20)
-        world.edit(AccessSession, first.key, stop=True)
-        await asyncio.sleep(60)
+        await is_refused_and_stopped(world)
         cloud.refuses.clear()
         await asyncio.sleep(3600)
         cloud.refuses["b", "grants"] = THROTTLED
