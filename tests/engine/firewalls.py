@@ -78,12 +78,14 @@ class SlowFirewalls(MemoryFirewalls):
         await asyncio.sleep(self.slow_answer)
         return dict.fromkeys(outcomes, Unknown()) if self.lose_answers else outcomes
 
-    async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
+    async def revoke(
+        self, access: Access, target: Target, ids: Sequence[str], *, doubtful: bool = False
+    ) -> Mapping[str, RevokeOutcome]:
         self._refuse(self.revoke_refused or self.all_refused or target.id in self.bolted)
         secret = access.credentials.secret
         if secret and (failure := self.barred.get(secret[1])):
             raise ProviderError(failure, failure.name, "the call failed with this Secret")
-        return await super().revoke(access, target, ids)
+        return await super().revoke(access, target, ids, doubtful=doubtful)
 
 
 class MemorySwitches:

@@ -11,7 +11,7 @@ from gatepass.core.plan import Write
 from gatepass.core.ports import Access, Gone, GrantOutcome, NewRule, RelabelOutcome, RevokeOutcome, Still, Unknown
 from gatepass.core.rules import Rule, Stamp, Target
 from gatepass.providers.aws_batches import each
-from gatepass.providers.aws_errors import names_id
+from gatepass.providers.aws_errors import GONE, names_id
 from gatepass.providers.aws_pacing import ACTIONS, Bucket, Pacing, ScarceError
 from tests.engine.firewalls import SlowFirewalls
 
@@ -57,10 +57,10 @@ class PacedFirewalls(SlowFirewalls):
         waits = self.pacing.reserve_all(target, kinds, asyncio.get_running_loop().time())
         return {kind: math.ceil(wait * 1000) / 1000 for kind, wait in waits.items()}
 
-    def spend(self, target: Target, kind: Write) -> None:
+    def spend(self, target: Target, kind: Write, *, doubtful: bool = False) -> None:
         """One call goes out; raises ScarceError when there is none to be had."""
         now = asyncio.get_running_loop().time()
-        self.pacing.spend(target, ACTIONS[kind], now)
+        self.pacing.spend(target, ACTIONS[kind], now, doubtful=doubtful)
         self.sent.append((now, kind))
 
     async def grant(
@@ -72,15 +72,20 @@ class PacedFirewalls(SlowFirewalls):
             return {}
         return await super().grant(access, target, rules, stamp, still)
 
-    async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
+    async def revoke(
+        self, access: Access, target: Target, ids: Sequence[str], *, doubtful: bool = False
+    ) -> Mapping[str, RevokeOutcome]:
         async def remove(batch: list[str]) -> dict[str, RevokeOutcome]:
-            self.spend(target, "revokes")
+            self.spend(target, "revokes", doubtful=doubtful)
             if gone := [id_ for id_ in batch if id_ in self.unknown or id_ not in self.rules(target)]:
-                raise ProviderError(Failure.TERMINAL, "InvalidSecurityGroupRuleId.NotFound", f"no rule {gone[0]!r}")
+                raise ProviderError(Failure.TERMINAL, GONE, f"no rule {gone[0]!r}")
             return dict(await super(PacedFirewalls, self).revoke(access, target, batch))
 
         def refused(error: ProviderError, _: str) -> RevokeOutcome:
-            return Gone() if error.reason == "InvalidSecurityGroupRuleId.NotFound" else error
+            if error.reason != GONE:
+                return error
+            self.pacing.misled(target, asyncio.get_running_loop().time())
+            return Gone()
 
         return await each(ids, remove, names=names_id, refused=refused, lost=Unknown())
 

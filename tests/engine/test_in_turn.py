@@ -55,7 +55,9 @@ class Selective(PacedFirewalls):
             return {}
         return await super().grant(access, target, rules, stamp, still)
 
-    async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
+    async def revoke(
+        self, access: Access, target: Target, ids: Sequence[str], *, doubtful: bool = False
+    ) -> Mapping[str, RevokeOutcome]:
         try:
             self._ask(access, target, "revokes")
         except ScarceError:
@@ -64,7 +66,7 @@ class Selective(PacedFirewalls):
             return dict.fromkeys(ids, error)
         if access.credentials.secret == ("ci", self.loses_answers_of):
             return dict.fromkeys(ids, Unknown())
-        return await super().revoke(access, target, ids)
+        return await super().revoke(access, target, ids, doubtful=doubtful)
 
     async def relabel(
         self, access: Access, target: Target, descriptions: Mapping[str, str]

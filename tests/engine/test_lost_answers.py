@@ -80,12 +80,14 @@ class Unheard(SlowFirewalls):
         super().__init__()
         self.loses = self.forgets = self.hears_nothing = False
 
-    async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
+    async def revoke(
+        self, access: Access, target: Target, ids: Sequence[str], *, doubtful: bool = False
+    ) -> Mapping[str, RevokeOutcome]:
         if self.forgets or self.hears_nothing:
             self.calls["revoke"] += 1
             lost, self.hears_nothing = self.hears_nothing, False
             return {id_: Unknown() if lost else Gone() for id_ in ids}
-        outcomes = await super().revoke(access, target, ids)
+        outcomes = await super().revoke(access, target, ids, doubtful=doubtful)
         if not self.loses:
             return outcomes
         self.loses = False

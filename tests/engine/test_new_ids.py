@@ -105,6 +105,13 @@ async def opened_by_a_predecessor(world: World) -> AccessSession:
     return session
 
 
+def ghosts(world: World, number: int) -> list[ObservedRule]:
+    """As many rules that are gone, in reads of any group."""
+    mark = f"gatepass until={world.at(7200)} for=ci/staging-db"
+    rules = [Rule(f"198.51.100.{index}/32", "tcp", 5432, 5432) for index in range(number)]
+    return [ObservedRule(f"sgr-0000ghost{index:02}", rule, mark, OWNER) for index, rule in enumerate(rules)]
+
+
 async def test_what_was_put_on_record_a_moment_ago_is_there_though_reads_lag_too(
     world: World, cloud: PacedFirewalls
 ) -> None:
@@ -128,12 +135,26 @@ async def test_what_a_predecessor_has_revoked_and_reads_still_show_holds_up_no_c
     """EC2 refuses each call for the sake of one that is gone, and each call costs a token."""
     group = cloud.create("sg-0aaa")
     session = await opened_by_a_predecessor(world)
-    mark = f"gatepass until={world.at(7200)} for=ci/staging-db"
-    for number in range(20):
-        rule = Rule(f"198.51.100.{number}/32", "tcp", 5432, 5432)
-        cloud.ghosts.append(ObservedRule(f"sgr-0000ghost{number:02}", rule, mark, OWNER))
+    cloud.ghosts = ghosts(world, 20)
     async with world.running(resync=36000):
         with cloud.contended("revokes", 0.5):
             await asyncio.sleep(3)
             world.edit(AccessSession, session.key, stop=True)
             await eventually(lambda: not cloud.rules(group), "it closes", 2)
+
+
+async def test_what_may_be_gone_already_leaves_calls_to_what_is_there(world: World, cloud: PacedFirewalls) -> None:
+    """Reads show more that a predecessor has revoked than there are calls for."""
+    groups = [cloud.create(f"sg-0{number:02}") for number in range(12)]
+    async with world.running(resync=36000):
+        for group in groups:
+            await several(world, group, [group.id])
+        await asyncio.sleep(150)
+        sessions = [world.session(group.id, resources=({"name": group.id},)) for group in groups]
+        await eventually(lambda: all(world.status(each).phase is Phase.ACTIVE for each in sessions), "all open", 20)
+    cloud.ghosts = ghosts(world, 30)
+    async with world.running(resync=36000):
+        await asyncio.sleep(20)
+        for session in sessions:
+            world.edit(AccessSession, session.key, stop=True)
+        await eventually(lambda: not any(map(cloud.rules, groups)), "all close", 2)

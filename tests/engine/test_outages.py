@@ -241,10 +241,10 @@ def unreachable(cloud: SlowFirewalls, until: float, *calls: str) -> None:
     """No call of these gets an answer before that second."""
 
     def between(call: Any) -> Any:
-        async def answered(*given: Any) -> Any:
+        async def answered(*given: Any, **named: Any) -> Any:
             if LoopClock().monotonic() < until:
                 raise ProviderError(Failure.RETRY, "NoConnection", "AWS cannot be reached")
-            return await call(*given)
+            return await call(*given, **named)
 
         return answered
 

@@ -25,7 +25,9 @@ class _Around:
 
 
 class _RevokesNothing(_Around):
-    async def revoke(self, _access: Access, _target: Target, ids: Sequence[str]) -> Mapping[str, Any]:
+    async def revoke(
+        self, _access: Access, _target: Target, ids: Sequence[str], *, doubtful: bool = False
+    ) -> Mapping[str, Any]:
         return {id_: Revoked() for id_ in ids}
 
 

@@ -175,7 +175,9 @@ class Cloud:
         middle = len(members) // 2 if self._own_chance.random() < _IN_PARTS else 0
         return [part for part in (members[:middle], members[middle:]) if part]
 
-    async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
+    async def revoke(
+        self, access: Access, target: Target, ids: Sequence[str], *, doubtful: bool = False
+    ) -> Mapping[str, RevokeOutcome]:
         """Remove the rules."""
 
         async def remove(part: Sequence[str]) -> dict[str, RevokeOutcome]:
@@ -184,8 +186,10 @@ class Cloud:
 
         outcomes: dict[str, RevokeOutcome] = {}
         for part in self._parts(ids):
-            told = await self._write("revoke", access, target, part, partial(remove, part))
+            told = await self._write("revoke", access, target, part, partial(remove, part), doubtful=doubtful)
             outcomes |= told
+            if Gone() in told.values():
+                self._pacing().misled(target, asyncio.get_running_loop().time())
             if _breaks_off(told, part):
                 break
         return outcomes
@@ -297,6 +301,8 @@ class Cloud:
         target: Target,
         members: Sequence[M],
         effect: Callable[[], Coroutine[Any, Any, Any]],
+        *,
+        doubtful: bool = False,
     ) -> Mapping[M, Any]:
         """Answers for each member, as a batch that is retried without the members that are wrong does."""
         if not members:
@@ -304,7 +310,8 @@ class Cloud:
         pacing, kind = self._pacing(), _KINDS[verb]
         self._contend(pacing, kind)
         try:
-            await asyncio.sleep(pacing.spend(target, ACTIONS[kind], asyncio.get_running_loop().time()))
+            now = asyncio.get_running_loop().time()
+            await asyncio.sleep(pacing.spend(target, ACTIONS[kind], now, doubtful=doubtful))
         except ScarceError:
             return {}
         self._witness.called(verb)

@@ -37,9 +37,11 @@ class Latent(SlowFirewalls):
         await asyncio.sleep(self.takes.get("grant", 0.0))
         return await super().grant(access, target, asked, stamp, lambda _rule: True)
 
-    async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
+    async def revoke(
+        self, access: Access, target: Target, ids: Sequence[str], *, doubtful: bool = False
+    ) -> Mapping[str, RevokeOutcome]:
         await asyncio.sleep(self.takes.get("revoke", 0.0))
-        return await super().revoke(access, target, ids)
+        return await super().revoke(access, target, ids, doubtful=doubtful)
 
 
 @pytest.fixture

@@ -141,8 +141,13 @@ class Provider(Protocol):
         """Put the rules, with the tags of the stamp; leaves out those that are not `still` wanted before each call."""
         ...
 
-    async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
-        """Remove the rules of these ids."""
+    async def revoke(
+        self, access: Access, target: Target, ids: Sequence[str], *, doubtful: bool = False
+    ) -> Mapping[str, RevokeOutcome]:
+        """Remove the rules of these ids. Where calls are scarce, `doubtful` ones leave them to others.
+
+        Those may be gone already, and only reads that lag show them.
+        """
         ...
 
     async def relabel(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Final, TypeVar
 
@@ -236,16 +236,21 @@ class Calls:
         return Left.FAILED
 
     async def _revoke(self, known: TargetState, ids: Sequence[str], accesses: list[Access]) -> Left:
-        async def revoke(access: Access, left: Sequence[str]) -> Mapping[str, RevokeOutcome]:
-            return await self._providers[known.target.provider].revoke(access, known.target, left)
+        def revoke(
+            doubtful: bool, access: Access, left: Sequence[str]
+        ) -> Coroutine[None, None, Mapping[str, RevokeOutcome]]:
+            return self._providers[known.target.provider].revoke(access, known.target, left, doubtful=doubtful)
 
         if not ids:
             return Left.NOTHING  # and what EC2 did not know waits for its turn still
         undone, known_ids = Left.NOTHING, known.take_known(ids)
         # Reads may still show what a predecessor has revoked: for its sake EC2 refuses others with it, call by call.
         likely = known.put_by_us | self._records.ids(known)
-        for part in ([id_ for id_ in known_ids if (id_ in likely) is there] for there in (True, False)):
-            undone |= await self._by_any(known, "revokes", part, accesses, revoke, partial(self._revoked, known))
+        for doubtful in (False, True):
+            part = [id_ for id_ in known_ids if (id_ not in likely) is doubtful]
+            call = partial(revoke, doubtful)
+            left = await self._by_any(known, "revokes", part, accesses, call, partial(self._revoked, known))
+            undone |= Left.FAILED if left and doubtful else left  # there may be calls, if for others only
         if known.rules.keys() & ids:
             return undone | (Left.FAILED if len(known_ids) < len(ids) else Left.NOTHING)
         if self._someone_waits(known.target):

@@ -21,7 +21,7 @@ from gatepass.engine.drift import repairs
 from gatepass.engine.grants import Grants
 from gatepass.engine.journal import Journal
 from gatepass.engine.marks import proofs
-from gatepass.engine.queue import CLOSING_RETRY, LAST_RETRY, Queue
+from gatepass.engine.queue import CLOSING_RETRY, LAST_RETRY, TICK, Queue
 from gatepass.engine.records import Records
 from gatepass.engine.state import State
 from gatepass.engine.switches import Switchboard
@@ -79,7 +79,7 @@ class Reconciler:
         if not accesses:
             self._turns.settled(target)
             return  # verification has to succeed first, and comes back here when it does
-        read = known.stale = known.stale or now >= known.look_again_at
+        read = known.stale = known.stale or now >= known.look_again_at - TICK
         first, before = known.read_at is None, known.rules
         blind = read and not await self._calls.observe(known, accesses)
         if blind and first:

@@ -31,6 +31,9 @@ THROTTLED: Final = frozenset(
         "TooManyRequestsException",
     }
 )
+DUPLICATE: Final = "InvalidPermission.Duplicate"
+FULL: Final = "RulesPerSecurityGroupLimitExceeded"
+GONE: Final = "InvalidSecurityGroupRuleId.NotFound"
 _DENIED: Final = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"})
 _NOT_ACCEPTED: Final = frozenset(
     {

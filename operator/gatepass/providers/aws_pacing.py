@@ -114,6 +114,7 @@ class Pacing:
         self._buckets: dict[str, Bucket] = {}
         self._written: dict[Hashable, float] = {}
         self._revoked: dict[Hashable, float] = {}
+        self._misled: dict[Hashable, float] = {}
         self._reserved: dict[tuple[Hashable, str], float] = {}
 
     def bucket(self, action: str) -> Bucket:
@@ -149,17 +150,25 @@ class Pacing:
             self.give_back(target, ACTIONS[kind], now)
         return {kind: self.reserve(target, ACTIONS[kind], now) for kind in kinds}
 
-    def spend(self, target: Hashable, action: str, now: float) -> float:
+    def spend(self, target: Hashable, action: str, now: float, *, doubtful: bool = False) -> float:
         """Seconds until the call may go out, a moment at most; the next one has to have a token of its own.
 
-        Raises ScarceError when it would be longer.
+        Raises ScarceError when it would be longer; of a doubtful one, where reads have misled us, when others may
+        need the call.
         """
+        bucket = self.bucket(action)
+        if doubtful and target in _active(self._misled, now) and bucket.tokens(now) < bucket.size / 2:
+            raise ScarceError
         wait = self.reserve(target, action, now)
         if wait > _LONGEST_WAIT_SECONDS:
             raise ScarceError
         del self._reserved[target, action]
         self.wrote(target, action, now)
         return wait
+
+    def misled(self, target: Hashable, now: float) -> None:
+        """A rule of the target that reads show is gone: it may not be the only one."""
+        self._misled = {**_active(self._misled, now), target: now}
 
     def wrote(self, target: Hashable, action: str, now: float) -> None:
         """A write to the target goes out."""

@@ -32,7 +32,7 @@ from gatepass.core.rules import ObservedRule, Rule, Stamp, Target
 from gatepass.providers.aws_answers import inbound
 from gatepass.providers.aws_batches import each
 from gatepass.providers.aws_clients import AwsClients, Clients, Told
-from gatepass.providers.aws_errors import THROTTLED, names_id
+from gatepass.providers.aws_errors import DUPLICATE, FULL, GONE, THROTTLED, names_id
 from gatepass.providers.aws_joint import Joint
 from gatepass.providers.aws_pacing import ACTIONS, Line, Pacing, ScarceError
 from gatepass.providers.aws_rules import OWNER_TAG, entries_of, identity, named_duplicate, observed, permissions, tags
@@ -52,9 +52,6 @@ _GROUPS_PER_READ: Final = 16
 """Groups whose rules are read together: those of 16 full ones fit on one page."""
 _THREADS: Final = 32
 """As many as the engine has passes under way at a time."""
-_DUPLICATE: Final = "InvalidPermission.Duplicate"
-_FULL: Final = "RulesPerSecurityGroupLimitExceeded"
-_GONE: Final = "InvalidSecurityGroupRuleId.NotFound"
 _NO_ANSWER: Final = ProviderError(Failure.RETRY, "NoAnswer", "the answer was lost; tried again in a moment")
 
 
@@ -228,13 +225,8 @@ class AwsSecurityGroups:
         if not lists:
             return {}
         try:
-            answer = await self._read(
-                access,
-                "DescribeManagedPrefixLists",
-                lambda aws: aws.ec2.describe_managed_prefix_lists(
-                    Filters=[{"Name": "prefix-list-id", "Values": sorted(lists)}]
-                ),
-            )
+            filters = [{"Name": "prefix-list-id", "Values": sorted(lists)}]
+            answer = await self.describe(access, "DescribeManagedPrefixLists", {"Filters": filters})
         except ProviderError:
             return {}
         return entries_of(answer["PrefixLists"])
@@ -268,13 +260,13 @@ class AwsSecurityGroups:
                 raise
 
         def refused(error: ProviderError, new: NewRule) -> GrantOutcome:
-            if error.reason == _FULL:
+            if error.reason == FULL:
                 full.add(new.rule.family)  # all rules of a family weigh the same: no other fits either
                 return Full()
-            return Duplicate() if error.reason == _DUPLICATE else error
+            return Duplicate() if error.reason == DUPLICATE else error
 
         def names(error: ProviderError, new: NewRule) -> bool:
-            return error.reason == _DUPLICATE and new.rule == named_duplicate(error.message)
+            return error.reason == DUPLICATE and new.rule == named_duplicate(error.message)
 
         lost: GrantOutcome = Unknown()
         most = self._most.pop((access, target), len(rules))
@@ -299,7 +291,9 @@ class AwsSecurityGroups:
         ids = {identity(made): made["SecurityGroupRuleId"] for made in answer["SecurityGroupRules"]}
         return {new: Granted(ids[new.rule]) if new.rule in ids else Unknown() for new in batch}
 
-    async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
+    async def revoke(
+        self, access: Access, target: Target, ids: Sequence[str], *, doubtful: bool = False
+    ) -> Mapping[str, RevokeOutcome]:
         """Remove the rules by id in one call; while one is gone, the others go without it."""
 
         async def remove(batch: list[str]) -> dict[str, RevokeOutcome]:
@@ -308,11 +302,15 @@ class AwsSecurityGroups:
                 target,
                 ACTIONS["revokes"],
                 lambda aws: aws.ec2.revoke_security_group_ingress(GroupId=target.id, SecurityGroupRuleIds=batch),
+                doubtful=doubtful,
             )
             return dict.fromkeys(batch, Revoked())
 
         def refused(error: ProviderError, _: str) -> RevokeOutcome:
-            return Gone() if error.reason == _GONE else error
+            if error.reason != GONE:
+                return error
+            self._pacing[target.account, target.region].misled(target, self._monotonic())
+            return Gone()
 
         return await each(ids, remove, names=names_id, refused=refused, lost=Unknown())
 
@@ -336,7 +334,7 @@ class AwsSecurityGroups:
             return dict.fromkeys(batch)
 
         def refused(error: ProviderError, _: str) -> RelabelOutcome:
-            return Gone() if error.reason == _GONE else error
+            return Gone() if error.reason == GONE else error
 
         return await each(list(descriptions), update, names=names_id, refused=refused, lost=_NO_ANSWER)
 
@@ -381,9 +379,11 @@ class AwsSecurityGroups:
         bucket = self._pacing[place].bucket(action)
         return await self._paced(place, action, bucket.take, lambda: self._clients.read(access, name, request))
 
-    async def _write(self, access: Access, target: Target, action: str, request: Callable[[Clients], T]) -> T:
+    async def _write(
+        self, access: Access, target: Target, action: str, request: Callable[[Clients], T], *, doubtful: bool = False
+    ) -> T:
         place, name = (target.account, target.region), f"ec2:{action}"
-        spend = partial(self._pacing[place].spend, target, action)
+        spend = partial(self._pacing[place].spend, target, action, doubtful=doubtful)
         return await self._paced(place, action, spend, lambda: self._clients.call(access, name, request))
 
     async def _paced(

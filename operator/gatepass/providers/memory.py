@@ -140,7 +140,14 @@ class MemoryFirewalls:
                 outcomes[new.rule] = Granted(self.put(target, new.rule, new.description, *stamp))
         return outcomes
 
-    async def revoke(self, access: Access, target: Target, ids: Sequence[str]) -> Mapping[str, RevokeOutcome]:
+    async def revoke(
+        self,
+        access: Access,
+        target: Target,
+        ids: Sequence[str],
+        *,
+        doubtful: bool = False,  # noqa: ARG002  calls are never scarce
+    ) -> Mapping[str, RevokeOutcome]:
         """Remove the rules."""
         self.calls["revoke"] += 1
         firewall = self._reach(access, target)
