@@ -253,8 +253,10 @@ class Views:
         """
         created = session.metadata.creation_timestamp
         was_live = deadline(session)[0] > created or session.metadata.generation > 1  # before somebody edited it
-        unrecorded = entry is None or (not entry.rules and entry.state is not ResourceState.REMOVED)
-        return created < self._state.started_at and was_live and unrecorded
+        started = self._state.started_at
+        recorded = entry is not None and any(record.applied_at < started for record in entry.rules)
+        closed = entry is not None and not entry.rules and entry.state is ResourceState.REMOVED
+        return created < started and was_live and not recorded and not closed
 
     def _trouble(self, standing: Standing, targets: Sequence[Target], kinds: Collection[Write]) -> ProviderError | None:
         """What is in the way of such calls, when it is in the way everywhere."""
