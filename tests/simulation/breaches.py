@@ -1,5 +1,7 @@
 """What the laws are told by: where a rule is, and that one of them was broken."""
 
+import sys
+import traceback
 from dataclasses import dataclass
 
 from gatepass.core.rules import ObservedRule, Target
@@ -13,6 +15,14 @@ class BreachError(Exception):
     def __init__(self, law: str, how: str) -> None:
         super().__init__(f"{law}: {how}")
         self.law = law
+
+
+def where(cause: object) -> str:
+    """The innermost lines of the traceback of an error; of the one that is handled now, for True."""
+    error = sys.exc_info()[1] if cause is True else cause
+    if not isinstance(error, BaseException):
+        return ""
+    return "".join(traceback.format_exception(error)[-3:])
 
 
 def place_of(target: Target, rule: ObservedRule) -> Place | None:

@@ -269,7 +269,7 @@ class Cloud:
             return Fate.REFUSED, DENIED
         if modes["denied-reads"] and verb == "observe":
             return Fate.REFUSED, DENIED
-        if modes["denied-key"] and access.credentials.secret is not None:
+        if (modes["denied-key"] or modes[f"denied-key-{verb}"]) and access.credentials.secret is not None:
             return Fate.REFUSED, DENIED
         weights: dict[Fate, float] = {}
         if modes["throttle"]:

@@ -227,6 +227,9 @@ CLOUD_FAULTS: Final = (
     "denied",
     "denied-reads",
     "denied-key",
+    "denied-key-grant",
+    "denied-key-revoke",
+    "denied-key-relabel",
     "expired",
 )
 FINDER_FAULTS: Final = ("finder-down", "finder-slow")

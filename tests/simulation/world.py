@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import sys
-import traceback
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,18 +14,19 @@ from gatepass.core.ports import ClusterError, GoneError
 from gatepass.core.rules import Rule
 from gatepass.core.types.common import format_time
 from tests.simulation.apiserver import JOBS, NAMESPACES, RESOURCES, SESSIONS, ApiServer, Json, held
-from tests.simulation.breaches import BreachError
+from tests.simulation.breaches import BreachError, where
 from tests.simulation.broken import SABOTAGE
 from tests.simulation.cloud import Cloud
 from tests.simulation.laws import HEALED, LAG, Laws
 from tests.simulation.loop import HotLoopError, VirtualLoop, close
 from tests.simulation.pods import Pods, SimulatedFinder
 from tests.simulation.process import BIG_BANG, LoopClock, Process
+from tests.simulation.rest import ailments, writes
 from tests.simulation.runners import Hearts
 from tests.simulation.script import GROUPS, Script, Step
 from tests.simulation.weather import Weather
 
-_REFUSALS: Final = ("throttle", "denied", "denied-reads", "denied-key", "expired")
+_REFUSALS: Final = ("throttle", "denied", "expired")
 _TURN: Final = 2.0
 """Until who is refused is tried again, when that has taken more than 20 minutes; before, half of it."""
 _UNDER_WAY: Final = 12.0
@@ -127,8 +126,14 @@ class World:
         await self._until_calm()
         await self._for(_QUIET)
         self.laws.inspect(_QUIET)
+        self._ask_how_it_is()
         self._delete_all(SESSIONS)
         await self._for(_QUIET)
+        self._ask_how_it_is()
+        before = writes(self.laws.calls)
+        await self._for(_QUIET)
+        if made := writes(self.laws.calls) - before:
+            self._break(BreachError("does not come to rest", f"{made} calls to change groups"))
         self._delete_all(RESOURCES)
         await self._for(_QUIET)
         self.laws.rest()
@@ -148,6 +153,12 @@ class World:
         for item in self.server.every(plural):
             self.server.delete(plural, item["metadata"]["namespace"], item["metadata"]["name"])
 
+    def _ask_how_it_is(self) -> None:
+        if self._process is not None:
+            found = ailments(self._process.engine.insight.snapshot(), self.server.every(RESOURCES), self.laws.groups)
+            if told := "; ".join(found):
+                self._break(BreachError("is not well at rest", told))
+
     def _inspect(self) -> None:
         self.laws.inspect(_QUIET)
         self._loop.call_later(_INSPECTED_EVERY, self._inspect)
@@ -159,7 +170,7 @@ class World:
 
     def broken_by(self, context: dict[str, Any]) -> None:
         """A callback or a forgotten task has failed."""
-        self._break(BreachError("defect", f"{context['message']} {_where(context.get('exception'))}"))
+        self._break(BreachError("defect", f"{context['message']} {where(context.get('exception'))}"))
 
     # what is told
 
@@ -175,7 +186,7 @@ class World:
             self._note("log", event.get("event"), {key: value for key, value in event.items() if key != "event"})
             if level in ("error", "exception", "critical") and not self._broken.done():
                 cause = event.get("exc_info")
-                self._break(BreachError("defect", f"{event} {cause!r} {_where(cause)}"))
+                self._break(BreachError("defect", f"{event} {cause!r} {where(cause)}"))
             raise structlog.DropEvent
 
         before = structlog.get_config()
@@ -187,13 +198,8 @@ class World:
 
     def _object_changed(self, plural: str, before: Json | None, after: Json | None) -> None:
         item = after or before or {}
-        self._note(
-            "object",
-            plural,
-            item["metadata"]["name"],
-            item["metadata"]["resourceVersion"],
-            "gone" if after is None else "",
-        )
+        known = item["metadata"]
+        self._note("object", plural, known["name"], known["resourceVersion"], "gone" if after is None else "")
         self.laws.object_changed(plural, before, after)
 
     def rule_changed(self, target: Any, before: Any, after: Any, *, by_gatepass: bool) -> None:
@@ -367,7 +373,7 @@ class World:
     def _fault_ends(self, mode: str, kind: str) -> None:
         self._note("--- fault ends", mode)
         self.weather.modes[mode] -= 1
-        pause = _TURN if mode in _REFUSALS else _UNDER_WAY
+        pause = _TURN if mode.startswith(_REFUSALS) else _UNDER_WAY
         self.laws.fault_ends(kind, pause + LAG, 5.0 if mode == "lag" else pause)
 
     def _break_watch(self, args: Json) -> None:
@@ -389,11 +395,3 @@ class World:
         self._down += 1
         self.laws.fault_begins("kill")
         self._loop.after_turns(args["turns"], lambda: self._end(args["down"]))
-
-
-def _where(cause: object) -> str:
-    """The innermost line of a traceback."""
-    error = sys.exc_info()[1] if cause is True else cause
-    if not isinstance(error, BaseException):
-        return ""
-    return "".join(traceback.format_exception(error)[-3:])

@@ -40,6 +40,7 @@ class BindingPass:
         binding = self._state.store.bindings.get(key)
         if binding is None or binding.deleting:
             self._untold.pop(key, None)
+            self.queue.succeeded(key)
             return
         await attempt(self.queue, key, self._pass(binding))
 

@@ -48,7 +48,9 @@ class ResourcePass:
     async def run(self, key: Key) -> None:
         """One pass."""
         resource = self._state.store.resources.get(key)
-        if resource is not None:
+        if resource is None:
+            self.queue.succeeded(key)
+        else:
             await attempt(self.queue, key, self._pass(resource))
 
     async def _pass(self, resource: ProtectedResource) -> bool:

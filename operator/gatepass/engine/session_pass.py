@@ -89,11 +89,13 @@ class SessionPass:
     async def run(self, key: Key) -> None:
         """One pass."""
         session = self._state.store.sessions.get(key)
-        if session is not None:
-            try:
-                await attempt(self.queue, key, self._pass(session), partial(self._longest_retry, session))
-            finally:
-                self._state.coming.discard(session.uid)
+        if session is None:
+            self.queue.succeeded(key)  # an attempt may have failed after it was gone
+            return
+        try:
+            await attempt(self.queue, key, self._pass(session), partial(self._longest_retry, session))
+        finally:
+            self._state.coming.discard(session.uid)
 
     def _longest_retry(self, session: AccessSession) -> float:
         """The rules of an end stay until it is written."""

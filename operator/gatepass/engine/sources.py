@@ -97,6 +97,7 @@ class Sources:
         """Ask the finder of the session's kind."""
         session = self._state.store.sessions.get(key)
         if session is None or session.uid not in self._state.whereabouts or self._over(session):
+            self.queue.succeeded(key)
             return
         try:
             found: Addresses | SourceError = await self._ask(session)

@@ -96,6 +96,7 @@ class Switchboard:
         """Bring the switches of a target in line with its rules."""
         known = self._state.targets.get(target)
         if known is None or not self._accesses.get(target):
+            self.queue.succeeded(target)
             return
         moved, trouble = False, None
         for access in self._accesses[target]:

@@ -104,6 +104,7 @@ class Verifier:
         """Verify one resource; a refusal is kept, reported, and asked again with backoff."""
         resource = self._state.store.resources.get(key)
         if resource is None:
+            self._turns.settled(key)
             return
         before = self._state.standings.get(key)
         try:

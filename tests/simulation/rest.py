@@ -1,0 +1,30 @@
+"""What the product says of itself, and still does, when nothing has stood in anybody's way for long."""
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import Any, Final
+
+from gatepass.engine.insight import Snapshot
+
+_WRITES: Final = ("grant", "revoke", "relabel", "tag")
+
+
+def ailments(snapshot: Snapshot, resources: Iterable[Mapping[str, Any]], groups: Set[str]) -> Iterator[str]:
+    """What it says is the matter, but for what is being deleted and for groups that do not exist."""
+    for target in snapshot.targets:
+        if target.target.id in groups and (target.failing or target.overdue):
+            yield f"{target}"
+    if snapshot.overdue_seconds:
+        yield f"overdue for {snapshot.overdue_seconds:g} s"
+    for resource in resources:
+        if "deletionTimestamp" in resource["metadata"]:
+            continue
+        ready = next(each for each in resource["status"]["conditions"] if each["type"] == "Ready")
+        if ready["status"] != "True" and groups.issuperset(resource["spec"]["aws"]["securityGroups"]):
+            yield f"{resource['metadata']['name']}: {ready['reason']} {ready['message']}"
+    if all(target.target.id in groups for target in snapshot.targets):
+        yield from (f"queue {name}: {load}" for name, load in snapshot.queues.items() if load.failing)
+
+
+def writes(calls: Mapping[str, int]) -> int:
+    """How many calls were made to change a group."""
+    return sum(calls.get(verb, 0) for verb in _WRITES)
