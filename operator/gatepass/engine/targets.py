@@ -258,8 +258,8 @@ class TargetState:
 
     def trouble_of(self, access: Access, kinds: Collection[Write]) -> ProviderError | None:
         """What is in the way of calls of these kinds."""
-        if self.trouble is not None:
-            return self.tries.error((access, "reads")) or self.trouble
+        if self.trouble is not None:  # whoever has come since has a try in a moment
+            return self.tries.error((access, "reads"))
         errors = (self.tries.error((access, kind)) for kind in kinds)
         return next(filter(None, errors), self.conflict if "revokes" in kinds else None)
 
