@@ -84,7 +84,7 @@ class PacedFirewalls(SlowFirewalls):
         def refused(error: ProviderError, _: str) -> RevokeOutcome:
             if error.reason != GONE:
                 return error
-            self.pacing.misled(target, asyncio.get_running_loop().time())
+            self.pacing.misled(asyncio.get_running_loop().time())
             return Gone()
 
         return await each(ids, remove, names=names_id, refused=refused, lost=Unknown())

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 
 from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.ports import Access
-from gatepass.core.rules import Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
@@ -337,28 +335,3 @@ async def test_who_waits_tells_his_place_at_its_time_and_not_a_tick_before(world
             opens(world, "a", number)
         await asyncio.sleep(350)
         assert max(made.values()) < _TOO_MANY
-
-
-async def test_nobody_is_told_that_others_may_not_read(world: World, cloud: Selective) -> None:
-    """After a start, whose credentials may is known later than that the others may not."""
-    group, observe, identify = cloud.create("sg-0aaa"), cloud.observe, cloud.identify
-
-    async def of_b(access: Access, given: Target) -> Any:
-        await asyncio.sleep(1.0)
-        if access.credentials.secret == ("ci", "a"):
-            raise REFUSED
-        return await observe(access, given)
-
-    async def late(access: Access) -> str:
-        await asyncio.sleep(3.0 if access.credentials.secret == ("ci", "b") else 0.0)
-        return await identify(access)
-
-    cloud.observe, cloud.identify = of_b, late  # type: ignore[method-assign]
-    for name in "ab":
-        secret(world, name, group)
-    session = world.session(resources=({"name": "b"},))
-    async with world.running(resync=36000):
-        for _ in range(100):
-            await asyncio.sleep(0.1)
-            assert world.status(session).phase is not Phase.FAILED
-        assert world.status(session).phase is Phase.ACTIVE

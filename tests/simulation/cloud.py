@@ -189,7 +189,7 @@ class Cloud:
             told = await self._write("revoke", access, target, part, partial(remove, part), doubtful=doubtful)
             outcomes |= told
             if Gone() in told.values():
-                self._pacing().misled(target, asyncio.get_running_loop().time())
+                self._pacing().misled(asyncio.get_running_loop().time())
             if _breaks_off(told, part):
                 break
         return outcomes

@@ -18,11 +18,14 @@ def ailments(snapshot: Snapshot, resources: Iterable[Mapping[str, Any]], groups:
     for resource in resources:
         if "deletionTimestamp" in resource["metadata"]:
             continue
-        ready = next(each for each in resource["status"]["conditions"] if each["type"] == "Ready")
-        if ready["status"] != "True" and groups.issuperset(resource["spec"]["aws"]["securityGroups"]):
-            yield f"{resource['metadata']['name']}: {ready['reason']} {ready['message']}"
-    if all(target.target.id in groups for target in snapshot.targets):
-        yield from (f"queue {name}: {load}" for name, load in snapshot.queues.items() if load.failing)
+        told = {each["type"]: each for each in resource.get("status", {}).get("conditions", ())}
+        ready = told.get("Ready", {})
+        if ready.get("status") != "True" and groups.issuperset(resource["spec"]["aws"]["securityGroups"]):
+            yield f"{resource['metadata']['name']}: {ready}"
+    missing = any(target.target.id not in groups for target in snapshot.targets)
+    for name, load in snapshot.queues.items():
+        if load.failing and not (missing and name in ("target", "verify")):
+            yield f"queue {name}: {load}"
 
 
 def writes(calls: Mapping[str, int]) -> int:

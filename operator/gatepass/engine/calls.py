@@ -102,12 +102,12 @@ class Calls:
                     self._wake_neighbours(known.target)
                 self._let_go_elsewhere(known, known.holding().keys() - had)
                 return True
-        if first and (before is None or (_may_pass(before) and not _may_pass(known.trouble))):
+        if before is None or (_may_pass(before) and not _may_pass(known.trouble)):
             self._wake_neighbours(known.target)
         return False
 
     def _wake_neighbours(self, target: Target) -> None:
-        """Claims that could not be placed, and rules that could not go, before this target was read or refused."""
+        """Their passes place claims, and let rules go, by whether this target can be read."""
         for other in self._neighbours(target):
             self._queue.add(other)
 
@@ -245,7 +245,8 @@ class Calls:
             return Left.NOTHING  # and what EC2 did not know waits for its turn still
         undone, known_ids = Left.NOTHING, known.take_known(ids)
         # Reads may still show what a predecessor has revoked: for its sake EC2 refuses others with it, call by call.
-        likely = known.put_by_us | self._records.ids(known)
+        lagging = asyncio.get_running_loop().time() < self._state.reads_settle_at
+        likely = known.put_by_us | self._records.ids(known) if lagging else set(known_ids)
         for doubtful in (False, True):
             part = [id_ for id_ in known_ids if (id_ not in likely) is doubtful]
             call = partial(revoke, doubtful)

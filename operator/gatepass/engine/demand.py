@@ -90,6 +90,8 @@ class Demands:
         """What the target should hold now; `second` is the event loop's."""
         tenants = list(self._tenants(target, now))
         claims = [claim for tenant in tenants for claim in tenant.claims]
+        for granted in (claim.key for claim in claims if claim.granted):
+            self._state.parked.pop(granted, None)  # what it was refused once, it has got
         known = self._state.target(target)
         known.claims = {claim.key: claim for claim in claims}
         left = (

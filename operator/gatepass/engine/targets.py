@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Final
 
 from gatepass.core.desired import Claim, ClaimKey
-from gatepass.core.errors import ProviderError
+from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.placement import FAMILIES, Room
 from gatepass.core.plan import Write
 from gatepass.core.ports import Access
@@ -22,6 +22,7 @@ FOREIGN_END_SECONDS: Final = 5.0
 """How long another installation may take to close its rule after the end that is written on it."""
 OTHERS_LOOK_SECONDS: Final = 20.0
 """How old a read may be by which one of ours rests on another installation's rule, which that may close at any time."""
+_UNREAD: Final = ProviderError(Failure.RETRY, "NotRead", "not read with these credentials yet")
 Others = Callable[[ObservedRule], bool]
 """Is a rule another installation's?"""
 
@@ -258,8 +259,8 @@ class TargetState:
 
     def trouble_of(self, access: Access, kinds: Collection[Write]) -> ProviderError | None:
         """What is in the way of calls of these kinds."""
-        if self.trouble is not None:  # whoever has come since has a try in a moment
-            return self.tries.error((access, "reads"))
+        if self.trouble is not None:
+            return self.tries.error((access, "reads")) or _UNREAD
         errors = (self.tries.error((access, kind)) for kind in kinds)
         return next(filter(None, errors), self.conflict if "revokes" in kinds else None)
 

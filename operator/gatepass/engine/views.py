@@ -72,7 +72,7 @@ class Views:
         if resource is None or uid != resource.uid or session.status.phase in FINAL:
             return ResourceView(key, uid, refusal=refusal)
         if standing is None:
-            left = end is not None and (granted or self._blind(session, before))
+            left = end is not None and (granted or self._blind(session, resource))
             return ResourceView(key, uid, refusal=refusal, left=left, fresh=True, unread=granted)
         if end is None and refusal is None:
             return self._wanted(session, resource, standing)
@@ -206,6 +206,7 @@ class Views:
         lost = not ranges and session.spec.source.kind in (SourceKind.POD, SourceKind.OPERATOR)
         own, sources = ClaimKey(session.uid, resource.uid), {canonical_cidr(each) for each in ranges}
         remaining: list[PresentRule] = []
+        blind = self._blind(session, resource)
         unsettled = unseen = False
         for target, facts in {**standing.targets, **standing.draining}.items():
             if _is_gone(facts):
@@ -230,7 +231,7 @@ class Views:
                 if not self._kept(known, rule, session.uid if over else own):
                     remaining.append(PresentRule(rule, target.id, held.id, foreign=False))
             unsettled = unsettled or bool(unwanted & known.coming)
-            if self._blind(session, entry) and (lost or not (unwanted <= known.settled | holding.keys())):
+            if blind and (lost or not (unwanted <= known.settled | holding.keys())):
                 unseen = unseen or known.read_at is None or known.read_at < self._state.reads_settle_at
         return tuple(remaining), unsettled, unseen
 
@@ -246,17 +247,20 @@ class Views:
         resource = next((each for each in naming if each.uid == claim.resource), None)
         return resource is not None and rule in rules_for(resource.spec.ports, [rule.cidr])
 
-    def _blind(self, session: AccessSession, entry: SessionResourceStatus | None) -> bool:
+    def _blind(self, session: AccessSession, resource: ProtectedResource) -> bool:
         """May an earlier process have put a rule and not lived to record it, while reads still miss it?
 
         Where the session's address was found, and is not on record either, nobody knows which rule that would be.
         """
-        created = session.metadata.creation_timestamp
+        entry, created = session.resource_status(resource.key), session.metadata.creation_timestamp
         was_live = deadline(session)[0] > created or session.metadata.generation > 1  # before somebody edited it
-        started = self._state.started_at
-        recorded = entry is not None and any(record.applied_at < started for record in entry.rules)
-        closed = entry is not None and not entry.rules and entry.state is ResourceState.REMOVED
-        return created < started and was_live and not recorded and not closed
+        if created >= self._state.started_at or not was_live:
+            return False
+        if entry is not None and not entry.rules and entry.state is ResourceState.REMOVED:
+            return False
+        started = self._state.started_at.replace(microsecond=0)  # as precise as records are
+        recorded = {rule_of(record) for record in (entry.rules if entry else ()) if record.applied_at < started}
+        return not (recorded and recorded >= rules_for(resource.spec.ports, self._grants.ranges(session)))
 
     def _trouble(self, standing: Standing, targets: Sequence[Target], kinds: Collection[Write]) -> ProviderError | None:
         """What is in the way of such calls, when it is in the way everywhere."""

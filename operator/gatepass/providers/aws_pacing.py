@@ -70,6 +70,8 @@ _SHARE: Final = 1.5
 """How much longer than its share of the refill a target waits at most, so that the bucket fills while all are busy."""
 _KEPT_SECONDS: Final = 5.0
 """How long a token is kept for whoever has reserved it, and may not need it any more."""
+_MISLED_SECONDS: Final = 10.0
+"""How long after a call for what is gone the next one for what may be is made only while many are left."""
 _PLENTY: Final = 20
 """Writes to each active target that the bucket still affords, from which on nobody waits."""
 
@@ -114,7 +116,7 @@ class Pacing:
         self._buckets: dict[str, Bucket] = {}
         self._written: dict[Hashable, float] = {}
         self._revoked: dict[Hashable, float] = {}
-        self._misled: dict[Hashable, float] = {}
+        self._misled_at = float("-inf")
         self._reserved: dict[tuple[Hashable, str], float] = {}
 
     def bucket(self, action: str) -> Bucket:
@@ -157,7 +159,8 @@ class Pacing:
         need the call.
         """
         bucket = self.bucket(action)
-        if doubtful and target in _active(self._misled, now) and bucket.tokens(now) < bucket.size / 2:
+        if doubtful and now < self._misled_at + _MISLED_SECONDS and bucket.tokens(now) < bucket.size / 2:
+            self.give_back(target, action, now)
             raise ScarceError
         wait = self.reserve(target, action, now)
         if wait > _LONGEST_WAIT_SECONDS:
@@ -166,9 +169,9 @@ class Pacing:
         self.wrote(target, action, now)
         return wait
 
-    def misled(self, target: Hashable, now: float) -> None:
-        """A rule of the target that reads show is gone: it may not be the only one."""
-        self._misled = {**_active(self._misled, now), target: now}
+    def misled(self, now: float) -> None:
+        """A rule that reads show is gone: it may not be the only one."""
+        self._misled_at = now
 
     def wrote(self, target: Hashable, action: str, now: float) -> None:
         """A write to the target goes out."""

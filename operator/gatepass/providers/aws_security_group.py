@@ -309,7 +309,7 @@ class AwsSecurityGroups:
         def refused(error: ProviderError, _: str) -> RevokeOutcome:
             if error.reason != GONE:
                 return error
-            self._pacing[target.account, target.region].misled(target, self._monotonic())
+            self._pacing[target.account, target.region].misled(self._monotonic())
             return Gone()
 
         return await each(ids, remove, names=names_id, refused=refused, lost=Unknown())

@@ -1,0 +1,92 @@
+"""A group that credentials cannot read holds up nobody who can have the same without it, and is told of as it is."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gatepass.core.errors import ProviderError
+from gatepass.core.ports import Access
+from gatepass.core.rules import Target
+from gatepass.core.types.common import Key
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import Phase
+from tests.engine.test_in_turn import REFUSED, Selective
+from tests.engine.test_remembered import THROTTLED, is_ready
+from tests.engine.test_scarcity import secret, several
+from tests.engine.world import World, eventually
+
+pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
+
+
+@pytest.fixture
+def cloud() -> Selective:
+    return Selective()
+
+
+async def test_nobody_is_told_that_others_may_not_read(world: World, cloud: Selective) -> None:
+    """After a start, whose credentials may is known later than that the others may not."""
+    group, observe, identify = cloud.create("sg-0aaa"), cloud.observe, cloud.identify
+
+    async def of_b(access: Access, given: Target) -> Any:
+        await asyncio.sleep(1.0)
+        if access.credentials.secret == ("ci", "a"):
+            raise REFUSED
+        return await observe(access, given)
+
+    async def late(access: Access) -> str:
+        await asyncio.sleep(3.0 if access.credentials.secret == ("ci", "b") else 0.0)
+        return await identify(access)
+
+    cloud.observe, cloud.identify = of_b, late  # type: ignore[method-assign]
+    for name in "ab":
+        secret(world, name, group)
+    session = world.session(resources=({"name": "b"},))
+    async with world.running(resync=36000):
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            assert world.status(session).phase is not Phase.FAILED
+        assert world.status(session).phase is Phase.ACTIVE
+
+
+@pytest.mark.parametrize("error", [REFUSED, THROTTLED])
+async def test_who_comes_while_nobody_can_read_is_not_ready(
+    world: World, cloud: Selective, error: ProviderError
+) -> None:
+    """A pass asks all credentials, one after the other, and each waits long for its answer."""
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=600):
+        await several(world, group, "a")
+        await asyncio.sleep(150)
+
+        async def late(*_: Any) -> Any:
+            await asyncio.sleep(20)
+            raise error
+
+        cloud.observe = late  # type: ignore[method-assign]
+        await asyncio.sleep(1400)
+        secret(world, "b", group)
+        session = world.session(resources=({"name": "b"},))
+        for _ in range(1000):
+            await asyncio.sleep(0.1)
+            conditions = world.cluster.get(ProtectedResource, Key("ci", "b")).status.conditions
+            assert ("Ready", "True") not in {(each.type, each.status) for each in conditions}
+        assert world.status(session).phase is not None
+
+
+async def test_who_was_refused_in_one_group_and_let_in_elsewhere_is_well(world: World, cloud: Selective) -> None:
+    first, second = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    async with world.running(resync=36000) as engine:
+        aws = {"region": first.region, "securityGroups": [first.id, second.id]}
+        world.resource("a", aws={**aws, "credentials": {"secretRef": {"name": "a"}}})
+        await asyncio.sleep(150)
+        cloud.refuses["a", "grants"] = REFUSED
+        session = world.session(resources=({"name": "a"},))
+        await eventually(lambda: world.status(session).phase is Phase.FAILED, "it is refused", 20)
+        cloud.refuses.clear()
+        cloud.sealed.add(first.id)
+        engine._state.target(first).stale = True  # as after an answer that was lost
+        await eventually(lambda: cloud.rules(second), "it is let in elsewhere", 1500)
+        cloud.sealed.clear()
+        await eventually(lambda: is_ready(world, "a") == "True", "it is well", 60)
+        assert not any(target.failing for target in engine.insight.snapshot().targets)
