@@ -53,8 +53,8 @@ class PacedFirewalls(SlowFirewalls):
         finally:
             contending.cancel()
 
-    def reserve(self, target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
-        waits = self.pacing.reserve_all(target, kinds, asyncio.get_running_loop().time())
+    def reserve(self, target: Target, kinds: Collection[Write], *, doubtful: bool = False) -> Mapping[Write, float]:
+        waits = self.pacing.reserve_all(target, kinds, asyncio.get_running_loop().time(), doubtful=doubtful)
         return {kind: math.ceil(wait * 1000) / 1000 for kind, wait in waits.items()}
 
     def spend(self, target: Target, kind: Write, *, doubtful: bool = False) -> None:

@@ -119,7 +119,7 @@ async def test_nobody_is_missed_before_he_is_told_where_to_beat(
     cloud.slow_answer = 20.0 if slow == "grant" else 0.0
     finder.slow, finder.answers["it-1"] = 20.0 if slow == "find" else 0.0, (HERE,)
     if slow == "tokens":
-        cloud.reserve = lambda _target, kinds: dict.fromkeys(kinds, max(20.0 - loop.time(), 0.0))  # type: ignore[method-assign]
+        cloud.reserve = lambda _target, kinds, **_: dict.fromkeys(kinds, max(20.0 - loop.time(), 0.0))  # type: ignore[method-assign]
     async with world.running() as engine:
         world.resource()
         session = world.session(heartbeat=HEART, **kinds)

@@ -232,8 +232,8 @@ async def test_the_old_door_closes_although_the_call_for_the_new_one_comes_in_a_
 ) -> None:
     group, reserve, asked = cloud.create("sg-0aaa"), cloud.reserve, []
 
-    def in_a_moment(target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
-        waits = dict(reserve(target, kinds))
+    def in_a_moment(target: Target, kinds: Collection[Write], *, doubtful: bool) -> Mapping[Write, float]:
+        waits = dict(reserve(target, kinds, doubtful=doubtful))
         if "grants" in kinds:
             asked.append(kinds)
             waits["grants"] = 1e-6 if len(asked) == 1 else 0.0

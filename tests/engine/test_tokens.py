@@ -31,7 +31,8 @@ class Scarce(SlowFirewalls):
         self.reserved: Counter[Write] = Counter()
         self.kept: Collection[Write] = ()
 
-    def reserve(self, target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
+    def reserve(self, target: Target, kinds: Collection[Write], *, doubtful: bool = False) -> Mapping[Write, float]:
+        del doubtful
         self.reserved.update(kinds)
         self.kept = kinds
         if target.id not in self.scarce:

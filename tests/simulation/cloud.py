@@ -226,12 +226,12 @@ class Cloud:
             return False
         return asyncio.get_running_loop().time() < past.since[0] + NEW_SECONDS and self._own_chance.random() < 0.5
 
-    def reserve(self, target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
+    def reserve(self, target: Target, kinds: Collection[Write], *, doubtful: bool = False) -> Mapping[Write, float]:
         """By the buckets that the operator keeps; while calls are scarce, others take nearly all that AWS allows."""
         pacing = self._pacing()
         for kind in kinds:
             self._contend(pacing, kind)
-        return pacing.reserve_all(target, kinds, asyncio.get_running_loop().time())
+        return pacing.reserve_all(target, kinds, asyncio.get_running_loop().time(), doubtful=doubtful)
 
     def _pacing(self) -> Pacing:
         """Of the process that runs now."""

@@ -168,10 +168,11 @@ class Provider(Protocol):
         """The same for a write that closes something, which is in a hurry."""
         ...
 
-    def reserve(self, target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
+    def reserve(self, target: Target, kinds: Collection[Write], *, doubtful: bool = False) -> Mapping[Write, float]:
         """Seconds until one call of each kind about the target may go out, which are kept for it; 0 for now.
 
-        Who comes back then finds them kept for some seconds, and those of other kinds given back.
+        Who comes back then finds them kept for some seconds, and those of other kinds given back. None is kept for
+        revokes that leave it to others: `doubtful` says that they would, as `revoke` does.
         """
         ...
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Final, TypeVar
 
@@ -84,11 +84,12 @@ class Calls:
         """Read, by the first credentials that may. Answers whether any may."""
         started = asyncio.get_running_loop().time()
         first, before, had = known.read_at is None, known.trouble, set(known.holding())
+        trouble: ProviderError | None = None
         for access in accesses:
             try:
                 observed = await self._providers[known.target.provider].observe(access, known.target)
             except ProviderError as error:
-                known.trouble = error
+                trouble = error
                 self._made(known, (access, "reads"), error)
             else:
                 self._made(known, (access, "reads"), None)
@@ -102,7 +103,8 @@ class Calls:
                     self._wake_neighbours(known.target)
                 self._let_go_elsewhere(known, known.holding().keys() - had)
                 return True
-        if before is None or (_may_pass(before) and not _may_pass(known.trouble)):
+        known.trouble = trouble
+        if before is None or (_may_pass(before) and not _may_pass(trouble)):
             self._wake_neighbours(known.target)
         return False
 
@@ -236,27 +238,29 @@ class Calls:
         return Left.FAILED
 
     async def _revoke(self, known: TargetState, ids: Sequence[str], accesses: list[Access]) -> Left:
-        def revoke(
-            doubtful: bool, access: Access, left: Sequence[str]
-        ) -> Coroutine[None, None, Mapping[str, RevokeOutcome]]:
-            return self._providers[known.target.provider].revoke(access, known.target, left, doubtful=doubtful)
+        async def revoke(doubtful: bool, access: Access, left: Sequence[str]) -> Mapping[str, RevokeOutcome]:
+            return await self._providers[known.target.provider].revoke(access, known.target, left, doubtful=doubtful)
 
         if not ids:
             return Left.NOTHING  # and what EC2 did not know waits for its turn still
         undone, known_ids = Left.NOTHING, known.take_known(ids)
-        # Reads may still show what a predecessor has revoked: for its sake EC2 refuses others with it, call by call.
-        lagging = asyncio.get_running_loop().time() < self._state.reads_settle_at
-        likely = known.put_by_us | self._records.ids(known) if lagging else set(known_ids)
-        for doubtful in (False, True):
+        likely = self.likely(known, known_ids)
+        for doubtful in (False, True):  # for the sake of one that is gone EC2 refuses others with it, call by call
             part = [id_ for id_ in known_ids if (id_ not in likely) is doubtful]
             call = partial(revoke, doubtful)
             left = await self._by_any(known, "revokes", part, accesses, call, partial(self._revoked, known))
-            undone |= Left.FAILED if left and doubtful else left  # there may be calls, if for others only
+            undone |= left.to_others() if doubtful else left
         if known.rules.keys() & ids:
             return undone | (Left.FAILED if len(known_ids) < len(ids) else Left.NOTHING)
         if self._someone_waits(known.target):
             self._queue.add(known.target)
         return undone
+
+    def likely(self, known: TargetState, ids: Iterable[str]) -> set[str]:
+        """Those that are there, for all that is known: a read that lags may show what a predecessor has revoked."""
+        if known.read_at is not None and known.read_at >= self._state.reads_settle_at:
+            return set(ids)
+        return set(ids) & {*known.put_by_us, *self._records.ids(known)}
 
     async def _relabel(self, known: TargetState, descriptions: Mapping[str, str], accesses: list[Access]) -> Left:
         async def relabel(access: Access, left: Sequence[str]) -> Mapping[str, RelabelOutcome]:

@@ -124,6 +124,8 @@ class Reconciler:
             self._await_strangers(known, plan)
         if Left.PUT_OFF in left:
             self.queue.add(target)
+        if Left.TO_OTHERS in left:
+            self.queue.add(target, CLOSING_RETRY)
         if Left.FAILED in left or (known.any_unsettled and not blind):
             # Somebody may close by hand what we are refused to close.
             known.stale = known.stale or known.any_unsettled or now >= (known.read_at or now) + _LOOK_SECONDS
@@ -152,12 +154,12 @@ class Reconciler:
         What ends does not wait for what opens, but what gets another rule keeps the one that it has until then.
         """
         needed = self._needed(known, plan, demand, accesses)
-        waits, kept = self._reserve(known.target, plan), set[str]()
+        waits, kept = self._reserve(known, plan), set[str]()
         if "grants" in waits:
             coming = [want for want in plan.grants if want.rule in demand.moving]
             kept = {id_ for id_ in plan.revokes for want in coming if self._stands_in(known, id_, want, demand)}
             plan = replace(plan, revokes=tuple(id_ for id_ in plan.revokes if id_ not in kept))
-            waits = self._reserve(known.target, plan) if kept else waits
+            waits = self._reserve(known, plan) if kept else waits
         if waits or kept:
             self.queue.add(known.target, min([*waits.values(), _TOKEN_SECONDS]))
         known.tries.begin(accesses, needed, waits, now)
@@ -182,9 +184,10 @@ class Reconciler:
             return True  # a protocol without ports
         return one.port <= other.end_port and other.port <= one.end_port
 
-    def _reserve(self, target: Target, plan: Plan) -> dict[Write, float]:
+    def _reserve(self, known: TargetState, plan: Plan) -> dict[Write, float]:
         """For how long a call is not there yet, by what it is for."""
-        reserved = self._providers[target.provider].reserve(target, plan.kinds)
+        doubtful = not self._calls.likely(known, plan.revokes)
+        reserved = self._providers[known.target.provider].reserve(known.target, plan.kinds, doubtful=doubtful)
         return {kind: wait for kind, wait in reserved.items() if wait > 0}
 
     def _begins_to_wait(self, known: TargetState, plan: Plan, now: float) -> bool:

@@ -15,11 +15,19 @@ Call = tuple[Access, Kind]
 
 
 class Left(Flag):
-    """What a pass leaves undone: what there was no call for comes back with the next one, a failure after a pause."""
+    """What a pass leaves undone: what there was no call for comes back with the next one, a failure after a pause.
+
+    What was left TO_OTHERS, who need the calls more, comes back in a second.
+    """
 
     NOTHING = 0
     PUT_OFF = auto()
     FAILED = auto()
+    TO_OTHERS = auto()
+
+    def to_others(self) -> "Left":
+        """The same, of what yields to others."""
+        return (self & ~Left.PUT_OFF) | Left.TO_OTHERS if Left.PUT_OFF in self else self
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,8 +72,9 @@ class Views:
         if resource is None or uid != resource.uid or session.status.phase in FINAL:
             return ResourceView(key, uid, refusal=refusal)
         if standing is None:
-            left = end is not None and (granted or self._blind(session, resource))
-            return ResourceView(key, uid, refusal=refusal, left=left, fresh=True, unread=granted)
+            over = end is not None and before is not None and before.state is ResourceState.REMOVED
+            left = end is not None and not over and (granted or self._blind(session, resource))
+            return ResourceView(key, uid, refusal=refusal, left=left, fresh=True, unread=granted and not over)
         if end is None and refusal is None:
             return self._wanted(session, resource, standing)
         unread = self._unread(before, standing)
@@ -256,10 +257,11 @@ class Views:
         was_live = deadline(session)[0] > created or session.metadata.generation > 1  # before somebody edited it
         if created >= self._state.started_at or not was_live:
             return False
-        if entry is not None and not entry.rules and entry.state is ResourceState.REMOVED:
+        if entry is not None and entry.state is ResourceState.REMOVED:
             return False
         started = self._state.started_at.replace(microsecond=0)  # as precise as records are
-        recorded = {rule_of(record) for record in (entry.rules if entry else ()) if record.applied_at < started}
+        records = [each for each in (entry.rules if entry else ()) if each.applied_at < started]
+        recorded = {rule_of(each) for each in records if each.target in resource.spec.aws.security_groups}
         return not (recorded and recorded >= rules_for(resource.spec.ports, self._grants.ranges(session)))
 
     def _trouble(self, standing: Standing, targets: Sequence[Target], kinds: Collection[Write]) -> ProviderError | None:

@@ -146,11 +146,14 @@ class Pacing:
         for target, action in [key for key, at in self._reserved.items() if now > at + _KEPT_SECONDS]:
             self.give_back(target, action, now)
 
-    def reserve_all(self, target: Hashable, kinds: Collection[Write], now: float) -> Mapping[Write, float]:
-        """The same for one call of each kind, and none of any other."""
-        for kind in ACTIONS.keys() - kinds:
+    def reserve_all(
+        self, target: Hashable, kinds: Collection[Write], now: float, *, doubtful: bool = False
+    ) -> Mapping[Write, float]:
+        """The same for one call of each kind, and none of any other, nor for revokes that leave it to others."""
+        wanted = set(kinds) - ({"revokes"} if doubtful and self._leaves_to_others(now) else set())
+        for kind in ACTIONS.keys() - wanted:
             self.give_back(target, ACTIONS[kind], now)
-        return {kind: self.reserve(target, ACTIONS[kind], now) for kind in kinds}
+        return {kind: self.reserve(target, ACTIONS[kind], now) for kind in wanted}
 
     def spend(self, target: Hashable, action: str, now: float, *, doubtful: bool = False) -> float:
         """Seconds until the call may go out, a moment at most; the next one has to have a token of its own.
@@ -158,8 +161,7 @@ class Pacing:
         Raises ScarceError when it would be longer; of a doubtful one, where reads have misled us, when others may
         need the call.
         """
-        bucket = self.bucket(action)
-        if doubtful and now < self._misled_at + _MISLED_SECONDS and bucket.tokens(now) < bucket.size / 2:
+        if doubtful and self._leaves_to_others(now):
             self.give_back(target, action, now)
             raise ScarceError
         wait = self.reserve(target, action, now)
@@ -172,6 +174,11 @@ class Pacing:
     def misled(self, now: float) -> None:
         """A rule that reads show is gone: it may not be the only one."""
         self._misled_at = now
+
+    def _leaves_to_others(self, now: float) -> bool:
+        """Where reads have misled us, does who may revoke in vain leave it to others, who may need the call?"""
+        bucket = self.bucket(_REVOKE)
+        return now < self._misled_at + _MISLED_SECONDS and bucket.tokens(now) < bucket.size / 2
 
     def wrote(self, target: Hashable, action: str, now: float) -> None:
         """A write to the target goes out."""

@@ -307,10 +307,9 @@ class AwsSecurityGroups:
             return dict.fromkeys(batch, Revoked())
 
         def refused(error: ProviderError, _: str) -> RevokeOutcome:
-            if error.reason != GONE:
-                return error
-            self._pacing[target.account, target.region].misled(self._monotonic())
-            return Gone()
+            if error.reason == GONE:
+                self._pacing[target.account, target.region].misled(self._monotonic())
+            return Gone() if error.reason == GONE else error
 
         return await each(ids, remove, names=names_id, refused=refused, lost=Unknown())
 
@@ -360,9 +359,10 @@ class AwsSecurityGroups:
         """By the account's and Region's request buckets, for a write that closes."""
         return self._pacing[target.account, target.region].closing_delay(target, self._monotonic())
 
-    def reserve(self, target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
+    def reserve(self, target: Target, kinds: Collection[Write], *, doubtful: bool = False) -> Mapping[Write, float]:
         """Seconds until there is a token for each."""
-        return self._pacing[target.account, target.region].reserve_all(target, kinds, self._monotonic())
+        pacing = self._pacing[target.account, target.region]
+        return pacing.reserve_all(target, kinds, self._monotonic(), doubtful=doubtful)
 
     def patience(self, target: Target) -> float:
         """Seconds without company after which its wait may end early."""

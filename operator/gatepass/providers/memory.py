@@ -188,9 +188,9 @@ class MemoryFirewalls:
         del target
         return 0.0
 
-    def reserve(self, target: Target, kinds: Collection[Write]) -> Mapping[Write, float]:
+    def reserve(self, target: Target, kinds: Collection[Write], *, doubtful: bool = False) -> Mapping[Write, float]:
         """Calls are always plenty."""
-        del target
+        del target, doubtful
         return dict.fromkeys(kinds, 0.0)
 
     def patience(self, target: Target) -> float:
