@@ -251,7 +251,8 @@ class Views:
     def _blind(self, session: AccessSession, resource: ProtectedResource) -> bool:
         """May an earlier process have put a rule and not lived to record it, while reads still miss it?
 
-        Where the session's address was found, and is not on record either, nobody knows which rule that would be.
+        Where the session's address was found, and is not on record either, nobody knows which rule that would be; nor
+        of one for an address or a port that is not wished any more: two minutes after the start, reads show it.
         """
         entry, created = session.resource_status(resource.key), session.metadata.creation_timestamp
         was_live = deadline(session)[0] > created or session.metadata.generation > 1  # before somebody edited it
