@@ -11,7 +11,7 @@ from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import FINAL, AccessSession, Phase
 from tests.engine.paced import PacedFirewalls
 from tests.engine.test_scarcity import several
-from tests.engine.world import World, eventually
+from tests.engine.world import World, eventually, throughout
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -84,9 +84,7 @@ async def test_a_port_that_a_resource_has_lost_is_not_opened_by_a_later_call(
         await eventually(doors, "the first call", 5)
         (other,) = (name for name, cidr in cidrs.items() if (cidr, 5432) not in doors())
         world.edit(ProtectedResource, Key("ci", other), ports=[{"port": 7000}])
-        for _ in range(120):
-            await asyncio.sleep(0.1)
-            assert (cidrs[other], 5432) not in doors()
+        await throughout(lambda: (cidrs[other], 5432) not in doors(), "it is not opened", 12)
 
 
 @pytest.mark.parametrize("restarted", [True, False])
@@ -112,7 +110,8 @@ async def test_a_rule_that_is_there_is_on_record_while_the_resource_cannot_be_lo
         cloud.slow[group.id], cloud.inspect = 5.0, inspect  # type: ignore[method-assign]
         world.edit(AccessSession, session.key, stop=True)
         async with world.running(resync=36000):
-            for _ in range(1300):  # a rule for the second port may have been put without a record
-                await asyncio.sleep(0.1)
-                assert not (world.status(session).phase in FINAL and cloud.rules(group))
+            # A rule for the second port may have been put without a record.
+            await throughout(
+                lambda: not (world.status(session).phase in FINAL and cloud.rules(group)), "over is closed", 130
+            )
             assert world.status(session).phase is Phase.CANCELLED

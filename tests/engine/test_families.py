@@ -10,7 +10,7 @@ from gatepass.core.rules import Target
 from gatepass.core.types.session import AccessSession, Phase
 from tests.engine.finders import HERE, POD, SIX, THERE, ScriptedFinder, condition, open_to, says, seen
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.world import World
+from tests.engine.world import World, throughout
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -69,9 +69,7 @@ async def test_the_other_family_moves_alone(world: World, cloud: SlowFirewalls, 
         session = await opened_for_both(world, finder, follows=True)
         finder.answers["it-1"] = partly(THERE)
         engine.source_changed(session.key)
-        for _ in range(100):
-            await asyncio.sleep(0.1)
-            assert SIX in open_to(cloud, group)
+        await throughout(lambda: SIX in open_to(cloud, group), "it stays open", 10)
         assert open_to(cloud, group) == [SIX, THERE]
         says(world.status(session), "SourceResolved", "True", "FoundBefore", THERE, SIX)
 

@@ -19,7 +19,6 @@ from gatepass.core.ports import (
 )
 from gatepass.core.rules import Rule, Stamp, Target
 from gatepass.core.types.binding import ApiKeyBinding
-from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.providers.aws_pacing import ScarceError
@@ -285,9 +284,7 @@ async def test_what_nobody_needs_any_more_is_nobodys_trouble(world: World, cloud
         await several(world, group, "a")
 
         def told() -> tuple[str, bool]:
-            resource = world.cluster.get(ProtectedResource, Key("ci", "a"))
-            ready = next(each.status for each in resource.status.conditions if each.type == "Ready")
-            return ready, engine.insight.snapshot().targets[0].failing
+            return world.ready("a"), engine.insight.snapshot().targets[0].failing
 
         await asyncio.sleep(150)
         cloud.refuses["a", "grants"] = REFUSED

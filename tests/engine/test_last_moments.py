@@ -1,6 +1,8 @@
 """What a predecessor has done in its last moments, and reads do not show yet: rules that it has removed, or put."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,7 @@ from gatepass.core.types.session import AccessSession, Phase, ResourceState
 from tests.engine.paced import PacedFirewalls
 from tests.engine.test_new_ids import opened_by_a_predecessor
 from tests.engine.test_scarcity import secret
-from tests.engine.world import OWNER, World, eventually
+from tests.engine.world import OWNER, World, eventually, throughout
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -118,29 +120,40 @@ async def test_what_nobody_records_goes_at_once_where_reads_do_not_lag(world: Wo
 
 async def never_over_while_open(world: World, cloud: PacedFirewalls, session: AccessSession) -> None:
     """A session that ends in the first moments of a successor, whose reads miss everything for ten seconds."""
-    for _ in range(100):
-        await asyncio.sleep(0.1)
-        assert not (
-            world.status(session).phase is Phase.CANCELLED and any(each.rules for each in cloud._firewalls.values())
-        )
+
+    def is_open() -> bool:
+        return any(each.rules for each in cloud._firewalls.values())
+
+    def is_over() -> bool:
+        return world.status(session).phase is Phase.CANCELLED
+
+    await throughout(lambda: not (is_over() and is_open()), "over is closed", 10)
     cloud.blind = False
-    await eventually(lambda: world.status(session).phase is Phase.CANCELLED, "it is over", 130)
-    assert not any(each.rules for each in cloud._firewalls.values())
+    await eventually(is_over, "it is over", 130)
+    assert not is_open()
 
 
-async def test_a_second_port_that_was_put_and_not_recorded_is_waited_for(world: World, cloud: PacedFirewalls) -> None:
-    group = cloud.create("sg-0aaa")
+async def put_by_an_edit_and_not_recorded(
+    world: World, cloud: PacedFirewalls, put: Callable[[], object], **spec: Any
+) -> None:
+    """What an edit of the resource has a predecessor put is the last that it does; the session is stopped then."""
     session = await opened_by_a_predecessor(world)
     (resource,) = session.resource_keys()
     async with world.running(resync=36000):
         await asyncio.sleep(130)
         world.cluster.refuse = lambda verb: verb == "status"
-        world.edit(ProtectedResource, resource, ports=[{"port": 5432}, {"port": 6432}])
-        await eventually(lambda: len(cloud.rules(group)) == 2, "it is put", 5)
+        world.edit(ProtectedResource, resource, **spec)
+        await eventually(put, "it is put", 5)
     world.cluster.refuse, cloud.blind = lambda _verb: False, True
     world.edit(AccessSession, session.key, stop=True)
     async with world.running(resync=36000):
         await never_over_while_open(world, cloud, session)
+
+
+async def test_a_second_port_that_was_put_and_not_recorded_is_waited_for(world: World, cloud: PacedFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    ports = [{"port": 5432}, {"port": 6432}]
+    await put_by_an_edit_and_not_recorded(world, cloud, lambda: len(cloud.rules(group)) == 2, ports=ports)
 
 
 async def test_a_rule_in_another_group_that_was_not_recorded_is_waited_for(world: World, cloud: PacedFirewalls) -> None:
@@ -165,22 +178,9 @@ async def test_a_rule_in_another_group_that_was_not_recorded_is_waited_for(world
 
 async def test_a_rule_that_has_moved_and_was_not_recorded_is_waited_for(world: World, cloud: PacedFirewalls) -> None:
     """The record names the same rule in a group that the resource has left."""
-    one, other = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
-    async with world.running(resync=36000):
-        resource = world.resource(aws={"region": one.region, "securityGroups": [one.id]})
-        await asyncio.sleep(150)
-        session = world.session()
-        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 3)
-    async with world.running(resync=36000):
-        await asyncio.sleep(130)
-        world.cluster.refuse = lambda verb: verb == "status"
-        world.edit(ProtectedResource, resource.key, aws={"region": one.region, "securityGroups": [other.id]})
-        await eventually(lambda: cloud.rules(other), "it moves", 5)
-        await asyncio.sleep(0.5)
-    world.cluster.refuse, cloud.blind = lambda _verb: False, True
-    world.edit(AccessSession, session.key, stop=True)
-    async with world.running(resync=36000):
-        await never_over_while_open(world, cloud, session)
+    _, other = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    aws = {"region": other.region, "securityGroups": [other.id]}
+    await put_by_an_edit_and_not_recorded(world, cloud, lambda: cloud.rules(other), aws=aws)
 
 
 async def test_what_was_told_to_be_removed_stays_so(world: World, cloud: PacedFirewalls) -> None:
@@ -198,8 +198,6 @@ async def test_what_was_told_to_be_removed_stays_so(world: World, cloud: PacedFi
         world.edit(ProtectedResource, edited.key, ports=[{"port": 5432}, {"port": 6432}])
         await asyncio.sleep(3)
     async with world.running(resync=36000):
-        for _ in range(50):
-            await asyncio.sleep(0.1)
-            assert world.status(session).resources[0].state is ResourceState.REMOVED
+        await throughout(lambda: world.status(session).resources[0].state is ResourceState.REMOVED, "it stays so", 5)
         cloud.bolted = set()
         await eventually(lambda: world.status(session).phase is Phase.CANCELLED, "it is over", 10)

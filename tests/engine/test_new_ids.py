@@ -10,7 +10,7 @@ from gatepass.core.rules import Target
 from gatepass.core.types.session import AccessSession, Phase
 from tests.engine.paced import PacedFirewalls
 from tests.engine.test_scarcity import several
-from tests.engine.world import World, eventually
+from tests.engine.world import World, eventually, throughout
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -114,9 +114,7 @@ async def test_what_was_put_on_record_a_moment_ago_is_there_though_reads_lag_too
     async with world.running(resync=36000):
         await asyncio.sleep(2)
         world.edit(AccessSession, session.key, stop=True)
-        for _ in range(60):
-            await asyncio.sleep(0.1)
-            assert world.status(session).phase is not Phase.CANCELLED
+        await throughout(lambda: world.status(session).phase is not Phase.CANCELLED, "it is not over", 6)
         cloud.unknown, cloud.blind = set(), False
         await eventually(lambda: world.status(session).phase is Phase.CANCELLED, "it closes", 10)
         assert not cloud.rules(group)

@@ -8,13 +8,11 @@ from typing import Any
 import pytest
 
 from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.types.common import Key
-from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.engine import Engine
 from tests.engine.test_in_turn import REFUSED, Selective
 from tests.engine.test_scarcity import secret, several
-from tests.engine.world import World, eventually
+from tests.engine.world import World, eventually, throughout
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -27,15 +25,9 @@ def cloud() -> Selective:
     return Selective()
 
 
-def is_ready(world: World, name: str) -> str:
-    """Is the resource Ready? As the condition has it."""
-    conditions = world.cluster.get(ProtectedResource, Key("ci", name)).status.conditions
-    return next(each.status for each in conditions if each.type == "Ready")
-
-
 def well(world: World, engine: Engine, name: str) -> bool:
     """Is the resource Ready, and no target failing?"""
-    return is_ready(world, name) == "True" and not engine.insight.snapshot().targets[0].failing
+    return world.ready(name) == "True" and not engine.insight.snapshot().targets[0].failing
 
 
 async def is_refused_and_stopped(world: World) -> None:
@@ -54,9 +46,7 @@ async def opens_and_never_fails(world: World, cloud: Selective, *, scarce: bool)
         later = world.session("later", cidrs=("203.0.113.8/32",), resources=({"name": "a"},))
         await asyncio.sleep(0.5)
         world.edit(AccessSession, later.key, {"anything": "new"})
-        for _ in range(100):
-            await asyncio.sleep(0.1)
-            assert world.status(later).phase is not Phase.FAILED
+        await throughout(lambda: world.status(later).phase is not Phase.FAILED, "it does not fail", 10)
     assert world.status(later).phase is Phase.ACTIVE
 
 
@@ -112,10 +102,10 @@ async def test_who_wants_nothing_any_more_is_well_while_others_are_refused(world
         await asyncio.sleep(100)
         cloud.refuses["a", "grants"] = THROTTLED
         session = world.session(resources=({"name": "a"},))
-        await eventually(lambda: is_ready(world, "a") == "False", "it is told", 20)
+        await eventually(lambda: world.ready("a") == "False", "it is told", 20)
         world.edit(AccessSession, session.key, stop=True)
         del cloud.refuses["a", "grants"]
-        await eventually(lambda: is_ready(world, "a") == "True", "it is over", 10)
+        await eventually(lambda: world.ready("a") == "True", "it is over", 10)
         assert engine.insight.snapshot().targets[0].failing, "for the others it is not"
 
 
@@ -205,9 +195,7 @@ async def test_a_rule_of_two_is_not_put_with_credentials_that_may_not(world: Wor
         both = [world.session(name, cidrs=("203.0.113.8/32",), resources=({"name": name},)) for name in "ab"]
         await asyncio.sleep(0.2)
         del cloud.refuses["a", "grants"]
-        for _ in range(100):
-            await asyncio.sleep(0.1)
-            assert world.status(both[0]).phase is not Phase.FAILED
+        await throughout(lambda: world.status(both[0]).phase is not Phase.FAILED, "it does not fail", 10)
         assert world.status(both[0]).phase is Phase.ACTIVE
 
 

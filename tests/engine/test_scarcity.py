@@ -33,14 +33,8 @@ def secret(world: World, name: str, group: Target, key: str | None = None, **spe
 
 async def several(world: World, group: Target, names: Iterable[str]) -> None:
     """As many credentials on one group, each with a resource of that name; all are ready."""
-    keys = [secret(world, name, group).key for name in names]
-
-    def ready(key: Key) -> bool:
-        return ("Ready", "True") in {
-            (each.type, each.status) for each in world.cluster.get(ProtectedResource, key).status.conditions
-        }
-
-    await eventually(lambda: all(map(ready, keys)), "all are ready", 5)
+    made = [secret(world, name, group).metadata.name for name in names]
+    await eventually(lambda: all(world.ready(name) == "True" for name in made), "all are ready", 5)
 
 
 def sources(cloud: SlowFirewalls, group: Target) -> set[str]:

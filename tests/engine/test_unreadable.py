@@ -8,13 +8,11 @@ import pytest
 from gatepass.core.errors import ProviderError
 from gatepass.core.ports import Access
 from gatepass.core.rules import Target
-from gatepass.core.types.common import Key
-from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import Phase
 from tests.engine.test_in_turn import REFUSED, Selective
-from tests.engine.test_remembered import THROTTLED, is_ready
+from tests.engine.test_remembered import THROTTLED
 from tests.engine.test_scarcity import secret, several
-from tests.engine.world import World, eventually
+from tests.engine.world import World, eventually, throughout
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -43,9 +41,7 @@ async def test_nobody_is_told_that_others_may_not_read(world: World, cloud: Sele
         secret(world, name, group)
     session = world.session(resources=({"name": "b"},))
     async with world.running(resync=36000):
-        for _ in range(100):
-            await asyncio.sleep(0.1)
-            assert world.status(session).phase is not Phase.FAILED
+        await throughout(lambda: world.status(session).phase is not Phase.FAILED, "it does not fail", 10)
         assert world.status(session).phase is Phase.ACTIVE
 
 
@@ -67,10 +63,7 @@ async def test_who_comes_while_nobody_can_read_is_not_ready(
         await asyncio.sleep(1400)
         secret(world, "b", group)
         session = world.session(resources=({"name": "b"},))
-        for _ in range(1000):
-            await asyncio.sleep(0.1)
-            conditions = world.cluster.get(ProtectedResource, Key("ci", "b")).status.conditions
-            assert ("Ready", "True") not in {(each.type, each.status) for each in conditions}
+        await throughout(lambda: world.ready("b") != "True", "it is not ready", 100)
         assert world.status(session).phase is not None
 
 
@@ -88,5 +81,5 @@ async def test_who_was_refused_in_one_group_and_let_in_elsewhere_is_well(world: 
         engine._state.target(first).stale = True  # as after an answer that was lost
         await eventually(lambda: cloud.rules(second), "it is let in elsewhere", 1500)
         cloud.sealed.clear()
-        await eventually(lambda: is_ready(world, "a") == "True", "it is well", 60)
+        await eventually(lambda: world.ready("a") == "True", "it is well", 60)
         assert not any(target.failing for target in engine.insight.snapshot().targets)

@@ -53,6 +53,13 @@ async def eventually(true: Callable[[], object], what: str, within: float = 30.0
         await asyncio.sleep(0.02)
 
 
+async def throughout(true: Callable[[], object], what: str, seconds: float) -> None:
+    """It has to be true for so many seconds of the loop's time, looked at ten times a second."""
+    for _ in range(round(seconds * 10)):
+        await asyncio.sleep(0.1)
+        assert true(), f"{what} is not true any more"
+
+
 class InMemoryCluster:
     """An API server that keeps objects, hands out versions, and tells whoever watches of every change."""
 
@@ -303,6 +310,11 @@ class World:
     def status(self, session: AccessSession) -> AccessSessionStatus:
         """What the session says now."""
         return self.cluster.get(AccessSession, session.key).status
+
+    def ready(self, name: str) -> str:
+        """What the Ready condition of the resource says; empty before it has one."""
+        conditions = self.cluster.get(ProtectedResource, Key("ci", name)).status.conditions
+        return next((each.status for each in conditions if each.type == "Ready"), "")
 
     def at(self, seconds: float) -> str:
         """A moment as Kubernetes writes it."""

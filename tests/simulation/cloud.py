@@ -32,7 +32,7 @@ M = TypeVar("M")
 
 _CONTENDED_SECONDS = 3.0
 _IN_PARTS = 0.1
-_KINDS: Mapping[str, Write] = {"grant": "grants", "revoke": "revokes", "relabel": "relabels", "tag": "retags"}
+KINDS: Mapping[str, Write] = {"grant": "grants", "revoke": "revokes", "relabel": "relabels", "tag": "retags"}
 LOST = ProviderError(Failure.RETRY, "NoAnswer", "the answer was lost")
 THROTTLED = ProviderError(Failure.RETRY, "RequestLimitExceeded", "AWS asks for fewer calls")
 DENIED = ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "access denied")
@@ -307,7 +307,7 @@ class Cloud:
         """Answers for each member, as a batch that is retried without the members that are wrong does."""
         if not members:
             return {}
-        pacing, kind = self._pacing(), _KINDS[verb]
+        pacing, kind = self._pacing(), KINDS[verb]
         self._contend(pacing, kind)
         try:
             now = asyncio.get_running_loop().time()

@@ -1,11 +1,10 @@
 """What the product says of itself, and still does, when nothing has stood in anybody's way for long."""
 
 from collections.abc import Iterable, Iterator, Mapping, Set
-from typing import Any, Final
+from typing import Any
 
 from gatepass.engine.insight import Snapshot
-
-_WRITES: Final = ("grant", "revoke", "relabel", "tag")
+from tests.simulation.cloud import KINDS
 
 
 def ailments(snapshot: Snapshot, resources: Iterable[Mapping[str, Any]], groups: Set[str]) -> Iterator[str]:
@@ -30,4 +29,4 @@ def ailments(snapshot: Snapshot, resources: Iterable[Mapping[str, Any]], groups:
 
 def writes(calls: Mapping[str, int]) -> int:
     """How many calls were made to change a group."""
-    return sum(calls.get(verb, 0) for verb in _WRITES)
+    return sum(calls.get(verb, 0) for verb in KINDS)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Final, TypeVar
 
@@ -95,7 +95,7 @@ class Calls:
                 self._made(known, (access, "reads"), None)
                 self._vouching.see(known.target, observed)
                 known.read(observed, started, self._vouching.others(known.target, self._clock.now()))
-                if started < self._state.reads_settle_at:
+                if self._state.may_lag(known):
                     self._records.correct(known)
                 else:
                     known.settled.clear()  # from here on, reads tell
@@ -177,11 +177,11 @@ class Calls:
             known.granting.difference_update(new.rule for new in rules)
         asked = [new for new in rules if new.rule in outcomes]
         left = Left.NOTHING if len(asked) == len(rules) else known.tries.not_made(call)
-        refused = {resource.uid for resource in self._resources_of(known, access)}
         for new in asked:
             outcome = outcomes[new.rule]
             left |= self._granted(known, new, outcome, stamp)
             if isinstance(outcome, ProviderError) and outcome.failure is not Failure.RETRY:
+                refused = {resource.uid for resource in self._resources_of(known, access)}
                 self._park([each for each in demand.newcomers.get(new.rule, ()) if each.resource in refused], outcome)
         if asked:
             self._made(known, call, _matter(outcomes.values()))
@@ -256,9 +256,9 @@ class Calls:
             self._queue.add(known.target)
         return undone
 
-    def likely(self, known: TargetState, ids: Iterable[str]) -> set[str]:
+    def likely(self, known: TargetState, ids: Collection[str]) -> set[str]:
         """Those that are there, for all that is known: a read that lags may show what a predecessor has revoked."""
-        if known.read_at is not None and known.read_at >= self._state.reads_settle_at:
+        if not ids or not self._state.may_lag(known):
             return set(ids)
         return set(ids) & {*known.put_by_us, *self._records.ids(known)}
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from gatepass.core.plan import is_ours
 from gatepass.core.ports import Clock
-from gatepass.core.rules import Mark, ObservedRule, Target
+from gatepass.core.rules import Mark, Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.session import AccessSession, RuleStatus
 from gatepass.engine.grants import Grants
@@ -40,20 +40,17 @@ class Records:
 
     def correct(self, known: TargetState) -> None:
         """What is on record and not shown is there; what is shown, ours and on record for nobody has to be proven."""
-        known.suppose(self._supposed(known))
-        now = self._clock.now()
-        for _, _, record in self._of(known.target):
+        now, told = self._clock.now(), set[str]()
+        for key, session, record in self._of(known.target):
+            if record.id not in known.rules:
+                mark = Mark(str(key), self._grants.deadline(session)[0])
+                known.suppose(put(rule_of(record), record.id, str(mark), self._state.owner))
             known.put_before(record.id, (now - record.applied_at).total_seconds())
-        told = {record.id for _, session, record in self._of(known.target) if not self._grants.closed(session, now)}
+            if not self._grants.closed(session, now):
+                told.add(record.id)
         marked = (rule for rule in known.rules.values() if is_ours(rule, self._state.owner, known=()))
         ours = (rule.id for rule in marked if not self._vouching.stranger(known.target, rule, now))
         known.question(id_ for id_ in ours if id_ not in told)
-
-    def _supposed(self, known: TargetState) -> Iterator[ObservedRule]:
-        unseen = (each for each in self._of(known.target) if each[2].id not in known.rules)
-        for key, session, record in unseen:
-            mark = Mark(str(key), self._grants.deadline(session)[0])
-            yield put(rule_of(record), record.id, str(mark), self._state.owner)
 
     def _of(self, target: Target) -> Iterator[tuple[Key, AccessSession, RuleStatus]]:
         """Also for who has not been verified yet."""

@@ -272,3 +272,7 @@ class State:
     def reads_settle_at(self) -> float:
         """From then on, a read shows everything that was written before this process began."""
         return self.started + READS_LAG_SECONDS
+
+    def may_lag(self, known: TargetState) -> bool:
+        """Is what is known of it from before, so that it may miss what an earlier process has written?"""
+        return known.read_at is None or known.read_at < self.reads_settle_at

@@ -160,13 +160,12 @@ class TargetState:
         self.stale = False
         self.trouble = None
 
-    def suppose(self, recorded: Iterable[ObservedRule]) -> None:
-        """Rules that an earlier process has recorded and the read, which may lag behind it, does not show."""
-        for rule in recorded:
-            if rule.id not in self.rules and rule.id not in self.revoked:
-                self.rules[rule.id] = rule
-                self.doubtful.add(rule.id)
-                self._holding = None
+    def suppose(self, recorded: ObservedRule) -> None:
+        """A rule that an earlier process has recorded, and the read, which may lag behind it, does not show."""
+        if recorded.id not in self.revoked:
+            self.rules[recorded.id] = recorded
+            self.doubtful.add(recorded.id)
+            self._holding = None
 
     def put_before(self, id_: str, seconds: float) -> None:
         """An earlier process has put it, so many seconds before the last read."""

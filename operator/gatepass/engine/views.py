@@ -233,7 +233,7 @@ class Views:
                     remaining.append(PresentRule(rule, target.id, held.id, foreign=False))
             unsettled = unsettled or bool(unwanted & known.coming)
             if blind and (lost or not (unwanted <= known.settled | holding.keys())):
-                unseen = unseen or known.read_at is None or known.read_at < self._state.reads_settle_at
+                unseen = unseen or self._state.may_lag(known)
         return tuple(remaining), unsettled, unseen
 
     def _kept(self, known: TargetState, rule: Rule, own: str | ClaimKey) -> bool:
