@@ -1,6 +1,7 @@
 """The trail on SQLite and on PostgreSQL: one suite, both databases."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -86,6 +87,17 @@ async def test_the_migrations_make_the_table_that_is_used(trail: Trail, url: str
     assert {each["name"] for each in inspector.get_indexes(table.name)} >= {each.name for each in table.indexes}
     assert inspector.get_unique_constraints(table.name)[0]["column_names"] == ["id"]
     engine.dispose()
+
+
+async def test_who_starts_while_another_makes_the_file_waits_for_it(tmp_path: Path, key_file: Path) -> None:
+    trail = Trail(f"sqlite:///{tmp_path}/audit.db", key_file)
+    other = sqlite3.connect(tmp_path / "audit.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    migrating = asyncio.create_task(trail.migrate())
+    assert await asyncio.wait({migrating}, timeout=0.5) == (set(), {migrating})
+    other.close()
+    await migrating
+    await trail.close()
 
 
 @pytest.mark.parametrize(

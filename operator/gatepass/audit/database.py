@@ -1,10 +1,12 @@
 """The database: a SQLite file or PostgreSQL, its table, its lock and its migrations."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import aiosqlite
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import BigInteger, Column, Connection, Index, MetaData, String, Table, Text, event, make_url, text
@@ -19,6 +21,7 @@ _DRIVERS: Final = {
 _LOCK: Final = 0x6761746570617373
 """PostgreSQL's advisory lock: whoever holds it may append."""
 _BUSY_SECONDS: Final = 5.0
+_BUSY_PAUSE_SECONDS: Final = 0.05
 
 METADATA: Final = MetaData()
 
@@ -80,10 +83,27 @@ def _try_sqlite(_dialect: object, _record: object, where: tuple[str, ...], _opti
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # we begin transactions ourselves: the driver would do so too late for a lock
+    connection.run_async(_write_ahead)
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for who appends
     cursor.execute("PRAGMA synchronous=FULL")  # an acknowledged entry survives a power failure
     cursor.close()
+
+
+async def _write_ahead(connection: aiosqlite.Connection) -> None:
+    """Readers do not wait for who appends.
+
+    SQLite's own timeout does not hold here: it refuses at once while another writes in a file that has no such log yet,
+    as one does that starts in the same moment.
+    """
+    until = asyncio.get_running_loop().time() + _BUSY_SECONDS
+    while True:
+        try:
+            async with connection.execute("PRAGMA journal_mode=WAL"):
+                return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or asyncio.get_running_loop().time() >= until:
+                raise
+            await asyncio.sleep(_BUSY_PAUSE_SECONDS)
 
 
 def _begin_sqlite(connection: Connection) -> None:
