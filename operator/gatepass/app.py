@@ -135,7 +135,6 @@ async def _serve(
     stop, listed, working, end_watching = asyncio.Event(), asyncio.Event(), asyncio.Event(), asyncio.Event()
     name = identity(settings.health_host, settings.health_port)
     lease = Lease(kube, settings.namespace, settings.release, name, settings.lease_seconds, clock.now)
-    keeping = asyncio.create_task(lease.run())
     events = Events(kube, component="gatepass")
     cluster = KubeCluster(kube, events, clock, requester_policies(settings.release), lease.outlasts)
     aws = AwsSecurityGroups(cluster, told=metrics.aws.told, fence=lease.outlasts, scheduler=bool(settings.switch_roles))
@@ -211,7 +210,7 @@ async def _serve(
 
     watcher = asyncio.create_task(look_on())
     work = [
-        keeping,
+        asyncio.create_task(lease.run()),
         asyncio.create_task(lead()),
         asyncio.create_task(follow()),
         asyncio.create_task(events.run()),

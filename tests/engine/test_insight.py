@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -266,3 +267,25 @@ async def test_what_nobody_knows_of_is_not_overdue_and_says_what_it_waits_for(
         cloud.all_refused = False
         await asyncio.sleep(300)
         assert (world.status(session).phase, engine.insight.snapshot().overdue_seconds) == (Phase.CANCELLED, 0)
+
+
+@pytest.mark.parametrize("by", ["session", "policy"])
+async def test_who_gets_less_time_than_has_passed_is_not_closed_late(
+    world: World, cloud: SlowFirewalls, by: str
+) -> None:
+    cloud.create("sg-0aaa")
+    async with world.running() as engine:
+        resource, session = world.resource(), world.session(duration="10h")
+        await asyncio.sleep(7200)
+        if by == "session":
+            world.edit(AccessSession, session.key, duration="1m")
+        else:
+            world.edit(ProtectedResource, resource.key, policy={"maxDuration": "1h"})
+        await eventually(lambda: world.status(session).phase is Phase.EXPIRED, "it ends", 5)
+        late = engine.insight.lateness(world.cluster.get(AccessSession, session.key))
+        assert late is not None
+        assert late < 5
+        ended_at = world.status(session).ended_at
+        assert ended_at is not None
+        assert ended_at - session.started_at >= timedelta(hours=2)
+        assert engine.insight.snapshot().overdue_seconds == 0

@@ -36,5 +36,5 @@ def _stamped(about: Custom, annotation: str) -> Requester | None:
 def _read(stamp: str) -> Requester | None:
     try:
         return Requester.model_validate(json.loads(stamp))
-    except (ValueError, ValidationError):
+    except (ValueError, ValidationError, RecursionError):
         return None

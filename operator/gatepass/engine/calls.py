@@ -28,7 +28,7 @@ from gatepass.core.ports import (
     RevokeOutcome,
     Unknown,
 )
-from gatepass.core.rules import Rule, Stamp, Target, rules_for
+from gatepass.core.rules import ObservedRule, Rule, Stamp, Target, rules_for
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.engine.demand import Demand
@@ -38,7 +38,7 @@ from gatepass.engine.queue import Queue
 from gatepass.engine.records import Records
 from gatepass.engine.state import State
 from gatepass.engine.targets import NEW_IDS_SECONDS, TargetState
-from gatepass.engine.tries import Call, Left
+from gatepass.engine.tries import Call, Left, matter
 from gatepass.engine.turns import Turns
 from gatepass.engine.vouching import Vouching
 
@@ -46,10 +46,6 @@ log = structlog.get_logger(__name__)
 
 O = TypeVar("O")  # noqa: E741  for outcome
 
-_HIDDEN: Final = ProviderError(
-    Failure.RETRY, "DuplicateNotSeen", "a rule that is to be put is there, and reads do not show it yet"
-)
-_NO_ANSWER: Final = ProviderError(Failure.RETRY, "NoAnswer", "the answer was lost")
 _DOUBTED_SECONDS: Final = 60.0
 """After which credentials that are still refused are looked at again: a role's session may be another by then."""
 
@@ -87,7 +83,7 @@ class Calls:
         trouble: ProviderError | None = None
         for access in accesses:
             try:
-                observed = await self._providers[known.target.provider].observe(access, known.target)
+                observed = await self._look(known, access)
             except ProviderError as error:
                 trouble = error
                 self._made(known, (access, "reads"), error)
@@ -107,6 +103,15 @@ class Calls:
         if before is None or (_may_pass(before) and not _may_pass(trouble)):
             self._wake_neighbours(known.target)
         return False
+
+    async def _look(self, known: TargetState, access: Access) -> Sequence[ObservedRule]:
+        """One read. Whoever asks for one while it is under way gets another: he may want it younger."""
+        known.stale, observed = False, None
+        try:
+            observed = await self._providers[known.target.provider].observe(access, known.target)
+        finally:
+            known.stale = known.stale or observed is None
+        return observed
 
     def _wake_neighbours(self, target: Target) -> None:
         """Their passes place claims, and let rules go, by whether this target can be read."""
@@ -184,7 +189,7 @@ class Calls:
                 refused = {resource.uid for resource in self._resources_of(known, access)}
                 self._park([each for each in demand.newcomers.get(new.rule, ()) if each.resource in refused], outcome)
         if asked:
-            self._made(known, call, _matter(outcomes.values()))
+            self._made(known, call, matter(outcomes.values()))
         return left
 
     def _may_write(self, known: TargetState, access: Access, rule: Rule) -> bool:
@@ -321,7 +326,7 @@ class Calls:
                 if not isinstance(outcome, ProviderError):
                     undone |= take(id_, outcome, at)
             if outcomes:
-                self._made(known, (access, kind), _matter(outcomes.values()))
+                self._made(known, (access, kind), matter(outcomes.values()))
             left = [id_ for id_, outcome in outcomes.items() if isinstance(outcome, ProviderError)]
             if not left:
                 break
@@ -376,22 +381,6 @@ class Calls:
             self._doubted[call[0]] = now
             for key in self._state.tenants[known.target]:
                 self._reverify(key)
-
-
-def _matter(outcomes: Iterable[object]) -> ProviderError | None:
-    """What was the matter with a call, if with some of its members only."""
-    return next(filter(None, map(_error, outcomes)), None)
-
-
-def _error(outcome: object) -> ProviderError | None:
-    match outcome:
-        case ProviderError():
-            return outcome
-        case Duplicate():
-            return _HIDDEN
-        case Unknown():
-            return _NO_ANSWER
-    return None
 
 
 def _may_pass(trouble: ProviderError | None) -> bool:

@@ -26,11 +26,11 @@ class Demand:
     """The rules wanted in a target, each with the credentials that may write it; none may where it is only kept.
 
     `undecided` may not be revoked yet: what anybody wants, here or elsewhere, while somebody who names the target
-    has not been heard, and what sessions may be granted whose admission has not been asked for since the start.
-    `displaced` are other targets that have been given something to do. `newcomers` are the claims that have not had
-    a missing rule before, and `moving` are missing rules of claims that may have had another one instead, with those of
-    them that were granted something; `resumes_at` is when the first of those that were refused here tries again, and
-    `parked` are the credentials of all of those.
+    has not been heard, and, for two minutes, what sessions may be granted whose admission has not been asked for since
+    the start. `displaced` are other targets that have been given something to do. `newcomers` are the claims that have
+    not had a missing rule before, and `moving` are missing rules of claims that may have had another one instead, with
+    those of them that were granted something; `resumes_at` is when the first of those that were refused here tries
+    again, and `parked` are the credentials of all of those.
     """
 
     rules: Wishes
@@ -107,19 +107,23 @@ class Demands:
         rules: dict[Rule, tuple[Wanted, Sequence[Access]]] = {}
         newcomers: dict[Rule, list[ClaimKey]] = {}
         moving: dict[Rule, Set[User]] = {}
+        kept: dict[Rule, Sequence[ClaimKey]] = {}
         for rule, users in self._users(target, tenants).items():
             lasting = [(claim, tenant) for claim, tenant in users if not claim.ending]
             writers = [tenant.standing.access for _, tenant in lasting if tenant.standing and target in tenant.proven]
             if rule in holding or (writers and any(self._placed(claim, rule) == target for claim, _ in lasting)):
                 rules[rule] = wanted(rule, [claim for claim, _ in users]), list(dict.fromkeys(writers))
+            if elsewhere := [claim.key for claim, _ in users if self._placed(claim, rule) != target]:
+                kept[rule] = elsewhere
             if rule not in holding:
                 newcomers[rule] = [claim.key for claim, _ in users if claim.until is not None and not claim.granted]
                 if len(newcomers[rule]) < len(users):
                     moving[rule] = {(claim.key.holder, claim.resource) for claim, _ in users if claim.granted}
+        known.kept = kept
         parked = {claim.key: self._state.parked[claim.key] for claim in claims if claim.key in self._state.parked}
         return Demand(
             rules,
-            frozenset(self._undecided(tenants, now)),
+            frozenset(self._undecided(tenants, now, second)),
             frozenset(other for targets in placed.values() for other in targets) - {target},
             newcomers,
             moving,
@@ -146,9 +150,10 @@ class Demands:
             usable = [each for each in proven if self._state.target(each).trouble is None]
             yield _Tenant(resource, standing, claims, recorded, frozenset(proven), usable)
 
-    def _undecided(self, tenants: Sequence[_Tenant], now: datetime) -> Iterator[Rule]:
-        for tenant in tenants:
-            yield from self._grants.undecided(tenant.resource, now)
+    def _undecided(self, tenants: Sequence[_Tenant], now: datetime, second: float) -> Iterator[Rule]:
+        for tenant in tenants if second < self._state.reads_settle_at else ():
+            if tenant.standing is None or tenant.standing.account is not None:  # else nobody has put anything with it
+                yield from self._grants.undecided(tenant.resource, now)
         all_heard = all(
             (tenant.standing is not None or not tenant.resource.held)
             and all(self._state.target(target).read_at is not None for target in tenant.usable)

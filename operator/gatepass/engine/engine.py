@@ -173,6 +173,7 @@ class Engine:
             self._look_at_everything()
 
     def _look_at_everything(self) -> None:
+        self._state.forget_unnamed()
         self._sweeper.again()
         self._switchboard.again()
         self._state.parked.clear()

@@ -100,6 +100,13 @@ class Grants:
             return cutoff, EndedReason.NOT_AFTER
         return at, reason
 
+    def time_up(self, session: AccessSession, now: datetime) -> tuple[datetime, EndedReason]:
+        """The same, but that it is up now where the deadline was moved into the past: until then there was more."""
+        at, reason = self.deadline(session)
+        told = session.status.expires_at
+        moved = told is not None and at < min(told, now) and at != self._state.cutoff
+        return (now if moved else at), reason
+
     def end(self, session: AccessSession, now: datetime) -> lifecycle.End | None:
         """The end of the session, if it has come. Once its rules may go it stays ended, whatever its spec says then."""
         known, latched = self._state.closed.get(session.uid), session.status.ended_at is not None
@@ -111,7 +118,7 @@ class Grants:
         found = lifecycle.end(
             session,
             now,
-            self.deadline(session),
+            self.time_up(session, now),
             withdrawn=not latched and self._withdrawn(session, now, refusals),
             key_revoked=not latched and self._key_revoked(session, now),
             runner=self._state.runners.get(session.uid),

@@ -120,7 +120,7 @@ class Insight:
     def _end(self, session: AccessSession, now: datetime) -> lifecycle.End | None:
         """One that is not written down yet came when it was seen first."""
         seen = self._state.ending.get(session.uid)
-        return seen or lifecycle.end(session, now, self._grants.deadline(session), withdrawn=False)
+        return seen or lifecycle.end(session, now, self._grants.time_up(session, now), withdrawn=False)
 
     def _overdue(self, now: datetime) -> list[timedelta]:
         """How long ago those sessions ended of which a rule of ours may still be there, for all that is known."""

@@ -142,6 +142,10 @@ class Placements:
             if not holders:
                 del self._at[target][rule]
 
+    def forget(self, target: Target) -> None:
+        """The target is no more; nothing may be placed there."""
+        self._at.pop(target, None)
+
     def drop_at(self, target: Target, rules: Iterable[Rule]) -> set[ClaimKey]:
         """The target does not take these rules: everybody who placed one there looks for another place."""
         displaced = {claim for rule in rules for claim in self._at[target].get(rule, ())}
@@ -229,6 +233,15 @@ class State:
         """The target is not there any more, and neither is what it held."""
         self.targets.pop(target, None)
         self.placements.drop_at(target, list(self.placements.at(target)))
+        self.placements.forget(target)
+
+    def forget_unnamed(self) -> None:
+        """What nobody names any more, and nobody has found as a stray, no pass can do anything about."""
+        for target in [*self.targets.keys() | self.tenants.keys()]:
+            if not self.tenants[target] and target not in self.strays:
+                del self.tenants[target]
+                self.forget_target(target)
+                self.unarmed.pop(target, None)
 
     def release(self, claim: ClaimKey) -> None:
         """A claim is no more."""

@@ -60,9 +60,17 @@ class Store:
             event.set()
         over = session.status.phase in FINAL
         for key in session.resource_keys():
-            users = self._users[key]
-            users.discard(session.key) if over else users.add(session.key)
+            if over:
+                self._drop_user(key, session.key)
+            else:
+                self._users[key].add(session.key)
         return True
+
+    def _drop_user(self, resource: Key, session: Key) -> None:
+        users = self._users.get(resource, set())
+        users.discard(session)
+        if not users:
+            self._users.pop(resource, None)
 
     def remove_session(self, key: Key, uid: str) -> AccessSession | None:
         """Forget the session, unless another one of its name has come since."""
@@ -75,7 +83,7 @@ class Store:
         for event in self._awaited.get(uid, ()):
             event.set()
         for resource in session.resource_keys():
-            self._users[resource].discard(key)
+            self._drop_user(resource, key)
         return session
 
     def arrival(self, session: AccessSession) -> int:
@@ -89,10 +97,18 @@ class Store:
         """Keep the resource; False when it is not news."""
         if resource.uid in self._gone or not _is_news(self.resources.get(resource.key), resource):
             return False
+        self._unname(resource.key)
         self.resources[resource.key] = resource
         for id_ in _target_ids(resource):
             self._naming[id_].add(resource.key)
         return True
+
+    def _unname(self, key: Key) -> None:
+        before = self.resources.get(key)
+        for id_ in _target_ids(before) if before is not None else ():
+            self._naming[id_].discard(key)
+            if not self._naming[id_]:
+                del self._naming[id_]
 
     def remove_resource(self, key: Key, uid: str) -> ProtectedResource | None:
         """Forget the resource, unless another one of its name has come since."""
@@ -100,6 +116,7 @@ class Store:
         if resource is None or resource.uid != uid:
             return None
         self._bury(uid)
+        self._unname(key)
         return self.resources.pop(key)
 
     def put_binding(self, binding: ApiKeyBinding) -> bool:
@@ -190,12 +207,7 @@ class Store:
 
     def resources_naming(self, id_: str) -> Iterator[ProtectedResource]:
         """The resources that have, or had, the firewall object of this id on their list, whatever came of it."""
-        for key in sorted(self._naming.get(id_, ())):
-            resource = self.resources.get(key)
-            if resource is None or id_ not in _target_ids(resource):
-                self._naming[id_].discard(key)
-            else:
-                yield resource
+        return (self.resources[key] for key in sorted(self._naming.get(id_, ())))
 
     def resources_in(self, namespaces: Iterable[str]) -> Iterator[ProtectedResource]:
         """The resources of some namespaces."""

@@ -1,6 +1,6 @@
 """What is known of one firewall object: the last read, corrected by the answers to our own writes."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -41,7 +41,8 @@ class TargetState:
 
     `claims` are those that its last pass has heard, whatever became of them; the first one's time is up at `ends_at`.
     `placed` are the holders of those that have got a place, here or elsewhere, or wait for one from now on, and have
-    not been told. `conflict` says why nothing is revoked. `unheard` are rules whose revocation had no answer, and since
+    not been told, and `kept` the claims that keep a rule here, having no place here, as its last pass has found them.
+    `conflict` says why nothing is revoked. `unheard` are rules whose revocation had no answer, and since
     when; `unknown` are those whose ids EC2 did not know in the last call; `missed` are new ones that neither a read nor
     a write finds, which are put again for whoever wants them, and revoked by their ids for the others.
     """
@@ -55,6 +56,7 @@ class TargetState:
     conflict: ProviderError | None = None
     conflicts: tuple[ObservedRule, ...] = ()
     claims: Mapping[ClaimKey, Claim] = field(default_factory=dict)
+    kept: Mapping[Rule, Sequence[ClaimKey]] = field(default_factory=dict)
     ends_at: float = float("inf")
     placed: set[str] = field(default_factory=set)
     revoked: dict[str, float] = field(default_factory=dict)
@@ -157,7 +159,6 @@ class TargetState:
         }
         self._full_at.clear()
         self.read_at = started
-        self.stale = False
         self.trouble = None
 
     def suppose(self, recorded: ObservedRule) -> None:

@@ -3,15 +3,20 @@
 from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, replace
 from enum import Flag, auto
-from typing import Literal
+from typing import Final, Literal
 
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.plan import Write
-from gatepass.core.ports import Access
+from gatepass.core.ports import Access, Duplicate, Unknown
 
 Kind = Write | Literal["reads"]
 Call = tuple[Access, Kind]
 """A kind of call with some credentials."""
+
+_HIDDEN: Final = ProviderError(
+    Failure.RETRY, "DuplicateNotSeen", "a rule that is to be put is there, and reads do not show it yet"
+)
+_NO_ANSWER: Final = ProviderError(Failure.RETRY, "NoAnswer", "the answer was lost")
 
 
 class Left(Flag):
@@ -100,3 +105,19 @@ class Tries:
     def fails(self, kinds: Collection[Write]) -> bool:
         """Is something the matter with any of these?"""
         return any(call[1] in kinds and self.error(call) for call in self._last)
+
+
+def matter(outcomes: Iterable[object]) -> ProviderError | None:
+    """What was the matter with a call, if with some of its members only."""
+    return next(filter(None, map(_error, outcomes)), None)
+
+
+def _error(outcome: object) -> ProviderError | None:
+    match outcome:
+        case ProviderError():
+            return outcome
+        case Duplicate():
+            return _HIDDEN
+        case Unknown():
+            return _NO_ANSWER
+    return None

@@ -1,7 +1,7 @@
 """What the engine knows of one session or one resource, put into the words of the pure status functions."""
 
 import asyncio
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -206,6 +206,10 @@ class Views:
         wished = rules_for(resource.spec.ports, ranges) | {rule_of(record) for record in records}
         lost = not ranges and session.spec.source.kind in (SourceKind.POD, SourceKind.OPERATOR)
         own, sources = ClaimKey(session.uid, resource.uid), {canonical_cidr(each) for each in ranges}
+
+        def others(claim: ClaimKey) -> bool:
+            return claim.holder != session.uid if over else claim != own
+
         remaining: list[PresentRule] = []
         blind = self._blind(session, resource)
         unsettled = unseen = False
@@ -219,28 +223,25 @@ class Views:
             unwanted = {
                 rule
                 for rule in wished | put  # also for ports of before
-                if not any(
-                    self._wants(claim, rule, target)
-                    for claim in placed.get(rule, ())
-                    if (claim.holder != session.uid if over else claim != own)
-                )
+                if not any(self._wants(claim, rule, target) for claim in filter(others, placed.get(rule, ())))
             }
             for rule in unwanted:
                 held = holding.get(rule)
                 if held is None or not self._state.is_ours(held, recorded):
                     continue
-                if not self._kept(known, rule, session.uid if over else own):
+                if not self._kept(known, rule, others):
                     remaining.append(PresentRule(rule, target.id, held.id, foreign=False))
             unsettled = unsettled or bool(unwanted & known.coming)
             if blind and (lost or not (unwanted <= known.settled | holding.keys())):
                 unseen = unseen or self._state.may_lag(known)
         return tuple(remaining), unsettled, unseen
 
-    def _kept(self, known: TargetState, rule: Rule, own: str | ClaimKey) -> bool:
-        """Does it stay for somebody else, who is placed elsewhere and has no rule there yet?"""
-        others = (claim for claim in known.claims.values() if own not in (claim.key.holder, claim.key))
-        placed = (self._state.placements.of(claim.key).get(rule) for claim in others if claim.granted)
-        return any(at not in (None, known.target) and rule not in self._state.target(at).staying() for at in placed)
+    def _kept(self, known: TargetState, rule: Rule, others: Callable[[ClaimKey], bool]) -> bool:
+        """Does it stay for somebody else, who has no place there, and has it nowhere else yet?"""
+        keeping = (claim for claim in known.kept.get(rule, ()) if self._wants(claim, rule, known.target))
+        lasting = (claim for claim in filter(others, keeping) if claim.holder not in self._state.ending)
+        places = (self._state.placements.of(claim).get(rule) for claim in lasting)
+        return any(at is None or rule not in self._state.target(at).staying() for at in places if at != known.target)
 
     def _wants(self, claim: ClaimKey, rule: Rule, target: Target) -> bool:
         """Does a claim that is placed want the rule still? While no pass succeeds, nobody takes it out of its place."""
@@ -261,7 +262,8 @@ class Views:
         if entry is not None and entry.state is ResourceState.REMOVED:
             return False
         started = self._state.started_at.replace(microsecond=0)  # as precise as records are
-        records = [each for each in (entry.rules if entry else ()) if each.applied_at < started]
+        there = (each for each in (entry.rules if entry else ()) if each.removed_at is None)
+        records = [each for each in there if each.applied_at < started]
         recorded = {rule_of(each) for each in records if each.target in resource.spec.aws.security_groups}
         return not (recorded and recorded >= rules_for(resource.spec.ports, self._grants.ranges(session)))
 
@@ -317,7 +319,13 @@ class Views:
             return False
         entry = session.resource_status(resource.key)
         granted = was_granted(entry) and entry is not None and entry.uid == resource.uid
-        return bool(granted or self._state.placements.of(ClaimKey(session.uid, resource.uid)))
+        placed = self._state.placements.of(ClaimKey(session.uid, resource.uid))
+        return bool(granted or placed or self._may_be_unseen(session, resource))
+
+    def _may_be_unseen(self, session: AccessSession, resource: ProtectedResource) -> bool:
+        """May an earlier process have put a rule there for it that reads do not show yet?"""
+        standing = self._state.standings.get(resource.key)
+        return standing is not None and self._remaining(session, resource, standing, over=True)[2]
 
     def in_use(self, resource: ProtectedResource) -> bool:
         """Does any session hold it open, or has it rules there that are still to go?"""
@@ -331,11 +339,19 @@ class Views:
         known = self._state.target(target)  # read before, if it cannot be now: nobody but us puts rules of ours there
         if known.read_at is None or known.any_unsettled:
             return False
+        sessions = self._state.store.sessions_of(resource.key)
+        if self._state.may_lag(known) and any(self._may_be_unseen(session, resource) for session in sessions):
+            return False
         placed = self._state.placements.at(target)
         if any(claim.resource == resource.uid for holders in placed.values() for claim in holders):
             return False
+
+        def others(claim: ClaimKey) -> bool:
+            return claim.resource != resource.uid
+
         return all(
-            rule.rule is not None and any(claim.resource != resource.uid for claim in placed.get(rule.rule, ()))
+            rule.rule is not None
+            and (any(map(others, placed.get(rule.rule, ()))) or self._kept(known, rule.rule, others))
             for rule in known.rules.values()
             if is_ours(rule, self._state.owner, known=())
         )

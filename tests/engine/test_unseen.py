@@ -1,0 +1,131 @@
+"""What an earlier process has put and nobody has recorded, while reads may still miss it."""
+
+import asyncio
+
+import pytest
+
+from gatepass.core.rules import Target
+from gatepass.core.types.common import Key
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import AccessSession, Phase
+from tests.engine.firewalls import SlowFirewalls
+from tests.engine.paced import PacedFirewalls
+from tests.engine.test_scarcity import secret
+from tests.engine.world import World, eventually, throughout
+
+pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
+
+DB = Key("ci", "staging-db")
+
+
+@pytest.fixture
+def cloud() -> PacedFirewalls:
+    return PacedFirewalls()
+
+
+async def unseen(world: World, cloud: PacedFirewalls) -> tuple[Target, AccessSession]:
+    """A rule that is on no record, that no read shows, and whose session has been stopped since."""
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=36_000):
+        secret(world, DB.name, group)
+        await asyncio.sleep(150)
+        world.cluster.refuse = lambda verb: verb == "status"
+        session = world.session()
+        await eventually(lambda: cloud.rules(group), "the rule", 5)
+    world.cluster.refuse, cloud.blind = lambda _verb: False, True
+    world.edit(AccessSession, session.key, stop=True)
+    return group, session
+
+
+async def test_a_resource_is_let_go_once_it_has_shown_and_gone(world: World, cloud: PacedFirewalls) -> None:
+    group, _ = await unseen(world, cloud)
+    world.cluster.delete(ProtectedResource, DB)
+    world.cluster.delete_secret(DB)
+
+    def kept() -> bool:
+        return (ProtectedResource, DB) in world.cluster.objects and DB in world.cluster.kept
+
+    async with world.running(resync=36_000):
+        await throughout(lambda: kept() or not cloud.rules(group), "what it takes to close", 20)
+        cloud.blind = False
+        await throughout(lambda: kept() or not cloud.rules(group), "what it takes to close", 110)
+        await eventually(lambda: not cloud.rules(group) and not kept(), "it is let go", 30)
+
+
+async def test_credentials_are_let_go_once_it_has_shown_and_gone(world: World, cloud: PacedFirewalls) -> None:
+    group, _ = await unseen(world, cloud)
+    world.cluster.delete_secret(DB)
+    async with world.running(resync=36_000):
+        await throughout(lambda: DB in world.cluster.kept or not cloud.rules(group), "what it takes to close", 20)
+        cloud.blind = False
+        await throughout(lambda: DB in world.cluster.kept or not cloud.rules(group), "what it takes to close", 110)
+        await eventually(lambda: not cloud.rules(group), "it is closed", 30)
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+async def test_a_group_that_was_left_is_drained_until_it_has_shown_and_gone(
+    world: World, cloud: PacedFirewalls, deleted: bool
+) -> None:
+    (group, session), other = await unseen(world, cloud), cloud.create("sg-0bbb")
+    resource = world.cluster.get(ProtectedResource, DB)
+    aws = resource.spec.aws.model_copy(update={"security_groups": (other.id,)})
+    world.cluster.put(resource.model_copy(update={"spec": resource.spec.model_copy(update={"aws": aws})}))
+
+    def told() -> bool:
+        return world.status(session).phase is Phase.CANCELLED
+
+    async with world.running(resync=36_000):
+        await throughout(lambda: not (told() and cloud.rules(group)), "it is said to be over when it is", 40)
+        cloud.blind = False
+        if deleted:
+            world.cluster.delete(ProtectedResource, DB)
+        await throughout(lambda: not (told() and cloud.rules(group)), "it is said to be over when it is", 100)
+        await eventually(lambda: not cloud.rules(group), "it is closed", 10)
+
+
+async def test_a_record_that_it_was_taken_away_tells_nothing_of_what_was_put_since(
+    world: World, cloud: PacedFirewalls
+) -> None:
+    one, other = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    async with world.running(resync=36_000):
+        resource = secret(world, "a", one)
+        secret(world, "b", other)
+        await asyncio.sleep(150)
+        session = world.session(resources=({"name": "a"}, {"name": "b"}))
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 3)
+        world.edit(ProtectedResource, resource.key, policy={"sources": ["pod"]})
+        await eventually(lambda: not cloud.rules(one), "it is withdrawn", 5)
+        await asyncio.sleep(5)
+        world.cluster.refuse = lambda verb: verb == "status"
+        world.edit(ProtectedResource, resource.key, policy={})
+        await eventually(lambda: cloud.rules(one), "it is put again", 5)
+    world.cluster.refuse, cloud.blind = lambda _verb: False, True
+    world.edit(AccessSession, session.key, stop=True)
+
+    def true() -> bool:
+        return world.status(session).phase is not Phase.CANCELLED or not cloud.rules(one)
+
+    async with world.running(resync=36_000):
+        await throughout(true, "it is said to be over when it is", 10)
+        cloud.blind = False
+        await throughout(true, "it is said to be over when it is", 130)
+        assert not cloud.rules(one)
+
+
+@pytest.mark.parametrize("slow", [0.0, 2.5])
+async def test_a_look_that_is_due_while_a_read_is_under_way_is_made_after_it(world: World, slow: float) -> None:
+    world.firewalls = cloud = SlowFirewalls()
+    group = cloud.create("sg-0aaa")
+    world.resource()
+    session = world.session()
+    await asyncio.sleep(10)
+    world.edit(AccessSession, session.key, stop=True)
+    async with world.running():
+        await asyncio.sleep(118)
+        assert world.status(session).phase is Phase.EXPIRING
+        cloud.lose_answers = True
+        world.session("other", cidrs=("203.0.113.9/32",))
+        cloud.slow = {group.id: slow}
+        await asyncio.sleep(1)
+        cloud.lose_answers = False
+        await eventually(lambda: world.status(session).phase is Phase.CANCELLED, "two minutes have shown", 15)
