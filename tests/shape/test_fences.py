@@ -37,6 +37,13 @@ def test_the_command_line_starts_without_the_heavy_imports() -> None:
     assert found.stdout.strip() == "[]"
 
 
+def test_the_observer_shares_no_code_with_what_it_watches() -> None:
+    parts = tuple(f"gatepass.{part}" for part in ("core", "engine", "providers", "kube", "egress"))
+    probe = f"import sys, tests.observer.__main__; print([name for name in sys.modules if name.startswith({parts!r})])"
+    found = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
 def test_no_text_names_a_path_of_a_machine() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     marks = ("/root" + "/", "/home" + "/", "/work" + "/main")
