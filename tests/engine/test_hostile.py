@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gatepass.core.ports import ConflictError, SecretSeen
 from gatepass.core.types.common import FINALIZER, REQUESTED_BY, Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
@@ -19,10 +20,24 @@ UNANSWERED = {"boundTo": {"apiVersion": "metrics.k8s.io/v1beta1", "kind": "PodMe
 UNLEASED = {"heartbeat": {"interval": "30s", "missed": 3}}
 
 
-def grab(world: World, secret: str) -> None:
-    """Somebody else's group named in a namespace that has no credentials for it."""
+def grab(world: World, secret: str, name: str = "grab") -> None:
+    """Somebody else's group named in a namespace that has no credentials for it, and the address of his session."""
     aws = {"region": "eu-central-1", "securityGroups": ["sg-0aaa"], "credentials": {"secretRef": {"name": secret}}}
-    world.cluster.put(a_resource("grab", namespace="evil", metadata={"finalizers": [FINALIZER]}, aws=aws))
+    statics = [{"cidr": "203.0.113.7/32"}]
+    held = {"finalizers": [FINALIZER]}
+    world.cluster.put(a_resource(name, namespace="evil", metadata=held, aws=aws, staticCIDRs=statics))
+
+
+def changing(world: World) -> None:
+    """He changes his Secrets all the time, so that they are never held."""
+    hold_secret = world.cluster.hold_secret
+
+    async def hold(namespace: str, name: str) -> SecretSeen | None:
+        if namespace == "evil":
+            raise ConflictError("the Secret has been modified")
+        return await hold_secret(namespace, name)
+
+    world.cluster.hold_secret = hold  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize("hold", [UNANSWERED, UNLEASED], ids=["unanswered", "unleased"])
@@ -49,8 +64,28 @@ async def test_who_is_never_decided_on_holds_no_rule_open(
         assert (cloud.rules(group), world.status(session).phase) == ({}, Phase.EXPIRED)
 
 
-async def test_who_can_never_be_asked_keeps_no_rule_from_the_sweeper(world: World, cloud: SlowFirewalls) -> None:
+@pytest.mark.parametrize("how", ["once", "again and again"])
+async def test_who_is_never_verified_holds_no_rule_open(world: World, cloud: SlowFirewalls, how: str) -> None:
+    group = cloud.create("sg-0aaa")
+    changing(world)
+    async with world.running():
+        world.resource()
+        session = world.session(duration="10m")
+        await asyncio.sleep(598)
+        for number in range(1 if how == "once" else 80):
+            grab(world, "none", f"grab-{number}")
+            await asyncio.sleep(0.1)
+        await eventually(lambda: asyncio.get_running_loop().time() > 604, "its time is up", 10)
+        assert (cloud.rules(group), world.status(session).phase) == ({}, Phase.EXPIRED)
+
+
+@pytest.mark.parametrize("how", ["refused", "changing"])
+async def test_who_can_never_be_asked_keeps_no_rule_from_the_sweeper(
+    world: World, cloud: SlowFirewalls, how: str
+) -> None:
     group, _ = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    if how == "changing":
+        changing(world)
     async with world.running(resync=600):
         world.resource("elsewhere", groups=("sg-0bbb",))
         resource, session = world.resource(), world.session()

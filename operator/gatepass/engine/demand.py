@@ -123,7 +123,7 @@ class Demands:
         parked = {claim.key: self._state.parked[claim.key] for claim in claims if claim.key in self._state.parked}
         return Demand(
             rules,
-            frozenset(self._undecided(tenants, now, second)),
+            frozenset(self._undecided(target, tenants, now, second)),
             frozenset(other for targets in placed.values() for other in targets) - {target},
             newcomers,
             moving,
@@ -150,12 +150,13 @@ class Demands:
             usable = [each for each in proven if self._state.target(each).trouble is None]
             yield _Tenant(resource, standing, claims, recorded, frozenset(proven), usable)
 
-    def _undecided(self, tenants: Sequence[_Tenant], now: datetime, second: float) -> Iterator[Rule]:
+    def _undecided(self, target: Target, tenants: Sequence[_Tenant], now: datetime, second: float) -> Iterator[Rule]:
+        """Who has put nothing yet has nobody wait for him: anybody may name the target."""
         for tenant in tenants if second < self._state.reads_settle_at else ():
-            if tenant.standing is None or tenant.standing.account is not None:  # else nobody has put anything with it
+            if tenant.standing is None or tenant.standing.account is not None:
                 yield from self._grants.undecided(tenant.resource, now)
         all_heard = all(
-            (tenant.standing is not None or not tenant.resource.held)
+            not (tenant.standing is None and tenant.resource.held and self._state.may_have_put(tenant.resource, target))
             and all(self._state.target(target).read_at is not None for target in tenant.usable)
             for tenant in tenants
         )

@@ -1,5 +1,6 @@
 """Everything the engine knows; the passes read it, and each part is written by one of them."""
 
+import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from gatepass.core.policy import Refusal
 from gatepass.core.ports import Access, SecretSeen, TargetFacts
 from gatepass.core.rules import ObservedRule, Rule, Stamp, Target
 from gatepass.core.types.common import Key
+from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import EndedReason, SessionResourceStatus, SourceAddress
 from gatepass.engine.queue import FIRST_RETRY, LAST_RETRY
 from gatepass.engine.store import Store
@@ -285,6 +287,13 @@ class State:
     def reads_settle_at(self) -> float:
         """From then on, a read shows everything that was written before this process began."""
         return self.started + READS_LAG_SECONDS
+
+    def may_have_put(self, resource: ProtectedResource, target: Target) -> bool:
+        """May an earlier process have put something there with its credentials, for all that is on record?"""
+        status, created = resource.status, resource.metadata.creation_timestamp
+        if status.account is not None:
+            return status.account == target.account
+        return created <= self.started_at and asyncio.get_running_loop().time() < self.reads_settle_at
 
     def may_lag(self, known: TargetState) -> bool:
         """Is what is known of it from before, so that it may miss what an earlier process has written?"""

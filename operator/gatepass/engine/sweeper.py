@@ -1,6 +1,5 @@
 """Finds rules of ours in firewall objects that nobody names any more, by their tag, and has them looked at."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final
@@ -119,21 +118,13 @@ class Sweeper:
             self._reconcile(target)
 
     def _may_be_named(self, target: Target) -> bool:
-        """Has somebody not been heard yet since the start who may want rules there?"""
-        for resource in self._state.store.resources_naming(target.id):
-            standing = self._state.standings.get(resource.key)
-            if resource.spec.aws.region == target.region and (standing is None or self._is_unheard(standing)):
-                return True
-        return False
-
-    def _is_unheard(self, standing: Standing) -> bool:
-        """Who cannot be asked now may belong to any account; who was refused for good has been heard.
-
-        For two minutes: what an earlier process may have put for it is on no record, so that nobody counts on it.
-        """
-        if standing.account is not None or standing.refusal is None or standing.refusal.failure is not Failure.RETRY:
-            return False
-        return asyncio.get_running_loop().time() < self._state.reads_settle_at
+        """Has somebody not been heard yet who may have rules there?"""
+        return any(
+            resource.spec.aws.region == target.region
+            and _is_unheard(self._state.standings.get(resource.key))
+            and self._state.may_have_put(resource, target)
+            for resource in self._state.store.resources_naming(target.id)
+        )
 
     def _counted_on(self, ids: Set[str]) -> set[str]:
         """Where a live session may still count on a rule; every session is asked at most once, however many targets."""
@@ -155,3 +146,11 @@ def _place(standing: Standing | None) -> Place | None:
     if standing is None or standing.account is None or standing.refusal is not None:
         return None
     return Place(standing.access.provider, standing.account, standing.access.region)
+
+
+def _is_unheard(standing: Standing | None) -> bool:
+    """Who cannot be asked now may belong to any account; who was refused for good has been heard."""
+    if standing is None:
+        return True
+    refused = standing.refusal
+    return standing.account is None and refused is not None and refused.failure is Failure.RETRY
