@@ -141,3 +141,25 @@ async def test_switches_of_what_nobody_names_are_given_up(world: World, cloud: S
         switches.calls.clear()
         await asyncio.sleep(86_400)
         assert (switches.calls, engine.insight.snapshot().queues["switch"].failing) == ([], 0)
+
+
+async def test_what_was_written_a_moment_ago_is_not_forgotten(world: World, cloud: SlowFirewalls) -> None:
+    """A resource goes, everything is looked at, and it comes again while reads still show what was revoked."""
+    group, _ = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    async with world.running(resync=300):
+        world.resource("elsewhere", groups=("sg-0bbb",))
+        resource, not_after = world.resource(), world.at(3000)
+        await asyncio.sleep(400)
+        session = world.session(notAfter=not_after, duration="10h")
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 10)
+        ghosts = list(cloud.rules(group).values())
+        world.edit(AccessSession, session.key, stop=True)
+        await eventually(lambda: not cloud.rules(group), "it closes", 10)
+        world.cluster.delete(ProtectedResource, resource.key)
+        await eventually(lambda: asyncio.get_running_loop().time() > 430, "everything is looked at", 60)
+        cloud.ghosts = ghosts
+        again = world.session("again", notAfter=not_after, duration="10h")
+        world.cluster.put(a_resource("staging-db", metadata={"finalizers": [FINALIZER], "uid": "another"}))
+        await eventually(lambda: cloud.rules(group), "it opens again", 3)
+        cloud.ghosts = []
+        await eventually(lambda: world.status(again).phase is Phase.ACTIVE, "it is told", 5)

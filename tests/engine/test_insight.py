@@ -289,3 +289,18 @@ async def test_who_gets_less_time_than_has_passed_is_not_closed_late(
         assert ended_at is not None
         assert ended_at - session.started_at >= timedelta(hours=2)
         assert engine.insight.snapshot().overdue_seconds == 0
+
+
+async def test_who_gets_less_time_while_nobody_watches_is_closed_late(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        session = world.session(duration="10h")
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 10)
+    world.edit(AccessSession, session.key, duration="30m")
+    await asyncio.sleep(7200)
+    cloud.revoke_refused = True
+    async with world.running() as engine:
+        await eventually(lambda: engine.insight.snapshot().overdue_seconds > 5000, "it is told how late", 20)
+        await eventually(lambda: world.status(session).ended_at is not None, "its end is told", 20)
+        assert world.status(session).ended_at == session.started_at + timedelta(minutes=30)

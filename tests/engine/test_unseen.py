@@ -129,3 +129,27 @@ async def test_a_look_that_is_due_while_a_read_is_under_way_is_made_after_it(wor
         await asyncio.sleep(1)
         cloud.lose_answers = False
         await eventually(lambda: world.status(session).phase is Phase.CANCELLED, "two minutes have shown", 15)
+
+
+@pytest.mark.parametrize(("what", "lost_at"), [("Secret", "before"), ("Secret", "after"), ("resource", "after")])
+async def test_what_nobody_can_look_at_any_more_is_let_go(
+    world: World, cloud: PacedFirewalls, what: str, lost_at: str
+) -> None:
+    """A session from before the start that never had anything, and permissions that are lost before reads settle."""
+    async with world.running(resync=600):
+        secret(world, DB.name, cloud.create("sg-0aaa"), policy={"sources": ["pod"]})
+        await asyncio.sleep(10)
+        cloud.all_refused = lost_at == "before"
+        world.session(duration="20h")
+        await asyncio.sleep(20)
+    async with world.running(resync=600):
+        await asyncio.sleep(60)
+        cloud.all_refused = True
+        world.edit(ProtectedResource, DB, policy={"maxDuration": "20h", "sources": ["pod"]})
+        await asyncio.sleep(140)
+        if what == "Secret":
+            world.cluster.delete_secret(DB)
+            await eventually(lambda: DB not in world.cluster.kept, "it is let go", 900)
+        else:
+            world.cluster.delete(ProtectedResource, DB)
+            await eventually(lambda: (ProtectedResource, DB) not in world.cluster.objects, "it is let go", 900)

@@ -107,13 +107,13 @@ class Demands:
         rules: dict[Rule, tuple[Wanted, Sequence[Access]]] = {}
         newcomers: dict[Rule, list[ClaimKey]] = {}
         moving: dict[Rule, Set[User]] = {}
-        kept: dict[Rule, Sequence[ClaimKey]] = {}
+        kept: dict[Rule, set[ClaimKey]] = {}
         for rule, users in self._users(target, tenants).items():
             lasting = [(claim, tenant) for claim, tenant in users if not claim.ending]
             writers = [tenant.standing.access for _, tenant in lasting if tenant.standing and target in tenant.proven]
             if rule in holding or (writers and any(self._placed(claim, rule) == target for claim, _ in lasting)):
                 rules[rule] = wanted(rule, [claim for claim, _ in users]), list(dict.fromkeys(writers))
-            if elsewhere := [claim.key for claim, _ in users if self._placed(claim, rule) != target]:
+            if elsewhere := {claim.key for claim, _ in users if self._placed(claim, rule) != target}:
                 kept[rule] = elsewhere
             if rule not in holding:
                 newcomers[rule] = [claim.key for claim, _ in users if claim.until is not None and not claim.granted]

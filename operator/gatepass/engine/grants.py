@@ -101,9 +101,9 @@ class Grants:
         return at, reason
 
     def time_up(self, session: AccessSession, now: datetime) -> tuple[datetime, EndedReason]:
-        """The same, but that it is up now where the deadline was moved into the past: until then there was more."""
+        """The same, but now where we have seen the deadline move into the past: until then there was more time."""
         at, reason = self.deadline(session)
-        told = session.status.expires_at
+        told = session.status.expires_at if session.uid in self._lives else None
         moved = told is not None and at < min(told, now) and at != self._state.cutoff
         return (now if moved else at), reason
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -64,6 +64,11 @@ class Standing:
     def proves(self, target: Target) -> bool:
         """Has it shown that its credentials find this target?"""
         return isinstance(self.targets.get(target, self.draining.get(target)), TargetFacts)
+
+    def lost(self, target: Target) -> bool:
+        """Is the firewall object no more?"""
+        facts = self.targets.get(target, self.draining.get(target))
+        return isinstance(facts, ProviderError) and facts.failure is Failure.NOT_FOUND
 
     def quota(self, target: Target) -> int:
         """Rules per IP family that the target takes; 0 when it cannot be used."""
@@ -239,8 +244,9 @@ class State:
 
     def forget_unnamed(self) -> None:
         """What nobody names any more, and nobody has found as a stray, no pass can do anything about."""
+        now = asyncio.get_running_loop().time()
         for target in [*self.targets.keys() | self.tenants.keys()]:
-            if not self.tenants[target] and target not in self.strays:
+            if not self.tenants[target] and target not in self.strays and not self.target(target).remembers(now):
                 del self.tenants[target]
                 self.forget_target(target)
                 self.unarmed.pop(target, None)
@@ -248,8 +254,16 @@ class State:
     def release(self, claim: ClaimKey) -> None:
         """A claim is no more."""
         self.placements.drop(claim)
+        self.keep_only(claim, frozenset())
         self.waiting.pop(claim, None)
         self.parked.pop(claim, None)
+
+    def keep_only(self, claim: ClaimKey, rules: Set[Rule]) -> None:
+        """What a claim does not want any more it keeps nowhere."""
+        for known in self.targets.values():
+            for rule, claims in known.kept.items():
+                if rule not in rules:
+                    claims.discard(claim)
 
     def release_all(self, resource: str) -> None:
         """The resource of this uid is no more."""

@@ -1,6 +1,6 @@
 """What is known of one firewall object: the last read, corrected by the answers to our own writes."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -56,7 +56,7 @@ class TargetState:
     conflict: ProviderError | None = None
     conflicts: tuple[ObservedRule, ...] = ()
     claims: Mapping[ClaimKey, Claim] = field(default_factory=dict)
-    kept: Mapping[Rule, Sequence[ClaimKey]] = field(default_factory=dict)
+    kept: Mapping[Rule, set[ClaimKey]] = field(default_factory=dict)
     ends_at: float = float("inf")
     placed: set[str] = field(default_factory=set)
     revoked: dict[str, float] = field(default_factory=dict)
@@ -160,6 +160,13 @@ class TargetState:
         self._full_at.clear()
         self.read_at = started
         self.trouble = None
+
+    def remembers(self, now: float) -> bool:
+        """Is a write under way, or so young that a read may not show it?"""
+        lost = (lost.at for lost in self._lost.values())
+        granted = (at for at, _ in self._granted.values())
+        written = max((*self.revoked.values(), *self.unheard.values(), *granted, *lost), default=float("-inf"))
+        return bool(self.granting or self.revoking) or now < written + READS_LAG_SECONDS
 
     def suppose(self, recorded: ObservedRule) -> None:
         """A rule that an earlier process has recorded, and the read, which may lag behind it, does not show."""

@@ -6,13 +6,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from gatepass.core.desired import ClaimKey
+from gatepass.core.desired import ClaimKey, static_claims
 from gatepass.core.errors import ClaimAwaitedError, Failure, ProviderError
 from gatepass.core.lifecycle import End, deadline
 from gatepass.core.placement import FAMILIES
 from gatepass.core.plan import Write, is_ours
 from gatepass.core.policy import Refusal
-from gatepass.core.ports import TargetFacts
 from gatepass.core.resource_status import Findings, capacity_of
 from gatepass.core.rules import Rule, Target, canonical_cidr, rules_for
 from gatepass.core.status import PresentRule, ResourceView, SourceView
@@ -88,7 +87,8 @@ class Views:
             trouble = trouble or self._scarcity(standing, everywhere, "revokes")
         if unseen and not known:
             trouble = trouble or NOT_SEEN_YET
-        return ResourceView(key, uid, remaining, refusal=refusal, left=known or unseen, trouble=trouble, unread=unread)
+        left = known or bool(unseen)
+        return ResourceView(key, uid, remaining, refusal=refusal, left=left, trouble=trouble, unread=unread)
 
     def _wanted(self, session: AccessSession, resource: ProtectedResource, standing: Standing) -> ResourceView:
         entry = session.resource_status(resource.key)
@@ -147,8 +147,8 @@ class Views:
         """Are there rules on record in a target that has not been read since the start?"""
         recorded = {record.target for record in (entry.rules if entry else ()) if record.removed_at is None}
         return any(
-            target.id in recorded and self._state.target(target).read_at is None and not _is_gone(facts)
-            for target, facts in {**standing.targets, **standing.draining}.items()
+            target.id in recorded and self._state.target(target).read_at is None and not standing.lost(target)
+            for target in standing.everywhere()
         )
 
     def _present(
@@ -193,10 +193,11 @@ class Views:
 
     def _remaining(
         self, session: AccessSession, resource: ProtectedResource, standing: Standing, *, over: bool
-    ) -> tuple[tuple[PresentRule, ...], bool, bool]:
+    ) -> tuple[tuple[PresentRule, ...], bool, frozenset[Target]]:
         """Rules of ours that are still there although nobody wants them.
 
-        And whether one may be there by a write of ours of unknown outcome, or by an earlier process, unseen.
+        And whether one may be there by a write of ours of unknown outcome, and where one may be by an earlier process,
+        unseen.
         When the session is `over`, none of its resources keeps a rule for another one.
         """
         entry = session.resource_status(resource.key)
@@ -212,9 +213,9 @@ class Views:
 
         remaining: list[PresentRule] = []
         blind = self._blind(session, resource)
-        unsettled = unseen = False
-        for target, facts in {**standing.targets, **standing.draining}.items():
-            if _is_gone(facts):
+        unsettled, unseen = False, set[Target]()
+        for target in standing.everywhere():
+            if standing.lost(target):
                 continue  # the rules went with the firewall object
             known = self._state.target(target)
             holding = known.holding()
@@ -232,9 +233,9 @@ class Views:
                 if not self._kept(known, rule, others):
                     remaining.append(PresentRule(rule, target.id, held.id, foreign=False))
             unsettled = unsettled or bool(unwanted & known.coming)
-            if blind and (lost or not (unwanted <= known.settled | holding.keys())):
-                unseen = unseen or self._state.may_lag(known)
-        return tuple(remaining), unsettled, unseen
+            if blind and (lost or not (unwanted <= known.settled | holding.keys())) and self._state.may_lag(known):
+                unseen.add(target)
+        return tuple(remaining), unsettled, frozenset(unseen)
 
     def _kept(self, known: TargetState, rule: Rule, others: Callable[[ClaimKey], bool]) -> bool:
         """Does it stay for somebody else, who has no place there, and has it nowhere else yet?"""
@@ -247,7 +248,11 @@ class Views:
         """Does a claim that is placed want the rule still? While no pass succeeds, nobody takes it out of its place."""
         naming = self._state.store.resources_naming(target.id)
         resource = next((each for each in naming if each.uid == claim.resource), None)
-        return resource is not None and rule in rules_for(resource.spec.ports, [rule.cidr])
+        if resource is None:
+            return False
+        if self._state.store.session(claim.holder) is None:  # a static range, or nobody
+            return any(each.key == claim and rule in each.rules for each in static_claims(resource))
+        return rule in rules_for(resource.spec.ports, [rule.cidr])
 
     def _blind(self, session: AccessSession, resource: ProtectedResource) -> bool:
         """May an earlier process have put a rule and not lived to record it, while reads still miss it?
@@ -320,12 +325,16 @@ class Views:
         entry = session.resource_status(resource.key)
         granted = was_granted(entry) and entry is not None and entry.uid == resource.uid
         placed = self._state.placements.of(ClaimKey(session.uid, resource.uid))
-        return bool(granted or placed or self._may_be_unseen(session, resource))
+        return bool(granted or placed or self._unseen(session, resource))
 
-    def _may_be_unseen(self, session: AccessSession, resource: ProtectedResource) -> bool:
-        """May an earlier process have put a rule there for it that reads do not show yet?"""
+    def _unseen(self, session: AccessSession, resource: ProtectedResource) -> Collection[Target]:
+        """Where an earlier process may have put a rule for it that reads will show in a moment, if anybody can read."""
         standing = self._state.standings.get(resource.key)
-        return standing is not None and self._remaining(session, resource, standing, over=True)[2]
+        if standing is None:
+            return ()
+        settle = asyncio.get_running_loop().time() < self._state.reads_settle_at
+        unseen = self._remaining(session, resource, standing, over=True)[2]
+        return [target for target in unseen if settle or standing.proves(target)]
 
     def in_use(self, resource: ProtectedResource) -> bool:
         """Does any session hold it open, or has it rules there that are still to go?"""
@@ -333,14 +342,13 @@ class Views:
 
     def empty(self, target: Target, resource: ProtectedResource, standing: Standing) -> bool:
         """Has a resource that leaves the target nothing there, and is every rule of ours wanted by somebody else?"""
-        facts = standing.targets.get(target, standing.draining.get(target))
-        if facts is not None and _is_gone(facts):
+        if standing.lost(target):
             return True
         known = self._state.target(target)  # read before, if it cannot be now: nobody but us puts rules of ours there
         if known.read_at is None or known.any_unsettled:
             return False
         sessions = self._state.store.sessions_of(resource.key)
-        if self._state.may_lag(known) and any(self._may_be_unseen(session, resource) for session in sessions):
+        if self._state.may_lag(known) and any(target in self._unseen(session, resource) for session in sessions):
             return False
         placed = self._state.placements.at(target)
         if any(claim.resource == resource.uid for holders in placed.values() for claim in holders):
@@ -382,10 +390,6 @@ class Views:
                 for family in FAMILIES
             }
         )
-
-
-def _is_gone(facts: TargetFacts | ProviderError) -> bool:
-    return isinstance(facts, ProviderError) and facts.failure is Failure.NOT_FOUND
 
 
 def told(error: ProviderError | None) -> Refusal | None:
