@@ -175,8 +175,6 @@ class SessionPass:
                 if claim is None:
                     # At once, so that no other session that ends now leaves its rule to this one.
                     self._state.release(own)
-                else:
-                    self._state.keep_only(own, claim.rules)
                 standing = self._state.standings.get(key)
                 for target in standing.everywhere() if standing else ():
                     known = self._state.target(target)

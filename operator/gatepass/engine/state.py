@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -254,16 +254,11 @@ class State:
     def release(self, claim: ClaimKey) -> None:
         """A claim is no more."""
         self.placements.drop(claim)
-        self.keep_only(claim, frozenset())
+        for known in self.targets.values():
+            for claims in known.kept.values():
+                claims.discard(claim)
         self.waiting.pop(claim, None)
         self.parked.pop(claim, None)
-
-    def keep_only(self, claim: ClaimKey, rules: Set[Rule]) -> None:
-        """What a claim does not want any more it keeps nowhere."""
-        for known in self.targets.values():
-            for rule, claims in known.kept.items():
-                if rule not in rules:
-                    claims.discard(claim)
 
     def release_all(self, resource: str) -> None:
         """The resource of this uid is no more."""
