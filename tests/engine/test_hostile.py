@@ -1,6 +1,7 @@
 """What a tenant makes in his own namespace neither holds another's doors open nor fills our memory."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -20,9 +21,9 @@ UNANSWERED = {"boundTo": {"apiVersion": "metrics.k8s.io/v1beta1", "kind": "PodMe
 UNLEASED = {"heartbeat": {"interval": "30s", "missed": 3}}
 
 
-def grab(world: World, secret: str, name: str = "grab") -> None:
+def grab(world: World, secret: str, name: str = "grab", groups: Sequence[str] = ("sg-0aaa",)) -> None:
     """Somebody else's group named in a namespace that has no credentials for it, and the address of his session."""
-    aws = {"region": "eu-central-1", "securityGroups": ["sg-0aaa"], "credentials": {"secretRef": {"name": secret}}}
+    aws = {"region": "eu-central-1", "securityGroups": groups, "credentials": {"secretRef": {"name": secret}}}
     statics = [{"cidr": "203.0.113.7/32"}]
     held = {"finalizers": [FINALIZER]}
     world.cluster.put(a_resource(name, namespace="evil", metadata=held, aws=aws, staticCIDRs=statics))
@@ -163,3 +164,20 @@ async def test_what_was_written_a_moment_ago_is_not_forgotten(world: World, clou
         await eventually(lambda: cloud.rules(group), "it opens again", 3)
         cloud.ghosts = []
         await eventually(lambda: world.status(again).phase is Phase.ACTIVE, "it is told", 5)
+
+
+async def test_who_was_verified_for_another_group_holds_no_rule_open(world: World, cloud: SlowFirewalls) -> None:
+    """One account, and a Secret for each namespace: everybody has the account on record."""
+    group, his = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    async with world.running():
+        world.resource()
+        session = world.session(duration="10m")
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 10)
+        grab(world, "his", groups=[his.id])
+        await asyncio.sleep(400)
+    changing(world)
+    aws = {"region": group.region, "securityGroups": [his.id, group.id], "credentials": {"secretRef": {"name": "his"}}}
+    world.edit(ProtectedResource, Key("evil", "grab"), aws=aws)
+    async with world.running():
+        await eventually(lambda: asyncio.get_running_loop().time() > 604, "its time is up", 600)
+        assert (cloud.rules(group), world.status(session).phase) == ({}, Phase.EXPIRED)

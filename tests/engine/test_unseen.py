@@ -131,20 +131,29 @@ async def test_a_look_that_is_due_while_a_read_is_under_way_is_made_after_it(wor
         await eventually(lambda: world.status(session).phase is Phase.CANCELLED, "two minutes have shown", 15)
 
 
-@pytest.mark.parametrize(("what", "lost_at"), [("Secret", "before"), ("Secret", "after"), ("resource", "after")])
+@pytest.mark.parametrize(
+    ("what", "lost", "lost_at"),
+    [
+        ("Secret", "everything", "before"),
+        ("Secret", "everything", "after"),
+        ("Secret", "reads", "after"),
+        ("resource", "everything", "after"),
+        ("resource", "reads", "after"),
+    ],
+)
 async def test_what_nobody_can_look_at_any_more_is_let_go(
-    world: World, cloud: PacedFirewalls, what: str, lost_at: str
+    world: World, cloud: PacedFirewalls, what: str, lost: str, lost_at: str
 ) -> None:
     """A session from before the start that never had anything, and permissions that are lost before reads settle."""
     async with world.running(resync=600):
         secret(world, DB.name, cloud.create("sg-0aaa"), policy={"sources": ["pod"]})
         await asyncio.sleep(10)
-        cloud.all_refused = lost_at == "before"
+        setattr(cloud, "all_refused" if lost == "everything" else "read_refused", lost_at == "before")
         world.session(duration="20h")
         await asyncio.sleep(20)
     async with world.running(resync=600):
         await asyncio.sleep(60)
-        cloud.all_refused = True
+        setattr(cloud, "all_refused" if lost == "everything" else "read_refused", True)
         world.edit(ProtectedResource, DB, policy={"maxDuration": "20h", "sources": ["pod"]})
         await asyncio.sleep(140)
         if what == "Secret":

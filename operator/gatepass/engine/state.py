@@ -53,6 +53,11 @@ class Standing:
         return [target for target, facts in self.targets.items() if isinstance(facts, TargetFacts)]
 
     @property
+    def leads_nowhere(self) -> bool:
+        """Have its credentials been refused for good before they have led to any account?"""
+        return self.account is None and self.refusal is not None and self.refusal.failure is not Failure.RETRY
+
+    @property
     def complete(self) -> bool:
         """Can every target be read, as far as is known?"""
         return self.refusal is None and len(self.usable()) == len(self.everywhere())
@@ -297,12 +302,21 @@ class State:
         """From then on, a read shows everything that was written before this process began."""
         return self.started + READS_LAG_SECONDS
 
-    def may_have_put(self, resource: ProtectedResource, target: Target) -> bool:
-        """May an earlier process have put something there with its credentials, for all that is on record?"""
-        status, created = resource.status, resource.metadata.creation_timestamp
-        if status.account is not None:
-            return status.account == target.account
-        return created <= self.started_at and asyncio.get_running_loop().time() < self.reads_settle_at
+    def awaits(self, resource: ProtectedResource, target: Target) -> bool:
+        """Has the resource not been heard since the start, which may have rules there by an earlier process?
+
+        Who cannot be asked now may belong to any account. It is on record soon where its credentials have led, and
+        nobody waits for longer: anybody may name any target.
+        """
+        standing, status = self.standings.get(resource.key), resource.status
+        if standing is not None and (standing.account is not None or standing.leads_nowhere):
+            return False
+        if resource.spec.aws.region != target.region or status.account not in (None, target.account):
+            return False
+        if any(entry.id == target.id and entry.name is not None for entry in status.targets):
+            return True
+        young = resource.metadata.creation_timestamp > self.started_at
+        return not young and asyncio.get_running_loop().time() < self.reads_settle_at
 
     def may_lag(self, known: TargetState) -> bool:
         """Is what is known of it from before, so that it may miss what an earlier process has written?"""

@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
+from gatepass.core.errors import ProviderError, UnknownOutcomeError
 from gatepass.core.plan import is_ours
 from gatepass.core.ports import Access, Clock, Provider
 from gatepass.core.rules import Target
@@ -119,12 +119,7 @@ class Sweeper:
 
     def _may_be_named(self, target: Target) -> bool:
         """Has somebody not been heard yet who may have rules there?"""
-        return any(
-            resource.spec.aws.region == target.region
-            and _is_unheard(self._state.standings.get(resource.key))
-            and self._state.may_have_put(resource, target)
-            for resource in self._state.store.resources_naming(target.id)
-        )
+        return any(self._state.awaits(each, target) for each in self._state.store.resources_naming(target.id))
 
     def _counted_on(self, ids: Set[str]) -> set[str]:
         """Where a live session may still count on a rule; every session is asked at most once, however many targets."""
@@ -146,11 +141,3 @@ def _place(standing: Standing | None) -> Place | None:
     if standing is None or standing.account is None or standing.refusal is not None:
         return None
     return Place(standing.access.provider, standing.account, standing.access.region)
-
-
-def _is_unheard(standing: Standing | None) -> bool:
-    """Who cannot be asked now may belong to any account; who was refused for good has been heard."""
-    if standing is None:
-        return True
-    refused = standing.refusal
-    return standing.account is None and refused is not None and refused.failure is Failure.RETRY

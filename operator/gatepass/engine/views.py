@@ -9,14 +9,13 @@ from typing import Final
 from gatepass.core.desired import ClaimKey, static_claims
 from gatepass.core.errors import ClaimAwaitedError, Failure, ProviderError
 from gatepass.core.lifecycle import End, deadline
-from gatepass.core.placement import FAMILIES
 from gatepass.core.plan import Write, is_ours
 from gatepass.core.policy import Refusal
-from gatepass.core.resource_status import Findings, capacity_of
+from gatepass.core.resource_status import Findings
 from gatepass.core.rules import Rule, Target, canonical_cidr, rules_for
 from gatepass.core.status import PresentRule, ResourceView, SourceView
 from gatepass.core.types.common import Key, SourceKind
-from gatepass.core.types.resource import Capacity, ProtectedResource
+from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import (
     FINAL,
     AccessSession,
@@ -25,6 +24,7 @@ from gatepass.core.types.session import (
     RuleStatus,
     SessionResourceStatus,
 )
+from gatepass.engine.capacities import capacity
 from gatepass.engine.grants import Grants, was_granted
 from gatepass.engine.state import Standing, State
 from gatepass.engine.targets import TargetState
@@ -306,7 +306,7 @@ class Views:
             targets=standing.targets,
             draining=standing.draining,
             drained=frozenset(target for target in standing.draining if self.empty(target, resource, standing)),
-            capacity=self._capacity(standing),
+            capacity=capacity(self._state, standing),
             active=sum(1 for s in live if not self._grants.closed(s, now)),
             users=sorted(str(s.key) for s in sessions if self._uses(s, resource)),
             shortages=sorted(
@@ -330,11 +330,18 @@ class Views:
     def _unseen(self, session: AccessSession, resource: ProtectedResource) -> Collection[Target]:
         """Where an earlier process may have put a rule for it that reads will show in a moment, if anybody can read."""
         standing = self._state.standings.get(resource.key)
-        if standing is None:
+        everywhere = standing.everywhere() if standing is not None else ()
+        lagging = [target for target in everywhere if self._state.may_lag(self._state.target(target))]
+        if standing is None or not lagging or not self._blind(session, resource):
             return ()
         settle = asyncio.get_running_loop().time() < self._state.reads_settle_at
         unseen = self._remaining(session, resource, standing, over=True)[2]
-        return [target for target in unseen if settle or standing.proves(target)]
+        return [target for target in unseen if settle or self._readable(target, standing)]
+
+    def _readable(self, target: Target, standing: Standing) -> bool:
+        """May it be read, be it in a moment?"""
+        trouble = self._state.target(target).trouble
+        return standing.proves(target) and (trouble is None or trouble.failure is Failure.RETRY)
 
     def in_use(self, resource: ProtectedResource) -> bool:
         """Does any session hold it open, or has it rules there that are still to go?"""
@@ -370,26 +377,6 @@ class Views:
             return False
         # Without a standing nobody has looked yet since the start: rules of an earlier process may be there.
         return standing is not None and all(self.empty(target, resource, standing) for target in standing.everywhere())
-
-    def _capacity(self, standing: Standing) -> Capacity | None:
-        known = [(target, self._state.target(target)) for target in standing.usable()]
-        read = [(target, state) for target, state in known if state.read_at is not None]
-        if not read:
-            return None
-        return capacity_of(
-            {
-                family: (
-                    sum(state.used(family) for _, state in read),
-                    sum(state.limit(family, standing.quota(target)) for target, state in read),
-                    sum(
-                        is_ours(rule, self._state.owner, known=()) and rule.weight[FAMILIES.index(family)] > 0
-                        for _, state in read
-                        for rule in state.rules.values()
-                    ),
-                )
-                for family in FAMILIES
-            }
-        )
 
 
 def told(error: ProviderError | None) -> Refusal | None:
