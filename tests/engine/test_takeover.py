@@ -8,8 +8,7 @@ from gatepass.core.rules import ObservedRule, Rule
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.targets import READS_LAG_SECONDS
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.test_scarcity import secret
-from tests.engine.world import OWNER, World, eventually, throughout
+from tests.engine.world import OWNER, World
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -158,20 +157,3 @@ async def test_where_somebody_waits_a_new_leader_looks_first(world: World, cloud
         assert cloud.rules(groups[198]) == {}
         assert world.status(new).phase is Phase.ACTIVE
         assert world.status(held["it-198"]).phase is Phase.CANCELLED
-
-
-async def test_what_was_never_recorded_stays_while_nobody_can_ask_whose_account_it_is(
-    world: World, cloud: SlowFirewalls
-) -> None:
-    """Two minutes: then it goes, and is put again for whoever may have it, as nobody was told of it."""
-    group = cloud.create("sg-0aaa")
-    async with world.running():
-        world.resource("one")
-        await asyncio.sleep(150)
-        world.cluster.refuse = lambda verb: verb == "status"
-        secret(world, "staging-db", group)
-        world.session()
-        await eventually(lambda: cloud.rules(group), "the rule", 5)
-    world.cluster.refuse, cloud.refused = lambda _verb: False, {"staging-db"}
-    async with world.running():
-        await throughout(lambda: cloud.rules(group), "it is there", 110)

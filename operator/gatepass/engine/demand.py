@@ -152,10 +152,10 @@ class Demands:
 
     def _undecided(self, target: Target, tenants: Sequence[_Tenant], now: datetime, second: float) -> Iterator[Rule]:
         for tenant in tenants if second < self._state.reads_settle_at else ():
-            if tenant.standing is None or not tenant.standing.leads_nowhere:
+            if tenant.standing is None or tenant.standing.account is not None:
                 yield from self._grants.undecided(tenant.resource, now)
         all_heard = all(
-            not (tenant.resource.held and self._state.awaits(tenant.resource, target))
+            not (tenant.standing is None and tenant.resource.held and self._state.awaits(tenant.resource, target))
             and all(self._state.target(target).read_at is not None for target in tenant.usable)
             for tenant in tenants
         )
