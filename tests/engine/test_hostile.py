@@ -21,6 +21,14 @@ UNANSWERED = {"boundTo": {"apiVersion": "metrics.k8s.io/v1beta1", "kind": "PodMe
 UNLEASED = {"heartbeat": {"interval": "30s", "missed": 3}}
 
 
+async def opened(world: World) -> AccessSession:
+    """The victim, who has ten minutes."""
+    world.resource()
+    session = world.session(duration="10m")
+    await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 10)
+    return session
+
+
 def grab(world: World, secret: str, name: str = "grab", groups: Sequence[str] = ("sg-0aaa",)) -> None:
     """Somebody else's group named in a namespace that has no credentials for it, and the address of his session."""
     aws = {"region": "eu-central-1", "securityGroups": groups, "credentials": {"secretRef": {"name": secret}}}
@@ -53,9 +61,7 @@ async def test_who_is_never_decided_on_holds_no_rule_open(
     group = cloud.create("sg-0aaa")
     cloud.missing = {("evil", "none")}
     async with world.running():
-        world.resource()
-        session = world.session(duration="10m")
-        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 10)
+        session = await opened(world)
         grab(world, "none")
         world.cluster.refuse = lambda verb: verb == "lease"
         world.session("hold", namespace=at.namespace, duration="24h", resources=[{"name": at.name}], **hold)
@@ -102,9 +108,7 @@ async def test_who_can_never_be_asked_keeps_no_rule_from_the_sweeper(
 async def test_a_stamp_that_cannot_be_read_stops_no_pass(world: World, cloud: SlowFirewalls) -> None:
     group = cloud.create("sg-0aaa")
     async with world.running():
-        world.resource()
-        session = world.session(duration="10m")
-        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 10)
+        session = await opened(world)
         deep = {"annotations": {REQUESTED_BY: "[" * 100_000}, "finalizers": [FINALIZER]}
         world.session("deep", namespace="evil", resources=[{"name": "staging-db", "namespace": "ci"}], metadata=deep)
         await asyncio.sleep(602)
@@ -170,9 +174,7 @@ async def test_who_was_verified_for_another_group_holds_no_rule_open(world: Worl
     """One account, and a Secret for each namespace: everybody has the account on record."""
     group, his = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
     async with world.running():
-        world.resource()
-        session = world.session(duration="10m")
-        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 10)
+        session = await opened(world)
         grab(world, "his", groups=[his.id])
         await asyncio.sleep(400)
     changing(world)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from gatepass.core.rules import Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
@@ -13,26 +14,35 @@ from tests.engine.world import World, eventually, throughout
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
 
-async def beside_one_without_a_place(world: World, cloud: SlowFirewalls, **more: str) -> AccessSession:
+ONE, OTHER = Key("ci", "one"), Key("ci", "other")
+
+
+async def beside_one_without_a_place(
+    world: World, cloud: SlowFirewalls, *, duration: str = "10h", port: int = 6379, also: tuple[str, ...] = ()
+) -> tuple[Target, AccessSession, AccessSession]:
     """A session, and after the next start a neighbour at its address that has a rule, and room for no other one."""
     group = cloud.create("sg-0aaa")
     aws = {"region": group.region, "securityGroups": [group.id], "rulesPerSecurityGroup": 2}
     async with world.running(resync=36_000):
         world.resource("one", aws=aws)
-        world.resource("other", aws=aws, ports=({"port": 6379},))
-        await asyncio.sleep(10)
-        session = world.session("it-1", resources=({"name": "one"},), **more)
-        world.session("it-2", resources=({"name": "other"},), duration="10h")
-        await eventually(lambda: len(cloud.rules(group)) == 2, "both open", 10)
+        world.resource("other", aws=aws, ports=({"port": port},))
+        for name in also:
+            world.resource(name, groups=(cloud.create(f"sg-0{name}").id,))
+        session = world.session("it-1", resources=({"name": "one"},), duration=duration)
+        names = [{"name": name} for name in ("other", *also)]
+        neighbour = world.session("it-2", resources=names, duration="10h")
+        both = session, neighbour
+        await eventually(lambda: all(world.status(each).phase is Phase.ACTIVE for each in both), "both open", 10)
         await asyncio.sleep(200)
-        world.edit(ProtectedResource, Key("ci", "other"), ports=[{"port": 6379}, {"port": 6380}, {"port": 6381}])
+        world.edit(ProtectedResource, OTHER, ports=[{"port": port}, {"port": 6380}, {"port": 6381}])
         await asyncio.sleep(5)
-    return session
+    return group, session, neighbour
 
 
 @pytest.mark.parametrize("ends", ["stop", "time"])
 async def test_an_end_is_told(world: World, cloud: SlowFirewalls, ends: str) -> None:
-    session = await beside_one_without_a_place(world, cloud, duration="10m" if ends == "time" else "10h")
+    duration = "10m" if ends == "time" else "10h"
+    _, session, _ = await beside_one_without_a_place(world, cloud, duration=duration)
     async with world.running():
         await asyncio.sleep(130)
         if ends == "stop":
@@ -42,12 +52,12 @@ async def test_an_end_is_told(world: World, cloud: SlowFirewalls, ends: str) -> 
 
 
 async def test_a_deletion_is_done(world: World, cloud: SlowFirewalls) -> None:
-    session = await beside_one_without_a_place(world, cloud, duration="10h")
+    _, session, _ = await beside_one_without_a_place(world, cloud)
     async with world.running():
         await asyncio.sleep(130)
         world.cluster.delete(AccessSession, session.key)
-        world.cluster.delete(ProtectedResource, Key("ci", "one"))
-        gone = {(AccessSession, session.key), (ProtectedResource, Key("ci", "one"))}
+        world.cluster.delete(ProtectedResource, ONE)
+        gone = {(AccessSession, session.key), (ProtectedResource, ONE)}
         await eventually(lambda: not gone & world.cluster.objects.keys(), "both are gone", 20)
 
 
@@ -57,39 +67,27 @@ async def test_who_keeps_it_no_more_keeps_it_from_nobody_where_no_pass_runs(
     world: World, cloud: SlowFirewalls, how: str, goes: str
 ) -> None:
     """The credentials are refused, so that no pass finds out who wants what."""
-    group, third = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
-    one, other = Key("ci", "one"), Key("ci", "other")
-    aws = {"region": group.region, "securityGroups": [group.id], "rulesPerSecurityGroup": 2}
-    async with world.running(resync=36_000):
-        world.resource("one", aws=aws)
-        world.resource("other", aws=aws)
-        world.resource("third", groups=(third.id,))
-        await asyncio.sleep(10)
-        session = world.session("it-1", resources=({"name": "one"},), duration="10h")
-        neighbour = world.session("it-2", resources=({"name": "other"}, {"name": "third"}), duration="10h")
-        await asyncio.sleep(200)
-        world.edit(ProtectedResource, other, ports=[{"port": 5432}, {"port": 6380}, {"port": 6381}])
-        await asyncio.sleep(5)
+    group, session, neighbour = await beside_one_without_a_place(world, cloud, port=5432, also=("third",))
     async with world.running(resync=36_000):
         await asyncio.sleep(130)
         cloud.all_refused = True
-        for key in (one, other):
+        for key in (ONE, OTHER):
             world.edit(ProtectedResource, key, policy={"maxDuration": "20h"})
         await asyncio.sleep(5)
         match how:
             case "deleted":
                 world.cluster.delete(AccessSession, neighbour.key)
             case "withdrawn":
-                world.edit(ProtectedResource, other, policy={"sources": ["pod"]})
+                world.edit(ProtectedResource, OTHER, policy={"sources": ["pod"]})
             case "moved":
-                world.edit(ProtectedResource, other, ports=[{"port": 6380}, {"port": 6381}])
+                world.edit(ProtectedResource, OTHER, ports=[{"port": 6380}, {"port": 6381}])
         await asyncio.sleep(20)
         world.edit(AccessSession, session.key, stop=True)
         if goes == "resource":
-            world.cluster.delete(ProtectedResource, one)
+            world.cluster.delete(ProtectedResource, ONE)
 
         def kept() -> bool:
-            return world.status(session).phase is Phase.EXPIRING and (ProtectedResource, one) in world.cluster.objects
+            return world.status(session).phase is Phase.EXPIRING and (ProtectedResource, ONE) in world.cluster.objects
 
         await asyncio.sleep(5)
         assert cloud.rules(group)

@@ -95,13 +95,14 @@ async def _write_ahead(connection: aiosqlite.Connection) -> None:
     SQLite's own timeout does not hold here: it refuses at once while another writes in a file that has no such log yet,
     as one does that starts in the same moment.
     """
-    until = asyncio.get_running_loop().time() + _BUSY_SECONDS
+    clock = asyncio.get_running_loop().time
+    until = clock() + _BUSY_SECONDS
     while True:
         try:
             async with connection.execute("PRAGMA journal_mode=WAL"):
                 return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or asyncio.get_running_loop().time() >= until:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or clock() >= until:
                 raise
             await asyncio.sleep(_BUSY_PAUSE_SECONDS)
 

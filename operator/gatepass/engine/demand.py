@@ -152,7 +152,7 @@ class Demands:
 
     def _undecided(self, target: Target, tenants: Sequence[_Tenant], now: datetime, second: float) -> Iterator[Rule]:
         for tenant in tenants if second < self._state.reads_settle_at else ():
-            if tenant.standing is None or tenant.standing.account is not None:
+            if tenant.standing is None or tenant.standing.account is not None:  # else it has led nowhere yet
                 yield from self._grants.undecided(tenant.resource, now)
         all_heard = all(
             not (tenant.standing is None and tenant.resource.held and self._state.awaits(tenant.resource, target))
