@@ -21,6 +21,7 @@ demo: setup ## The main job, narrated, on a real API server and an EC2 emulator.
 	.venv/bin/gatepass demo
 
 test: setup ## Every test, on real parts; three sandboxes side by side, as most of the time is waiting.
+	.venv/bin/python -m tests.programs
 	.venv/bin/pytest -n 3 --dist loadfile
 
 SEEDS ?= 2000

@@ -159,6 +159,7 @@ def _settled(stage: Stage, patient: bool) -> list[str]:
     """Wait until every session is over and every rule is gone; what is left when that takes too long."""
     deadline = time.monotonic() + SETTLE_SECONDS
     while True:
+        stage.revive()
         found = stage.observer.summary()
         left = [*(f"left: {each}" for each in found["rules_left"]), *found["live"]]
         left += found["wrong_phases"] if patient else []

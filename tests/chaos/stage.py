@@ -85,13 +85,17 @@ class Stage:
             time.sleep(0.1)
         self.start()
 
+    def revive(self) -> None:
+        """Start the operator if it has ended by itself, as the kubelet does: a busy machine costs it its lease."""
+        if self.operator.pid is None:
+            self.start()
+
     def restore(self) -> None:
         """Make everything whole after a round that was broken off."""
         self.sandbox.ec2.set_faults()
         self.kube.mend()
         self.ec2.mend()
-        if self.operator.pid is None:
-            self.start()
+        self.revive()
 
     def post(self, path: str, token: str, caller: str) -> tuple[int, str]:
         """Call Gatepass's REST API, as the proxy that it trusts, for somebody who calls from there."""
@@ -136,6 +140,7 @@ class Stage:
         told: list[str] = []
 
         def again(api: KubeApi) -> bool:
+            self.revive()
             told.append(api.request("GET", LEASE)["spec"]["renewTime"])
             return told[-1] != told[0]
 

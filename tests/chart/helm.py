@@ -10,6 +10,7 @@ import yaml
 
 from gatepass.sandbox import binaries
 from tests.chart.values_table import CHART
+from tests.programs import HELM
 
 
 class HelmError(Exception):
@@ -20,7 +21,7 @@ class Helm:
     """The program, with state of its own in a folder, and with a cluster if there is one."""
 
     def __init__(self, folder: Path, kubeconfig: Path | None = None) -> None:
-        self._program = binaries.helm()
+        self._program = binaries.resolve(HELM) / "helm"
         self._folder = folder
         own = {f"HELM_{name}_HOME": str(folder / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
         self._env = {**os.environ, **own, "KUBECONFIG": str(kubeconfig or folder / "none")}

@@ -9,7 +9,8 @@ import yaml
 
 from tests.chart.alert_cases import CASES, Case
 from tests.chart.helm import Helm, one
-from tests.chart.promtool import PROMTOOL, PromtoolError, promtool
+from tests.chart.promtool import PromtoolError, promtool
+from tests.programs import PROMTOOL
 
 _SCRAPED = 'job="gatepass-metrics",namespace="gatepass-system"'
 _RUNBOOK = Path(__file__).parents[2] / "docs" / "runbook.md"

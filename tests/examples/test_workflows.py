@@ -6,32 +6,14 @@ import textwrap
 from pathlib import Path
 
 from gatepass.sandbox import binaries
-from gatepass.sandbox.download import Download
 from tests.examples.files import EXAMPLES
-
-_VERSION = "1.7.12"
-_RELEASE = f"https://github.com/rhysd/actionlint/releases/download/v{_VERSION}/actionlint_{_VERSION}"
-
-
-def _downloads(system: str, arch: str) -> tuple[Download, ...]:
-    archive = f"{_RELEASE}_{system}_{arch}.tar.gz"
-    return (Download("actionlint", archive, f"{_RELEASE}_checksums.txt", "actionlint"),)
-
-
-_ACTIONLINT = binaries.Bundle(
-    name="actionlint",
-    version=_VERSION,
-    module=EXAMPLES.parent / "tools" / "actionlint",
-    packages={"actionlint": "github.com/rhysd/actionlint/cmd/actionlint"},
-    ldflags=(),
-    downloads=_downloads,
-)
+from tests.programs import ACTIONLINT
 
 
 def _actionlint(workflow: Path) -> subprocess.CompletedProcess[str]:
     # Without shellcheck and pyflakes, so that it says the same on every machine.
     options = ("-no-color", "-shellcheck=", "-pyflakes=")
-    program = binaries.resolve(_ACTIONLINT) / "actionlint"
+    program = binaries.resolve(ACTIONLINT) / "actionlint"
     return subprocess.run([program, *options, workflow], capture_output=True, text=True, timeout=60, check=False)
 
 

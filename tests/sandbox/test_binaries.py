@@ -17,6 +17,7 @@ from gatepass.sandbox.binaries import KUBERNETES, Bundle, resolve
 from gatepass.sandbox.download import Download
 from gatepass.sandbox.errors import SandboxError
 from gatepass.sandbox.processes import free_ports
+from tests import programs
 
 PROGRAM = b"#!/bin/sh\necho hello\n"
 
@@ -141,7 +142,7 @@ def test_without_site_and_go_the_way_out_is_said(tmp_path: Path, monkeypatch: py
 
 
 def test_the_real_bundles_pin_their_modules_and_official_sites() -> None:
-    for real in (binaries.KUBERNETES, binaries.HELM):
+    for real in programs.ALL:
         assert real.module is not None
         assert (real.module / "go.sum").is_file()
         assert real.version in (real.module / "go.mod").read_text()

@@ -103,9 +103,7 @@ def up(
 
 
 @app.command()
-def prepare(
-    helm: Annotated[bool, typer.Option("--helm", help="Helm too, which only the tests need.")] = False,
-) -> None:
+def prepare() -> None:
     """Fetch or build the programs of the sandbox now, so that the first `run` does not have to."""
     from gatepass.sandbox import binaries
     from gatepass.sandbox.command import InterruptedBySignalError, ended_by_signals
@@ -114,8 +112,6 @@ def prepare(
     try:
         with ended_by_signals():
             print(binaries.kubernetes())
-            if helm:
-                print(binaries.helm())
     except InterruptedBySignalError as interruption:
         raise typer.Exit(interruption.status) from None
     except SandboxError as error:

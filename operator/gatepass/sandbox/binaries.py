@@ -1,4 +1,4 @@
-"""Find, download or build the programs of the sandbox: the Kubernetes control plane, kubectl and Helm.
+"""Find, download or build the programs of the sandbox: the Kubernetes control plane and kubectl.
 
 The order is `$KUBEBUILDER_ASSETS`, the cache, the official downloads, `go build` from the pinned modules in `tools/`.
 The downloads are the projects' own releases, not the envtest archive: that one has no kube-controller-manager, and is
@@ -24,7 +24,6 @@ from gatepass.sandbox.progress import Step, say, step
 
 KUBERNETES_VERSION = "v1.36.3"
 ETCD_VERSION = "v3.6.8"
-HELM_VERSION = "v4.3.1"
 
 _TOOLS = (Path(__file__).resolve().parents[3] / "tools", Path(__file__).resolve().parent / "tools")
 
@@ -67,11 +66,6 @@ def _kubernetes_downloads(system: str, arch: str) -> tuple[download.Download, ..
     )
 
 
-def _helm_downloads(system: str, arch: str) -> tuple[download.Download, ...]:
-    url = f"https://get.helm.sh/helm-{HELM_VERSION}-{system}-{arch}.tar.gz"
-    return (download.Download("helm", url, f"{url}.sha256sum", f"{system}-{arch}/helm"),)
-
-
 _K8S_VERSION_PACKAGES = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
 
 KUBERNETES = Bundle(
@@ -99,15 +93,6 @@ KUBERNETES = Bundle(
     assets_variable="KUBEBUILDER_ASSETS",
 )
 
-HELM = Bundle(
-    name="helm",
-    version=HELM_VERSION,
-    module=_module("helm"),
-    packages={"helm": "helm.sh/helm/v4/cmd/helm"},
-    ldflags=(f"-X helm.sh/helm/v4/internal/version.version={HELM_VERSION}",),
-    downloads=_helm_downloads,
-)
-
 
 def kubernetes() -> Path:
     """The folder with etcd, kube-apiserver, kube-controller-manager and kubectl.
@@ -115,11 +100,6 @@ def kubernetes() -> Path:
     The first call may take minutes and shows its progress on stderr. Raises SandboxError when there is no way to it.
     """
     return resolve(KUBERNETES)
-
-
-def helm() -> Path:
-    """The Helm 4 program. As slow as `kubernetes`, and raises the same."""
-    return resolve(HELM) / "helm"
 
 
 def resolve(bundle: Bundle) -> Path:
