@@ -115,3 +115,54 @@ async def test_a_rule_that_is_there_is_on_record_while_the_resource_cannot_be_lo
                 lambda: not (world.status(session).phase in FINAL and cloud.rules(group)), "over is closed", 130
             )
             assert world.status(session).phase is Phase.CANCELLED
+
+
+@pytest.mark.parametrize("refused", [True, False])
+async def test_a_static_range_stays_open_while_its_resource_has_lost_our_finalizer(
+    world: World, cloud: PacedFirewalls, refused: bool
+) -> None:
+    """As whoever replaces the object takes it off, who may."""
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=36_000):
+        resource = world.resource(staticCIDRs=[{"cidr": "203.0.113.9/32", "description": "the office"}])
+        await eventually(lambda: cloud.rules(group), "it is open", 10)
+        await asyncio.sleep(150)
+        there, hold = set(cloud.rules(group)), world.cluster.hold
+
+        async def late(about: Any) -> None:
+            await asyncio.sleep(1.0)
+            await hold(about)
+
+        world.cluster.hold = late  # type: ignore[method-assign]
+        world.cluster.refuse = lambda verb: refused and verb == "hold"
+        world.cluster.put(world.cluster.get(ProtectedResource, resource.key), finalizers=())
+        await throughout(lambda: there == set(cloud.rules(group)), "it stays", 20)
+        assert world.cluster.get(ProtectedResource, resource.key).held is not refused
+
+
+async def test_a_record_keeps_what_it_has_while_more_ports_are_exchanged_than_it_has_room_for(
+    world: World, cloud: PacedFirewalls
+) -> None:
+    groups = [cloud.create(f"sg-0{number:03}") for number in range(10)]
+    before, after = ([{"port": port + each} for each in range(16)] for port in (1000, 2000))
+    aws = {"region": "eu-central-1", "securityGroups": [group.id for group in groups]}
+    async with world.running(resync=36_000):
+        resource = world.resource(aws=aws, ports=before)
+        session = world.session(cidrs=tuple(f"203.0.113.{each}/32" for each in range(16)))
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 20)
+        recorded = {each.id for each in world.status(session).resources[0].rules}
+        assert len(recorded) == 256
+        cloud.revoke_refused = True
+        world.edit(ProtectedResource, resource.key, ports=after)
+        await eventually(lambda: sum(map(len, map(cloud.rules, groups))) == 512, "the new ones are there too", 20)
+        until = world.status(session).expires_at
+        world.edit(AccessSession, session.key, duration="2h")
+        await eventually(lambda: world.status(session).expires_at != until, "it is told of its time still", 10)
+        assert {each.id for each in world.status(session).resources[0].rules} == recorded
+        cloud.revoke_refused = False
+        await eventually(
+            lambda: {each.port for each in world.status(session).resources[0].rules} == set(range(2000, 2016)),
+            "the new ones are on record",
+            20,
+        )
+        assert sum(map(len, map(cloud.rules, groups))) == 256

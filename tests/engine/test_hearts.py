@@ -206,3 +206,22 @@ async def test_a_listing_that_comes_while_a_silent_heart_is_read(world: World) -
         world.cluster.renewed = overtaken  # type: ignore[method-assign]
         await asyncio.sleep(20)
         assert live(world, session)
+
+
+async def test_a_session_that_is_taken_away_while_its_lease_is_read_leaves_no_heart(world: World) -> None:
+    async with world.running() as engine:
+        session = await opened(world, engine, heartbeat=HEART)
+        renewed, asked = world.cluster.renewed, asyncio.Event()
+
+        async def late(about: AccessSession) -> str | None:
+            found = await renewed(about)
+            asked.set()
+            await asyncio.sleep(1)
+            return found
+
+        world.cluster.renewed = late  # type: ignore[method-assign]
+        await asyncio.wait_for(asked.wait(), 60)
+        world.cluster.put(world.cluster.get(AccessSession, session.key), finalizers=())
+        world.cluster.delete(AccessSession, session.key)
+        await asyncio.sleep(10)
+        assert not engine.ends.beating

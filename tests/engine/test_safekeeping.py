@@ -312,3 +312,50 @@ async def test_who_is_killed_once_the_secret_is_gone_leaves_nothing_held(
     async with world.running() as engine:
         engine.namespace_seen(Namespace("ci", {}, deleting=True))
         await eventually(lambda: not world.cluster.objects, "nothing holds the namespace")
+
+
+@pytest.mark.parametrize("minutes", [1, 9])
+async def test_what_has_ended_closes_as_soon_as_the_api_server_shows_secrets_again(
+    world: World, cloud: SlowFirewalls, minutes: int
+) -> None:
+    """It may serve everything but these, and then nobody knows after a start where to look."""
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=36_000):
+        world.resource(aws=AWS)
+        session = world.session(duration="2m")
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 10)
+    hold, look = world.cluster.hold_secret, world.cluster.secret
+
+    async def refuse(*_: Any) -> Any:
+        raise ClusterError("the key service does not answer")
+
+    world.cluster.hold_secret = world.cluster.secret = refuse  # type: ignore[method-assign]
+    async with world.running(resync=36_000):
+        await asyncio.sleep(120 + 60 * minutes)
+        assert cloud.rules(group)
+        world.cluster.hold_secret, world.cluster.secret = hold, look  # type: ignore[method-assign]
+        await eventually(lambda: not cloud.rules(group), "it closes", 2)
+
+
+async def test_of_many_secrets_that_cannot_be_read_one_is_asked_for_each_second(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    """In each namespace, so that none waits for another's."""
+    cloud.create("sg-0aaa")
+    asked: list[str] = []
+
+    async def refuse(namespace: str, _name: str) -> Any:
+        asked.append(namespace)
+        raise ClusterError("the key service does not answer")
+
+    async def hidden(*_: Any) -> Any:
+        raise ClusterError("the key service does not answer")
+
+    world.cluster.hold_secret, world.cluster.secret = refuse, hidden  # type: ignore[method-assign]
+    for number in range(30):
+        world.resource(f"db-{number}", aws={**AWS, "credentials": {"secretRef": {"name": f"key-{number}"}}})
+    async with world.running(resync=36_000):
+        await asyncio.sleep(10)
+        asked.clear()
+        await asyncio.sleep(60)
+        assert 55 <= len(asked) <= 65

@@ -97,3 +97,9 @@ async def test_whoever_is_given_up_gives_up_nobody_else() -> None:
     assert [found[number].reason for number in (5, 7)] == ["NoAnswer"] * 2
     again = await asyncio.gather(*(joint.of(HERE, [str(number)]) for number in range(8)))
     assert all(str(number) in each for number, each in enumerate(again))
+
+
+async def test_who_asks_no_more_is_forgotten() -> None:
+    joint = Joint(Cloud().ask, most=16)
+    await asyncio.gather(*(joint.of(each, ["a"]) for each in (HERE, THERE)))
+    assert not [each for each in vars(joint).values() if isinstance(each, Mapping) and each]

@@ -13,7 +13,7 @@ from gatepass.core.lifecycle import End, phase
 from gatepass.core.policy import WITHDRAWN, Refusal, cidr_refusal
 from gatepass.core.rules import Rule
 from gatepass.core.stamps import requester_of
-from gatepass.core.types.common import Key, format_time
+from gatepass.core.types.common import MAX_RULES_PER_SESSION, Key, format_time
 from gatepass.core.types.ends import BoundToStatus, HeartbeatStatus
 from gatepass.core.types.session import (
     LONGEST_ADDRESS,
@@ -220,6 +220,9 @@ def _rules(
             record if record.removed_at is not None or key in present else record.model_copy(update={"removed_at": now})
             for key, record in records.items()
         )
+    if len(present) > MAX_RULES_PER_SESSION:  # while ports are exchanged: what is on record has still to go
+        known = sorted(present, key=lambda key: key not in records)[:MAX_RULES_PER_SESSION]
+        present = {key: present[key] for key in known}
     return tuple(
         records[key].model_copy(update={"foreign": found.foreign, "removed_at": None})
         if key in records

@@ -1,7 +1,7 @@
 """Who is granted what right now: lifecycle, policy and admission put together, recomputed from the whole state."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -325,8 +325,8 @@ class Grants:
 
     def claims(self, resource: ProtectedResource, now: datetime) -> Iterator[Claim]:
         """Everything that is wanted of the resource now."""
-        if resource.held:
-            yield from static_claims(resource)
+        for static in static_claims(resource):
+            yield static if resource.held else replace(static, ending=True)  # it keeps what it has
         for session in self._state.store.sessions_of(resource.key):
             claim = self.claim(session, resource, now)
             if claim is not None:

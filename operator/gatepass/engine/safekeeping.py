@@ -41,7 +41,7 @@ class Safekeeping:
 
     async def run(self, key: Key) -> None:
         """One look at one Secret."""
-        await attempt(self.queue, key, self._look(key))
+        await attempt(self.queue, key, self._look(key), self._look_again)
 
     async def _look(self, key: Key) -> bool:
         users = self._users(key)

@@ -96,6 +96,8 @@ class SessionPass:
             await attempt(self.queue, key, self._pass(session), partial(self._longest_retry, session))
         finally:
             self._state.coming.discard(session.uid)
+            if self._state.store.session(session.uid) is None:
+                self._drop(session)  # once more: its pass has gone on meanwhile
 
     def _longest_retry(self, session: AccessSession) -> float:
         """The rules of an end stay until it is written."""
@@ -320,6 +322,9 @@ class SessionPass:
     def forget(self, session: AccessSession) -> None:
         """The session is no more."""
         self.queue.forget(session.key)
+        self._drop(session)
+
+    def _drop(self, session: AccessSession) -> None:
         self._shape.pop(session.uid, None)
         self._told_place.pop(session.uid, None)
         self._state.closed.pop(session.uid, None)

@@ -98,7 +98,8 @@ class Verifier:
         self._confinement = confinement
         self._verified = verified
         self.queue: Queue[Key] = Queue("verify", self.run, workers=16)
-        self._turns: Turns[Access, Key] = Turns(self.queue)
+        self._turns: Turns[Access | str, Key] = Turns(self.queue)
+        """By the credentials that AWS refuses, or the namespace whose Secrets the API server does."""
 
     async def run(self, key: Key) -> None:
         """Verify one resource; a refusal is kept, reported, and asked again with backoff."""
@@ -115,11 +116,12 @@ class Verifier:
         except GoneError:
             return
         except ConflictError:
-            self.queue.retry(key)
+            self.queue.retry(key, CLOSING_RETRY)
             return
         except ClusterError as error:
             log.warning("cannot reach the API server", resource=str(key), error=str(error))
-            self.queue.retry(key)
+            # Something may have to close there, and the Secret is read before that.
+            self._turns.refused(key.namespace, key)
             if before is None:
                 # Somebody may be waiting to hear of it before anything is revoked.
                 refusal = ProviderError(Failure.RETRY, "ApiServer", "the API server does not answer")
@@ -127,6 +129,7 @@ class Verifier:
                 self._state.set_standing(key, self._refused(resource, access, refusal, None))
                 self._verified(key, before)
             return
+        self._turns.let_in(key.namespace, key)
         self._ask_again(key, standing)
         self._verified(key, before)
 

@@ -3,12 +3,12 @@
 import asyncio
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 import boto3
 import structlog
@@ -106,7 +106,7 @@ class AwsClients:
         self._known: dict[Access, Clients] = {}
         self._used: dict[Access, float] = {}
         self._doubted: set[Access] = set()
-        self._turns: defaultdict[Access, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._turns: WeakValueDictionary[Access, asyncio.Lock] = WeakValueDictionary()  # of those under way
         # Retries are the engine's: it knows what may be tried again, and what is no longer wanted.
         self._config = Config(
             connect_timeout=_CONNECT_SECONDS,
@@ -146,7 +146,7 @@ class AwsClients:
 
     async def renew(self, access: Access) -> None:
         """Read a Secret anew, and assume a role anew that AWS has refused since it was assumed."""
-        async with self._turns[access]:
+        async with self._turns.setdefault(access, asyncio.Lock()):
             if access.credentials.secret is None and access not in self._doubted:
                 return
             try:
@@ -178,7 +178,7 @@ class AwsClients:
             raise translated(error, action) from None
 
     async def _clients(self, access: Access) -> Clients:
-        async with self._turns[access]:
+        async with self._turns.setdefault(access, asyncio.Lock()):
             now, known = self._monotonic(), self._known.get(access)
             idle = now - self._used.get(access, now)
             self._used[access] = now

@@ -1,10 +1,10 @@
 """Reads that many passes make at a time become few calls: a start with 200 groups asks some twenty times, not 200."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
+from weakref import WeakValueDictionary
 
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.ports import Access
@@ -38,7 +38,7 @@ class Joint(Generic[T]):
         self._ask = ask
         self._most = most
         self._open: dict[Access, _Batch[T]] = {}
-        self._turns: defaultdict[Access, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_AT_A_TIME))
+        self._turns: WeakValueDictionary[Access, asyncio.Semaphore] = WeakValueDictionary()  # of those under way
 
     async def of(self, access: Access, ids: Collection[str]) -> Mapping[str, T]:
         """The answers for these ids, and perhaps for others; raises ProviderError."""
@@ -57,7 +57,7 @@ class Joint(Generic[T]):
     async def _lead(self, access: Access, batch: _Batch[T]) -> Mapping[str, T]:
         """Ask for the batch when there is a turn; nobody joins it any more from then on."""
         try:
-            async with self._turns[access]:
+            async with self._turns.setdefault(access, asyncio.Semaphore(_AT_A_TIME)):
                 self._close(access, batch)
                 found = await self._ask(access, sorted(batch.ids))
         except BaseException as error:
