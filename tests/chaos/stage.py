@@ -86,8 +86,10 @@ class Stage:
         self.start()
 
     def revive(self) -> None:
-        """Start the operator if it has ended by itself, as the kubelet does: a busy machine costs it its lease."""
+        """Start the operator, as the kubelet does, if a busy machine has cost it its lease: it ends by itself then."""
         if self.operator.pid is None:
+            last = self.sandbox.operator_log.read_text().splitlines()[-1:]
+            assert "is lost: it could not be renewed in time" in "".join(last), "the operator has ended by itself"
             self.start()
 
     def restore(self) -> None:
@@ -95,7 +97,8 @@ class Stage:
         self.sandbox.ec2.set_faults()
         self.kube.mend()
         self.ec2.mend()
-        self.revive()
+        if self.operator.pid is None:
+            self.start()
 
     def post(self, path: str, token: str, caller: str) -> tuple[int, str]:
         """Call Gatepass's REST API, as the proxy that it trusts, for somebody who calls from there."""

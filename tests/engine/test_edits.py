@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.ports import ClusterError
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import FINAL, AccessSession, Phase
@@ -166,3 +167,30 @@ async def test_a_record_keeps_what_it_has_while_more_ports_are_exchanged_than_it
             20,
         )
         assert sum(map(len, map(cloud.rules, groups))) == 256
+
+
+async def test_what_has_lost_our_finalizer_gets_no_static_range_that_it_has_not(
+    world: World, cloud: PacedFirewalls
+) -> None:
+    """Neither a rule that another's session has, nor the room for one."""
+    group = cloud.create("sg-0aaa")
+    aws = {"region": "eu-central-1", "securityGroups": ["sg-0aaa"], "rulesPerSecurityGroup": 3}
+    hold = world.cluster.hold
+
+    async def refuse(about: Any) -> None:
+        if isinstance(about, ProtectedResource):
+            raise ClusterError("refused")
+        await hold(about)
+
+    async with world.running(resync=36_000):
+        unheld, _ = (world.resource(name, aws=aws) for name in "ab")
+        await asyncio.sleep(150)
+        world.cluster.hold = refuse  # type: ignore[method-assign]
+        world.cluster.put(world.cluster.get(ProtectedResource, unheld.key), finalizers=())
+        ranges = [{"cidr": f"203.0.113.{each}/32"} for each in range(4)]
+        world.edit(ProtectedResource, unheld.key, staticCIDRs=ranges)
+        await asyncio.sleep(5)
+        session = world.session(resources=({"name": "b"},), cidrs=("203.0.113.1/32",))
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "there is room for it", 5)
+        world.edit(AccessSession, session.key, stop=True)
+        await eventually(lambda: not cloud.rules(group), "it closes", 5)

@@ -1,12 +1,15 @@
 """EC2 does not know a new id everywhere at once: a rule is gone when it cannot be that, and not before."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
+from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.ports import Access, Gone, RelabelOutcome
 from gatepass.core.rules import Target
+from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from tests.engine.paced import PacedFirewalls
 from tests.engine.test_scarcity import several
@@ -118,3 +121,27 @@ async def test_what_was_put_on_record_a_moment_ago_is_there_though_reads_lag_too
         cloud.unknown, cloud.blind = set(), False
         await eventually(lambda: world.status(session).phase is Phase.CANCELLED, "it closes", 10)
         assert not cloud.rules(group)
+
+
+async def test_a_rule_in_a_new_group_that_one_answer_misses_is_closed(world: World, cloud: Young) -> None:
+    """EC2 knows the group, and then for a moment it does not; reads lag besides."""
+    group, inspect = cloud.create("sg-0aaa"), cloud.inspect
+
+    async def miss(_access: Access, ids: Sequence[str]) -> Any:
+        return {each: ProviderError(Failure.NOT_FOUND, "TargetNotFound", "not there yet") for each in ids}
+
+    async with world.running(resync=36_000):
+        resource = world.resource()
+        await asyncio.sleep(150)
+        session = world.session()
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it opens", 10)
+        cloud.inspect, cloud.blind = miss, True  # type: ignore[method-assign]
+        world.edit(ProtectedResource, resource.key, policy={"maxDuration": "2h"})
+        await asyncio.sleep(0.1)
+        world.edit(AccessSession, session.key, stop=True)
+        await asyncio.sleep(0.3)
+        cloud.inspect = inspect  # type: ignore[method-assign]
+        await asyncio.sleep(5)
+        cloud.blind = False
+        await eventually(lambda: not cloud.rules(group), "it closes", 130)
+        await eventually(lambda: world.status(session).phase is Phase.CANCELLED, "it is over", 5)

@@ -14,7 +14,7 @@ from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.safekeeping import GRACE_SECONDS
 from gatepass.engine.store import Namespace
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.world import World, eventually
+from tests.engine.world import World, eventually, throughout
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -359,3 +359,34 @@ async def test_of_many_secrets_that_cannot_be_read_one_is_asked_for_each_second(
         asked.clear()
         await asyncio.sleep(60)
         assert 55 <= len(asked) <= 65
+
+
+async def test_it_is_kept_until_a_static_range_that_was_taken_off_is_closed(world: World, cloud: SlowFirewalls) -> None:
+    cloud.missing = Missing(world)
+    group = cloud.create("sg-0aaa")
+    world.cluster.make_secret(SECRET)
+    async with world.running(resync=36_000):
+        resource = world.resource(aws=AWS, staticCIDRs=[OFFICE])
+        await eventually(lambda: cloud.rules(group), "it is open", 10)
+        cloud.barred["key"] = Failure.RETRY
+        world.edit(ProtectedResource, resource.key, staticCIDRs=[])
+        world.cluster.delete_secret(SECRET)
+        await throughout(lambda: SECRET in world.cluster.kept, "it is kept", 3 * NOTICED)
+        cloud.barred.clear()
+        await eventually(lambda: not cloud.rules(group), "it closes", 3)
+        await eventually(lambda: world.cluster.credentials[SECRET] is None, "it goes", NOTICED)
+
+
+async def test_it_goes_after_a_resource_whose_finalizer_somebody_has_taken_off(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    cloud.create("sg-0aaa")
+    world.cluster.make_secret(SECRET)
+    async with world.running():
+        resource = world.resource(aws=AWS)
+        await eventually(lambda: SECRET in world.cluster.kept, "it is kept", 10)
+        world.cluster.put(world.cluster.get(ProtectedResource, resource.key), finalizers=())
+        world.cluster.delete(ProtectedResource, resource.key)
+        await eventually(lambda: SECRET not in world.cluster.kept, "it is let go", NOTICED)
+        world.cluster.delete_secret(SECRET)
+        assert world.cluster.credentials[SECRET] is None

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from gatepass.core.desired import static_claims
 from gatepass.core.plan import is_ours
 from gatepass.core.ports import Cluster, SecretSeen
-from gatepass.core.rules import ObservedRule, parse_mark
+from gatepass.core.rules import ObservedRule, Target, parse_mark
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.engine.attempts import attempt, next_look
@@ -47,7 +48,8 @@ class Safekeeping:
         users = self._users(key)
         if not users:
             self._leaving.pop(key, None)
-            return False  # the last of them has let it go
+            await self._cluster.release_secret(*key)  # the last of them may have been taken away
+            return False
         seen = await self._cluster.secret(*key)
         late = [each.key for each in users if self._known(each.key) != seen]
         for each in late:
@@ -88,14 +90,17 @@ class Safekeeping:
             known = self._state.target(target)
             if standing.proves(target) and (known.read_at is None or known.any_unsettled):
                 return True
-            if any(self._ends(rule, resource) for rule in known.rules.values()):
+            if any(self._ends(rule, target, resource) for rule in known.rules.values()):
                 return True
         return False
 
-    def _ends(self, rule: ObservedRule, resource: ProtectedResource) -> bool:
-        """Is it a rule of a session of the resource, be it one that was never recorded?"""
+    def _ends(self, rule: ObservedRule, target: Target, resource: ProtectedResource) -> bool:
+        """Is it a rule of the resource, be it one that was never recorded, and of no static range that it has there?"""
         mark = parse_mark(rule.description) if is_ours(rule, self._state.owner, known=()) else None
-        return mark is not None and not mark.static and mark.resource == str(resource.key)
+        if mark is None or mark.resource != str(resource.key):
+            return False
+        lasting = static_claims(resource) if target.id in resource.spec.aws.security_groups else ()
+        return not (mark.static and any(rule.rule in claim.rules for claim in lasting))
 
     def _look_again(self) -> float:
         secrets = {each.access.credentials.secret for each in self._state.standings.values()} - {None}

@@ -1,5 +1,6 @@
 """Verifies resources: who the credentials are, which firewall objects they find, and how much goes in."""
 
+import asyncio
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -174,8 +175,9 @@ class Verifier:
         current = self._state.store.resources.get(resource.key)
         if current is not None and current.uid == resource.uid:
             self._state.set_standing(resource.key, standing)
-            for target, found in {**standing.targets, **standing.draining}.items():
-                if isinstance(found, ProviderError) and found.failure is Failure.NOT_FOUND:
+            now = asyncio.get_running_loop().time()
+            for target in filter(standing.lost, standing.everywhere()):
+                if not self._state.target(target).remembers(now):  # else it may be an answer that lags
                     self._state.forget_target(target)
         return standing
 

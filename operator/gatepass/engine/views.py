@@ -1,6 +1,7 @@
 """What the engine knows of one session or one resource, put into the words of the pure status functions."""
 
 import asyncio
+import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -166,7 +167,7 @@ class Views:
         for rule in sorted(rules):
             first = placed.get(rule)
             before = [target for target in standing.everywhere() if (rule, target.id) in on_record]
-            for target in [*([first] if first else []), *before]:
+            for target in itertools.filterfalse(standing.lost, [*([first] if first else []), *before]):
                 known = self._state.target(target)
                 held = known.staying().get(rule)
                 if held is not None and held.id not in known.unproven and held.id not in known.missed:
