@@ -134,7 +134,10 @@ async def _serve(
 ) -> None:
     stop, listed, working, end_watching = asyncio.Event(), asyncio.Event(), asyncio.Event(), asyncio.Event()
     name = identity(settings.health_host, settings.health_port)
-    lease = Lease(kube, settings.namespace, settings.release, name, settings.lease_seconds, clock.now)
+    # A client of their own: watches would take the connections of those who work, and those who work the lease's.
+    watching_client = new_client(_NO_LIMIT)
+    following = KubeApi(watching_client, clock)
+    lease = Lease(following, settings.namespace, settings.release, name, settings.lease_seconds, clock.now)
     events = Events(kube, component="gatepass")
     cluster = KubeCluster(kube, events, clock, requester_policies(settings.release), lease.outlasts)
     aws = AwsSecurityGroups(cluster, told=metrics.aws.told, fence=lease.outlasts, scheduler=bool(settings.switch_roles))
@@ -167,9 +170,6 @@ async def _serve(
         writer,
         finders,
     )
-    # A client of their own: watches would take the connections of those who work.
-    watching_client = new_client(_NO_LIMIT)
-    following = KubeApi(watching_client, clock)
     pods = KubePods(kube, following, engine.source_changed, partial(_live, engine), clock.monotonic)
     finders[SourceKind.POD] = PodFinder(pods, [AwsTopology(partial(_describe, aws))], clock.now, partial(_live, engine))
     engine.ends.steady_for = lease.steady_for
@@ -219,7 +219,7 @@ async def _serve(
         *([asyncio.create_task(writer.run())] if writer else []),
     ]
     if not answering.is_set():
-        work.append(asyncio.create_task(_answer(settings, kube, engine, clock, listed, answering, writer, reader)))
+        work.append(asyncio.create_task(_answer(settings, engine, clock, listed, answering, writer, reader)))
     try:
         # Whatever ends first ends the rest: an operator that works in part is worse than one that is started again.
         done, _ = await asyncio.wait([*work, watcher], return_when=asyncio.FIRST_COMPLETED)
@@ -260,7 +260,6 @@ async def _describe(
 
 async def _answer(
     settings: Settings,
-    kube: KubeApi,
     engine: Engine,
     clock: CorrectedClock,
     listed: asyncio.Event,
@@ -277,8 +276,9 @@ async def _answer(
     from gatepass.rest.sessions import write_ahead
 
     await listed.wait()
-    async with bare_client(_API_CONNECTIONS) as client:
-        gateway = KubeGateway(kube, KubeApi(client, clock))
+    # Clients of their own: whoever shows tokens that nobody judges would take the connections of those who work.
+    async with new_client(_API_CONNECTIONS) as own, bare_client(_API_CONNECTIONS) as bare:
+        gateway = KubeGateway(KubeApi(own, clock), KubeApi(bare, clock))
         shared = settings.rate_limit_storage
         rest = RestSettings(
             trusted_proxies=settings.trusted_proxies,

@@ -5,14 +5,17 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from gatepass.audit import reader as reader_module
 from gatepass.audit import writer as writer_module
-from gatepass.audit.database import appending, connect
+from gatepass.audit.database import appending, connect, reading
 from gatepass.audit.export import parse_checkpoints
 from gatepass.audit.proof import Proof, Verdict
+from gatepass.audit.reader import Reader
 from gatepass.audit.trail import Trail
 from gatepass.audit.writer import Writer
 from gatepass.core.ports import AuditError
@@ -196,6 +199,45 @@ async def test_connections_that_are_cut_are_made_anew(url: str, key_file: Path) 
         writer.record(an_entry(2))
         await until(lambda: not writer._line)
     assert await found(url, key_file) == ["1", "2"]
+
+
+async def test_who_reads_leaves_connections_to_who_writes(
+    url: str, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a tenant asks for many pages of a long trail at once."""
+    trail, read = Trail(url, key_file), asyncio.Event()
+
+    async def long(*_: object, **__: object) -> None:
+        async with reading(trail._engine) as connection:
+            await connection.execute(text("SELECT 1"))
+            await read.wait()
+
+    async with at_work(Writer(trail, now, None)) as writer:
+        await writer.written(an_entry(1))
+        monkeypatch.setattr(trail, "page", long)
+        reader = Reader(trail)
+        asked: dict[str, Any] = {"event": None, "actor": None, "since": None, "until": None}
+        reads = [asyncio.create_task(reader.page("ci", number=0, size=20, **asked)) for _ in range(20)]
+        await asyncio.wait(reads, timeout=0.5)
+        monkeypatch.setattr(writer_module, "_ATTEMPT_SECONDS", 2.0)
+        await writer.written(an_entry(2))
+        read.set()
+        await asyncio.gather(*reads)
+
+
+async def test_a_read_that_takes_too_long_is_an_error(
+    url: str, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trail = Trail(url, key_file)
+
+    async def endless(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(trail, "page", endless)
+    monkeypatch.setattr(reader_module, "_READ_SECONDS", 0.1)
+    with pytest.raises(AuditError):
+        await Reader(trail).page("ci", number=0, size=20, event=None, actor=None, since=None, until=None)
+    await trail.close()
 
 
 def cut(url: str) -> None:

@@ -227,13 +227,13 @@ async def test_a_namespace_not_seen_yet_opens_nothing_and_takes_nothing_back(wor
         session = world.session()
         await asyncio.sleep(1)
         assert world.status(session).phase is None
-        engine.namespace_seen(Namespace("ci", {"team": "payments"}, deleting=False))
+        engine.namespace_seen(Namespace("ci", "uid-ci", 1, {"team": "payments"}, deleting=False))
         await asyncio.sleep(1)
         assert world.status(session).phase is Phase.ACTIVE
     async with world.running() as engine:
         await asyncio.sleep(60)
         assert world.status(session).phase is Phase.ACTIVE
-        engine.namespace_seen(Namespace("ci", {"team": "web"}, deleting=False))
+        engine.namespace_seen(Namespace("ci", "uid-ci", 2, {"team": "web"}, deleting=False))
         await asyncio.sleep(60)
         assert world.status(session).phase is Phase.CANCELLED
 

@@ -55,7 +55,7 @@ def state(request: pytest.FixtureRequest) -> State:
     state.store.put_session(session(**given.get(request.param, {})))
     state.store.put_resource(resource())
     state.store.put_binding(binding())
-    state.store.namespaces["ci"] = Namespace("ci", {}, deleting=False)
+    state.store.namespaces["ci"] = Namespace("ci", "uid-ci", 1, {}, deleting=False)
     return state
 
 
@@ -70,7 +70,7 @@ CHANGES: dict[str, Callable[[State], object]] = {
         resource(3, policy={"allowedNamespaces": {"from": "Selector", "selector": {"matchLabels": {"a": "b"}}}})
     ),
     "resource gone": lambda state: state.store.remove_resource(DB, "uid-ci-db"),
-    "namespace goes": lambda state: state.store.namespaces.update(ci=Namespace("ci", {}, deleting=True)),
+    "namespace goes": lambda state: state.store.namespaces.update(ci=Namespace("ci", "uid-ci", 2, {}, deleting=True)),
     "namespace gone": lambda state: state.store.namespaces.pop("ci"),
     "key revoked": lambda state: state.store.put_binding(binding(3, revoked=True)),
     "key gone": lambda state: state.store.remove_binding(Key("ci", "key"), "uid-ci-key"),

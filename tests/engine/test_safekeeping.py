@@ -166,7 +166,7 @@ async def test_it_is_kept_while_its_namespace_goes_though_nobody_has_told_of_tha
         world.cluster.delete_secret(SECRET)
         await asyncio.sleep(60)
         assert not gone(world)
-        engine.namespace_seen(Namespace("ci", {}, deleting=True))
+        engine.namespace_seen(Namespace("ci", "uid-ci", 1, {}, deleting=True))
         world.cluster.delete(ProtectedResource, resource.key)
         await asyncio.sleep(5)
         assert (cloud.rules(group), gone(world)) == ({}, True)
@@ -302,7 +302,7 @@ async def test_who_is_killed_once_the_secret_is_gone_leaves_nothing_held(
         await asyncio.sleep(5)
         world.cluster.release_secret = unheard  # type: ignore[method-assign]
         world.cluster.going.add("ci")
-        engine.namespace_seen(Namespace("ci", {}, deleting=True))
+        engine.namespace_seen(Namespace("ci", "uid-ci", 2, {}, deleting=True))
         world.cluster.delete_secret(SECRET)
         world.cluster.delete(ProtectedResource, resource.key)
         world.cluster.delete(AccessSession, session.key)
@@ -310,7 +310,7 @@ async def test_who_is_killed_once_the_secret_is_gone_leaves_nothing_held(
         assert cloud.rules(group) == {}
     world.cluster.release_secret = release  # type: ignore[method-assign]
     async with world.running() as engine:
-        engine.namespace_seen(Namespace("ci", {}, deleting=True))
+        engine.namespace_seen(Namespace("ci", "uid-ci", 3, {}, deleting=True))
         await eventually(lambda: not world.cluster.objects, "nothing holds the namespace")
 
 

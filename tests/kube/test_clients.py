@@ -88,3 +88,14 @@ async def test_a_watch_that_whoever_answers_does_not_end_is_ended(monkeypatch: p
             with pytest.raises(ClusterError):
                 assert [event async for event in api.watch("/api/v1/pods", "1")] == []
         ended.set()
+
+
+async def test_an_answer_that_is_no_json_is_no_answer() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text="<html>", content_type="application/json")
+
+    app = web.Application()
+    app.router.add_get("/version", answer)
+    async with TestServer(app) as server, client_for(Configuration(host=str(server.make_url(""))), 1) as client:
+        with pytest.raises(ClusterError, match="no JSON"):
+            await KubeApi(client, CorrectedClock()).call("GET", "/version")

@@ -1,6 +1,7 @@
 """Leases on the real API server. Durations are short, and nothing is asserted about how long anything takes."""
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable
@@ -231,11 +232,17 @@ async def test_taken_away_it_is_lost_at_once(api: KubeApi, name: str) -> None:
     assert (await spec_of(api, name))["holderIdentity"] == "thief"
 
 
-async def test_deleted_it_is_made_again(api: KubeApi, name: str) -> None:
-    ours = candidate(api, name, "ours")
+async def test_deleted_it_is_made_again_with_who_has_led_before(api: KubeApi, name: str) -> None:
+    earlier = {EARLIER: "first=2026-11-22T12:00:00.000000Z"}
+    await api.call("POST", LEASES, {"metadata": {"name": name, "annotations": earlier}, "spec": {}})
+    ours, made = candidate(api, name, "ours"), None
     async with running(ours):
         await taken(ours)
         await api.call("DELETE", f"{LEASES}/{name}")
+        while made is None:
+            with contextlib.suppress(GoneError):
+                made = await api.call("GET", f"{LEASES}/{name}")
+        assert made["metadata"]["annotations"] == earlier
         await renewed(api, name, 3)
         assert ours.outlasts(0.0)
 

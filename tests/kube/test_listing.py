@@ -11,6 +11,7 @@ from gatepass.core.ports import ClusterError
 from gatepass.core.types.common import Custom
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession
+from gatepass.engine.store import Namespace
 from gatepass.kube.api import JSON, TABLE, KubeApi, path_of
 from gatepass.kube.listing import Listing, is_up_to_date, versions_in
 from gatepass.kube.watches import Watches
@@ -154,6 +155,52 @@ async def test_what_an_older_listing_tells_does_not_come_after_a_newer_one() -> 
     api.answers.set()
     await asyncio.gather(resync, newer)
     assert engine.store.sessions == {}
+
+
+def a_namespace(version: int, **labels: str) -> Namespace:
+    return Namespace("ci", f"uid-{version // 10}", version, labels, deleting=False)
+
+
+class Namespaces(Answers):
+    """An API server that lists namespaces as they were when it was asked; each answer takes a second."""
+
+    def __init__(self, *there: Namespace) -> None:
+        super().__init__(a_table())
+        self._there = [
+            {"metadata": {"name": each.name, "uid": each.uid, "resourceVersion": str(each.version)}} for each in there
+        ]
+
+    async def call(self, method: str, path: str, *_: Any, accept: str = JSON, **given: Any) -> dict[str, Any]:
+        answer = await super().call(method, path, accept=accept, **given)
+        await asyncio.sleep(1)
+        return {**answer, "items": self._there} if path == NAMESPACES else answer
+
+
+@pytest.mark.looptime
+async def test_a_listing_brings_no_older_namespace_back() -> None:
+    engine = an_engine()
+    engine.namespace_seen(a_namespace(10, team="a"))
+    asyncio.get_running_loop().call_later(0.5, engine.namespace_seen, a_namespace(15, team="b"))
+    await Listing(Namespaces(a_namespace(10)), engine, []).read()
+    assert engine.store.namespaces["ci"].labels == {"team": "b"}
+
+
+@pytest.mark.looptime
+async def test_a_listing_brings_no_namespace_back_that_has_gone_since() -> None:
+    engine = an_engine()
+    engine.namespace_seen(a_namespace(10))
+    asyncio.get_running_loop().call_later(0.5, engine.namespace_gone, "ci", "uid-1")
+    await Listing(Namespaces(a_namespace(10)), engine, []).read()
+    assert engine.store.namespaces == {}
+
+
+@pytest.mark.looptime
+async def test_a_listing_forgets_no_namespace_that_was_made_again_since() -> None:
+    engine = an_engine()
+    engine.namespace_seen(a_namespace(10))
+    asyncio.get_running_loop().call_later(1.5, engine.namespace_seen, a_namespace(20))  # while other kinds are listed
+    await Listing(Namespaces(), engine, []).read()
+    assert engine.store.namespaces["ci"].uid == "uid-2"
 
 
 async def listed_to_catch_up(follower: Follower) -> list[str]:

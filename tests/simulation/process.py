@@ -207,7 +207,7 @@ class Process:
         self._tell(plural, item if gone else None, None if gone else item)
         if plural == NAMESPACES:
             if gone:
-                engine.namespace_gone(item["metadata"]["name"])
+                engine.namespace_gone(item["metadata"]["name"], item["metadata"]["uid"])
             else:
                 engine.namespace_seen(parse_namespace(item))
             return

@@ -298,13 +298,12 @@ class Engine:
 
     def namespace_seen(self, namespace: Namespace) -> None:
         """A namespace was created or changed."""
-        if self.store.namespaces.get(namespace.name) != namespace:
-            self.store.namespaces[namespace.name] = namespace
+        if self.store.put_namespace(namespace):
             self._touch_namespace(namespace.name)
 
-    def namespace_gone(self, name: str) -> None:
+    def namespace_gone(self, name: str, uid: str) -> None:
         """A namespace was deleted."""
-        if self.store.namespaces.pop(name, None) is not None:
+        if self.store.remove_namespace(name, uid):
             self._touch_namespace(name)
 
     # who has to look again

@@ -24,6 +24,8 @@ class Namespace:
     """What decides anything about a namespace."""
 
     name: str
+    uid: str
+    version: int
     labels: Mapping[str, str]
     deleting: bool
 
@@ -127,6 +129,23 @@ class Store:
         self.bindings[binding.key] = binding
         for hash_ in binding.hashes:
             self._bound[hash_].add(binding.key)
+        return True
+
+    def put_namespace(self, namespace: Namespace) -> bool:
+        """Keep the namespace; False when it is not news."""
+        known = self.namespaces.get(namespace.name)
+        if namespace.uid in self._gone or (known is not None and known.version >= namespace.version):
+            return False
+        self.namespaces[namespace.name] = namespace
+        return True
+
+    def remove_namespace(self, name: str, uid: str) -> bool:
+        """Forget the namespace; False when another one of its name has come since."""
+        known = self.namespaces.get(name)
+        if known is None or known.uid != uid:
+            return False
+        self._bury(uid)
+        del self.namespaces[name]
         return True
 
     def remove_binding(self, key: Key, uid: str) -> ApiKeyBinding | None:

@@ -112,7 +112,10 @@ class KubeApi:
         self._clock.heard(answer.getheader("Date"), asked)
         if answer.status >= 400:
             raise _refused(answer.status, data)
-        parsed = json.loads(data) if data else {}
+        try:
+            parsed = json.loads(data) if data else {}
+        except ValueError as error:
+            raise ClusterError(f"{method} {path}: the answer is no JSON") from error
         return parsed if isinstance(parsed, dict) else {}
 
     async def _addressed(

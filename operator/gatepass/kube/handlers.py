@@ -75,7 +75,7 @@ def register(registry: kopf.OperatorRegistry, engine: Engine) -> None:
     async def namespace_event(event: kopf.RawEvent, **_: Any) -> None:
         body = event["object"]
         if event["type"] == "DELETED":
-            engine.namespace_gone(body["metadata"]["name"])
+            engine.namespace_gone(body["metadata"]["name"], body["metadata"]["uid"])
         else:
             engine.namespace_seen(parse_namespace(body))
 
@@ -105,7 +105,13 @@ def parse(kind: type[C], body: Mapping[str, Any]) -> C | None:
 def parse_namespace(body: Mapping[str, Any]) -> Namespace:
     """The parts of a namespace that decide anything."""
     metadata = body["metadata"]
-    return Namespace(metadata["name"], metadata.get("labels") or {}, "deletionTimestamp" in metadata)
+    return Namespace(
+        metadata["name"],
+        metadata["uid"],
+        int(metadata["resourceVersion"]),
+        metadata.get("labels") or {},
+        "deletionTimestamp" in metadata,
+    )
 
 
 def identity(body: Mapping[str, Any]) -> tuple[Key, str]:

@@ -12,7 +12,7 @@ import math
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -247,20 +247,20 @@ class Lease:
 
     async def _create(self) -> None:
         sent = self._seconds()
-        body = {"metadata": {"name": self._name, **self._annotations()}, "spec": self._spec()}
+        body = {"metadata": {"name": self._name, **self._annotations({})}, "spec": self._spec()}
         self._renewed(await self._api.call("POST", self._collection, body, timeout=self._patience), sent)
 
     async def _write(self, spec: dict[str, Any]) -> dict[str, Any]:
         """Change it, if nobody else has since it was last seen; raises ConflictError otherwise."""
         version = self._lease["metadata"]["resourceVersion"]
-        body = {"metadata": {"resourceVersion": version, **self._annotations()}, "spec": spec}
+        body = {"metadata": {"resourceVersion": version, **self._annotations(self._lease)}, "spec": spec}
         return await self._api.call("PATCH", self._path, body, content_type=MERGE_PATCH, timeout=self._patience)
 
-    def _annotations(self) -> dict[str, Any]:
-        """What has changed of them."""
+    def _annotations(self, lease: Mapping[str, Any]) -> dict[str, Any]:
+        """What the lease does not say yet."""
         earlier = sorted(self.leadership.earlier.items(), key=lambda each: (each[1], each[0]))[-_MOST_EARLIER:]
         text = " ".join(f"{leader}={renewed_at.strftime(_MICRO_TIME)}" for leader, renewed_at in earlier)
-        before = self._lease.get("metadata", {}).get("annotations", {}).get(EARLIER, "")
+        before = lease.get("metadata", {}).get("annotations", {}).get(EARLIER, "")
         return {} if text == before else {"annotations": {EARLIER: text}}
 
     def _spec(self) -> dict[str, Any]:

@@ -91,14 +91,15 @@ class Listing:
         return await (self._read_namespaces() if path == _NAMESPACES else self._read_kind(path))
 
     async def _read_namespaces(self) -> Callable[[], None]:
-        gone = set(self._engine.store.namespaces)
+        gone = {(each.name, each.uid) for each in self._engine.store.namespaces.values()}
         async for body in self._each(_NAMESPACES):
-            gone.discard(body["metadata"]["name"])
-            self._engine.namespace_seen(parse_namespace(body))
+            seen = parse_namespace(body)
+            gone.discard((seen.name, seen.uid))
+            self._engine.namespace_seen(seen)
 
         def forget() -> None:
-            for name in gone:
-                self._engine.namespace_gone(name)
+            for name, uid in gone:
+                self._engine.namespace_gone(name, uid)
 
         return forget
 
