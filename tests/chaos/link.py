@@ -121,10 +121,10 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-def kubeconfig_through(link: Link, sandbox: Sandbox, name: str) -> Path:
-    """The operator's kubeconfig, with the link between it and the API server."""
+def kubeconfig_through(server: str, sandbox: Sandbox, name: str) -> Path:
+    """The operator's kubeconfig, with this one between it and the API server."""
     given = json.loads(sandbox.operator_kubeconfig.read_text())
-    given["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{link.port}"
+    given["clusters"][0]["cluster"]["server"] = server
     kubeconfig = sandbox.directory / f"{name}.kubeconfig"
     kubeconfig.touch(mode=0o600)
     kubeconfig.write_text(json.dumps(given))

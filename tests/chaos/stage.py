@@ -61,7 +61,7 @@ class Stage:
 
     def _prepared(self) -> Process:
         sandbox = self.sandbox
-        kubeconfig = kubeconfig_through(self.kube, sandbox, "linked")
+        kubeconfig = kubeconfig_through(f"https://127.0.0.1:{self.kube.port}", sandbox, "linked")
         env = {
             **sandbox.env,
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.ec2.port}",

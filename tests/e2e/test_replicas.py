@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ from gatepass.providers.aws_clients import CALL_SECONDS
 from gatepass.sandbox.environment import Sandbox
 from tests.chaos.link import Link, kubeconfig_through
 from tests.e2e.firewall import Group
+from tests.e2e.meanwhile import meanwhile
 from tests.e2e.product import Product
 from tests.e2e.replicas import Replica, Replicas
 from tests.e2e.scrape import Scrape
@@ -62,12 +63,10 @@ def _promise_kept_by_two(
         assert not observer.take_breaches()
 
 
-@contextmanager
-def telling_who_leads(replicas: Replicas, observer: Observer) -> Iterator[None]:
+def telling_who_leads(replicas: Replicas, observer: Observer) -> AbstractContextManager[None]:
     """Meanwhile, nobody is asked to be on time while nobody leads."""
-    over = threading.Event()
 
-    def tell() -> None:
+    def tell(over: threading.Event) -> None:
         told = None
         while not over.wait(LOOK_SECONDS):
             led = replicas.leader() is not None
@@ -75,13 +74,7 @@ def telling_who_leads(replicas: Replicas, observer: Observer) -> Iterator[None]:
                 observer.reachable(reachable=led)
                 told = led
 
-    thread = threading.Thread(target=tell)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return meanwhile(tell)
 
 
 def takes_over(replicas: Replicas, standby: Replica, event: Callable[[], None]) -> None:
@@ -192,7 +185,7 @@ def test_a_successor_learns_what_its_watches_have_not_told_it(
     wait_for(standby.ended, "it has ended")
     tenant.resource(group.id)
     with Link(urlsplit(sandbox.control_plane.server).port or 0) as link:
-        through = kubeconfig_through(link, sandbox, "deaf")
+        through = kubeconfig_through(f"https://127.0.0.1:{link.port}", sandbox, "deaf")
         deaf = Replica(sandbox, "deaf", options=["--kubeconfig", str(through)])
         deaf.start()
         try:

@@ -2,13 +2,11 @@
 
 import asyncio
 import contextlib
-import json
 import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import aiohttp
 import pytest
@@ -16,8 +14,10 @@ from aiohttp import web
 
 from gatepass.kube.reviews import TOKEN_PATH
 from gatepass.sandbox.environment import Sandbox
+from tests.chaos.link import kubeconfig_through
 from tests.conftest import AwsAccount
 from tests.e2e.conftest import at_work
+from tests.e2e.meanwhile import meanwhile
 from tests.e2e.product import Product
 from tests.e2e.replicas import Replica
 from tests.e2e.tenant import Tenant, wait_for
@@ -86,18 +86,16 @@ def in_a_thread(undecided: Undecided) -> Iterator[int]:
         thread.join()
 
 
-@contextmanager
-def callers(port: int) -> Iterator[None]:
-    """Many who show tokens of nobody, again and again, while the body runs."""
-    over = threading.Event()
+def callers(port: int) -> AbstractContextManager[None]:
+    """Many who show tokens of nobody, again and again, meanwhile."""
 
     async def call(session: aiohttp.ClientSession, number: int) -> None:
         headers = {"Authorization": f"Bearer nobodys-{number}"}
-        while not over.is_set():
+        while True:
             async with session.get(f"http://127.0.0.1:{port}/api/v1/sessions", headers=headers):
                 pass
 
-    async def all_of_them() -> None:
+    async def all_of_them(over: threading.Event) -> None:
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(connector=connector) as session:
             calls = [asyncio.create_task(call(session, number)) for number in range(CALLERS)]
@@ -106,13 +104,7 @@ def callers(port: int) -> Iterator[None]:
                 each.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
 
-    thread = threading.Thread(target=lambda: asyncio.run(all_of_them()), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return meanwhile(lambda over: asyncio.run(all_of_them(over)))
 
 
 @pytest.fixture
@@ -129,12 +121,7 @@ def test_tokens_that_nobody_judges_hold_up_no_session_and_cost_no_lease(
     with ExitStack() as stack:
         stack.callback(service.start)
         port = stack.enter_context(in_a_thread(undecided))
-        given = json.loads(sandbox.operator_kubeconfig.read_text())
-        given["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{port}"}
-        kubeconfig: Path = sandbox.directory / "undecided.kubeconfig"
-        kubeconfig.touch(mode=0o600)
-        kubeconfig.write_text(json.dumps(given))
-        options = ["--kubeconfig", str(kubeconfig)]
+        options = ["--kubeconfig", str(kubeconfig_through(f"http://127.0.0.1:{port}", sandbox, "undecided"))]
         other = Replica(sandbox, "e", "serve", options, GATEPASS_RATE_LIMIT="1000000")
         stack.callback(other.reap)
         stack.callback(other.terminate)

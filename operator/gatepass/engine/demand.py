@@ -223,7 +223,8 @@ class Demands:
             if target in tenant.usable and all(self._state.target(t).read_at is not None for t in tenant.usable)
             for claim in tenant.claims
             if not self._settled(claim, tenant) and not self._parked(claim, second)
-            if not (claim.granted and self._unseen(tenant)) and not (claim.ending and claim.until is None)
+            if not (claim.granted and self._unseen(tenant))
+            if not (claim.ending and claim.until is None)  # a static range of what nothing holds gets nothing new
         ]
         recorded = self._recorded([tenant for claim, tenant in unplaced if claim.granted])
         usable = dict.fromkeys(target for _, tenant in unplaced for target in tenant.usable)

@@ -99,8 +99,8 @@ class Safekeeping:
         mark = parse_mark(rule.description) if is_ours(rule, self._state.owner, known=()) else None
         if mark is None or mark.resource != str(resource.key):
             return False
-        lasting = static_claims(resource) if target.id in resource.spec.aws.security_groups else ()
-        return not (mark.static and any(rule.rule in claim.rules for claim in lasting))
+        listed = mark.static and target.id in resource.spec.aws.security_groups
+        return not (listed and any(rule.rule in claim.rules for claim in static_claims(resource)))
 
     def _look_again(self) -> float:
         secrets = {each.access.credentials.secret for each in self._state.standings.values()} - {None}
