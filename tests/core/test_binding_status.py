@@ -104,7 +104,7 @@ def test_a_key_hash_works_without_a_secret() -> None:
 
 
 def told(binding: ApiKeyBinding, now: datetime = NOW, *, conflict: bool = False) -> dict[str, tuple[str, str]]:
-    status = binding_status(binding, binding.status.keys, now, conflict=conflict)
+    status = binding_status(binding, binding.status.keys, None, now, conflict=conflict)
     return {each.type: (each.status, each.reason) for each in status.conditions}
 
 
@@ -127,5 +127,5 @@ def test_a_rotation_is_announced_before_it_is_due() -> None:
 
 def test_no_status_tells_a_key() -> None:
     assert NEW not in repr(KeySecret(True, NEW))
-    status = binding_status(a_binding(a_key(NEW)), (a_key(NEW),), NOW, conflict=False)
+    status = binding_status(a_binding(a_key(NEW)), (a_key(NEW),), None, NOW, conflict=False)
     assert NEW not in status.model_dump_json()

@@ -164,7 +164,7 @@ class InMemoryCluster:
     async def may_use(self, requester: Requester, resource: Key) -> bool:
         return self.allowed(requester, resource)
 
-    async def requesters_verified_since(self) -> datetime | None:
+    async def requesters_verified_since(self, *, anew: bool = False) -> datetime | None:
         return self.verified_since
 
     async def write_binding_status(self, binding: ApiKeyBinding, status: ApiKeyBindingStatus) -> ApiKeyBinding:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from gatepass.core.conditions import Fact, assert_conditions
 from gatepass.core.keys import key_hash
-from gatepass.core.types.binding import ApiKeyBinding, ApiKeyBindingStatus, IssuedKey, Rotation
+from gatepass.core.types.binding import ApiKeyBinding, ApiKeyBindingStatus, IssuedKey, Rotation, Vouched
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +73,18 @@ def moments(binding: ApiKeyBinding, keys: Iterable[IssuedKey]) -> list[datetime]
 
 
 def binding_status(
-    binding: ApiKeyBinding, keys: tuple[IssuedKey, ...], now: datetime, *, conflict: bool
+    binding: ApiKeyBinding,
+    keys: tuple[IssuedKey, ...],
+    vouched: Vouched | None,
+    now: datetime,
+    *,
+    conflict: bool,
 ) -> ApiKeyBindingStatus:
     """The whole status; what was last used is the REST API's to tell."""
     return binding.status.model_copy(
         update={
             "keys": keys,
+            "vouched": vouched,
             "conditions": assert_conditions(
                 binding.status.conditions,
                 _facts(binding, keys, now, conflict=conflict),

@@ -281,8 +281,11 @@ class Cluster(Protocol):
         """Has the requester the verb `use` on the ProtectedResource?"""
         ...
 
-    async def requesters_verified_since(self) -> datetime | None:
-        """Since when admission policies make the requested-by annotation true; None when they are not in force."""
+    async def requesters_verified_since(self, *, anew: bool = False) -> datetime | None:
+        """Since when admission policies make the requested-by annotation true; None when they are not in force.
+
+        May be as they were a while ago, unless `anew`.
+        """
         ...
 
     async def write_binding_status(self, binding: ApiKeyBinding, status: ApiKeyBindingStatus) -> ApiKeyBinding:

@@ -1,11 +1,13 @@
 """Who is behind a session or a binding, as the API server itself has written it at admission."""
 
+import hashlib
 import json
+from datetime import datetime
 from functools import lru_cache
 
 from pydantic import ValidationError
 
-from gatepass.core.types.binding import ApiKeyBinding
+from gatepass.core.types.binding import ApiKeyBinding, Vouched
 from gatepass.core.types.common import CHANGED_BY, REQUESTED_BY, Custom
 from gatepass.core.types.session import Requester
 
@@ -26,6 +28,27 @@ def changer_of(changed: Custom) -> Requester | None:
 def binder_of(binding: ApiKeyBinding) -> Requester | None:
     """Who answers for what the key may do: who changed it last, else who created it; None as above."""
     return _stamped(binding, CHANGED_BY if CHANGED_BY in binding.metadata.annotations else REQUESTED_BY)
+
+
+def vouched(binding: ApiKeyBinding, policies_made_at: datetime) -> Vouched | None:
+    """What to keep of policies that vouch for the binding's stamps; None when nobody does.
+
+    They vouch for what was made, or changed, since they were; and for what is still as it was while others did.
+    """
+    kept = binding.status.vouched
+    now = Vouched(policies_made_at=policies_made_at, digest=digest(binding))
+    made_since = binding.metadata.creation_timestamp > policies_made_at
+    if made_since or (kept is not None and (kept.policies_made_at == policies_made_at or kept.digest == now.digest)):
+        return now
+    return None
+
+
+def digest(binding: ApiKeyBinding) -> str:
+    """Of who is behind the binding, and of all that they answer for; no newer version adds its defaults to it."""
+    annotations = binding.metadata.annotations
+    stamps = [annotations.get(REQUESTED_BY), annotations.get(CHANGED_BY)]
+    spec = binding.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return hashlib.sha256(json.dumps([stamps, spec], sort_keys=True).encode()).hexdigest()
 
 
 def _stamped(about: Custom, annotation: str) -> Requester | None:

@@ -11,6 +11,7 @@ from gatepass.core.stamps import binder_of, requester_of
 from gatepass.core.types.common import Key, SourceKind, format_duration
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession
+from gatepass.engine.binders import vouched_now
 from gatepass.engine.grants import key_of, was_granted
 from gatepass.engine.journal import Journal
 from gatepass.engine.state import NOT_ASKED, State
@@ -102,6 +103,12 @@ class Admission:
         if binder is None:
             told = f"nobody vouches for ApiKeyBinding {binding_key}: it has no stamp of who made it, so create it again"
             return Refusal("RequesterUnknown", told)
+        if not self._unverified and await vouched_now(self._cluster, binding) is None:
+            return Refusal(
+                "RequesterUnverified",
+                f"ApiKeyBinding {binding_key} was made, or changed, while Gatepass's admission policies were not in "
+                "force, so that nobody vouches for who did: create it again",
+            )
         if not await self._cluster.may_use(binder, key):
             return Refusal(
                 "NotAuthorized",

@@ -10,6 +10,7 @@ from gatepass.core.ports import Clock, Cluster
 from gatepass.core.types.binding import ApiKeyBinding, IssuedKey
 from gatepass.core.types.common import Key
 from gatepass.engine.attempts import attempt, next_look
+from gatepass.engine.binders import vouched_now
 from gatepass.engine.journal import Journal
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State
@@ -91,7 +92,8 @@ class BindingPass:
         ahead = [moment for moment in moments(binding, keys) if moment > now]
         if ahead:
             self.queue.add(binding.key, (min(ahead) - now).total_seconds())
-        status = binding_status(binding, keys, now, conflict=conflict)
+        vouched = await vouched_now(self._cluster, binding) or binding.status.vouched
+        status = binding_status(binding, keys, vouched, now, conflict=conflict)
         if status == binding.status:
             return binding
         updated = await self._cluster.write_binding_status(binding, status)

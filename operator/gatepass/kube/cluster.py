@@ -151,11 +151,11 @@ class KubeCluster:
         self._answers[requester, resource] = (now, answer)
         return answer
 
-    async def requesters_verified_since(self) -> datetime | None:
+    async def requesters_verified_since(self, *, anew: bool = False) -> datetime | None:
         """When the youngest of the policies and bindings was made that vouch for requested-by; asked every 30 s."""
         now = self._clock.monotonic()
         asked, answer = self._verified
-        if now < asked + _ANSWER_KEPT_SECONDS:
+        if not anew and now < asked + _ANSWER_KEPT_SECONDS:
             return answer
         answer = await self._policies_made_at()
         self._verified = (now, answer)

@@ -177,10 +177,18 @@ class IssuedKey(Model):
     expires_at: Timestamp | None = None
 
 
+class Vouched(Model):
+    """The admission policies vouched for who made and who changed the binding; kept for when they are made anew."""
+
+    policies_made_at: Timestamp
+    digest: Annotated[str, Field(max_length=64)]
+
+
 class ApiKeyBindingStatus(Model):
     """Written by Gatepass only."""
 
     conditions: Conditions = ()
+    vouched: Vouched | None = None
     keys: Annotated[tuple[IssuedKey, ...], Field(max_length=8)] = ()
     last_used_at: Timestamp | None = None
     last_used_ip: Annotated[str | None, Field(alias="lastUsedIP", max_length=43)] = None

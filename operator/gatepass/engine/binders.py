@@ -1,0 +1,16 @@
+"""Do the admission policies vouch for who made an ApiKeyBinding, and who changed it?"""
+
+from gatepass.core.ports import Cluster
+from gatepass.core.stamps import digest, vouched
+from gatepass.core.types.binding import ApiKeyBinding, Vouched
+
+
+async def vouched_now(cluster: Cluster, binding: ApiKeyBinding) -> Vouched | None:
+    """What to keep of it; None when nobody vouches for the binding, or nobody does now. Raises ClusterError.
+
+    For what has changed since, only policies that were in force after that count.
+    """
+    kept = binding.status.vouched
+    changed = kept is None or kept.digest != digest(binding)
+    policies_made_at = await cluster.requesters_verified_since(anew=changed)
+    return vouched(binding, policies_made_at) if policies_made_at is not None else None
