@@ -20,9 +20,9 @@ setup: .venv/.ready ## Make .venv with everything pinned in uv.lock; .venv/bin/g
 demo: setup ## The main job, narrated, on a real API server and an EC2 emulator.
 	.venv/bin/gatepass demo
 
-test: setup ## Every test, on real parts; three sandboxes side by side, as most of the time is waiting.
+test: setup ## Every test, on real parts; a sandbox on each processor, as more would cost the operators in them their time.
 	.venv/bin/python -m tests.programs
-	.venv/bin/pytest -n 3 --dist loadfile
+	.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile
 
 SEEDS ?= 2000
 

@@ -39,6 +39,7 @@ def test_an_audit_trail(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"rate_limit_storage": "memcached://u:hunter2@h"}, "must begin with valkey://"),
         ({"rate_limit_storage": "redis:///hunter2"}, "name a host"),
         ({"audit_retention": "1y"}, "is not a duration"),
+        ({"audit_retention": "59m"}, "must be 1h at least"),
     ],
 )
 def test_what_makes_no_sense_is_refused(monkeypatch: pytest.MonkeyPatch, values: dict[str, str], said: str) -> None:

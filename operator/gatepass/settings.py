@@ -50,6 +50,12 @@ Networks = Annotated[tuple[IPvAnyNetwork, ...], NoDecode, BeforeValidator(_split
 Roles = Annotated[tuple[Annotated[str, Field(pattern=ROLE_ARN)], ...], NoDecode, BeforeValidator(_split)]
 
 
+def _at_least_an_hour(kept: timedelta) -> timedelta:
+    if kept < timedelta(hours=1):
+        raise ValueError("must be 1h at least, or Never: entries are removed once an hour")
+    return kept
+
+
 class Settings(BaseSettings):
     """Every setting; the chart has a value of the same name in camelCase for each."""
 
@@ -179,7 +185,8 @@ class Settings(BaseSettings):
     audit_retention: Annotated[
         timedelta,
         BeforeValidator(parse_ttl),
-        Field(description="How long entries of the audit trail are kept; Never keeps all of them."),
+        Field(description="How long the audit trail keeps entries, 1h at least; Never: for ever."),
+        AfterValidator(_at_least_an_hour),
     ] = timedelta(days=365)
 
     @property

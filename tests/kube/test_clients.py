@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -9,6 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from kubernetes.aio.client import Configuration
+from kubernetes.aio.config.incluster_config import InClusterConfigLoader
 
 from gatepass.core.ports import ClusterError
 from gatepass.kube.api import KubeApi
@@ -98,4 +100,22 @@ async def test_an_answer_that_is_no_json_is_no_answer() -> None:
     app.router.add_get("/version", answer)
     async with TestServer(app) as server, client_for(Configuration(host=str(server.make_url(""))), 1) as client:
         with pytest.raises(ClusterError, match="no JSON"):
+            await KubeApi(client, CorrectedClock()).call("GET", "/version")
+
+
+@pytest.mark.parametrize("content", ["", None])
+async def test_a_token_that_cannot_be_read_is_a_failed_call(
+    sandbox: Sandbox, tmp_path: Path, content: str | None
+) -> None:
+    """The kubelet replaces the file, and may not get a new one for a while."""
+    token = tmp_path / "token"
+    token.write_text("ours")
+    environ = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": "1"}
+    configuration = Configuration()
+    loader = InClusterConfigLoader(str(token), str(sandbox.control_plane.ca), environ=environ)
+    loader.load_and_set(configuration)
+    loader.token_expires_at = datetime.fromtimestamp(0)  # noqa: DTZ006 (naive, as the loader's)
+    token.unlink() if content is None else token.write_text(content)
+    async with client_for(configuration, workers=1) as client:
+        with pytest.raises(ClusterError, match="no token"):
             await KubeApi(client, CorrectedClock()).call("GET", "/version")

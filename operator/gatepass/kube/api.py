@@ -10,6 +10,7 @@ from urllib.parse import unquote, urlencode
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, ApiException
+from kubernetes.aio.config import ConfigException
 
 from gatepass.core.gateway import RefusedError
 from gatepass.core.ports import ClusterError, ConflictError, GoneError
@@ -124,12 +125,15 @@ class KubeApi:
         """The URL and the headers of a request."""
         if any(segment in (".", "..") for segment in unquote(path).split("/")):
             raise ClusterError(f"{method}: not a path of an object: {path!r}")
-        _, url, headers, *_ = await self._client.param_serialize(
-            method,
-            path,
-            header_params={"Accept": accept},
-            auth_settings=["BearerToken"] if token is None else [],
-        )
+        try:
+            _, url, headers, *_ = await self._client.param_serialize(
+                method,
+                path,
+                header_params={"Accept": accept},
+                auth_settings=["BearerToken"] if token is None else [],
+            )
+        except (OSError, ConfigException) as error:  # the file of the service account's token, which is read anew
+            raise ClusterError(f"{method} {path}: no token: {error}") from error
         if token is not None:
             headers["Authorization"] = f"Bearer {token}"
         return f"{url}?{urlencode(query)}" if query else url, headers
