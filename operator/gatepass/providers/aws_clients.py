@@ -3,9 +3,12 @@
 import asyncio
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakValueDictionary
@@ -18,6 +21,7 @@ from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.ports import Access, Credentials, Fence, Secrets
 from gatepass.providers.aws_answers import request_id, rule_ids
 from gatepass.providers.aws_errors import THROTTLED, translated
+from gatepass.providers.aws_pacing import Line
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -103,6 +107,7 @@ class AwsClients:
         # One session for all credentials: each further one would cost 22 MB for the same service models.
         self._session = boto3.Session()
         self._making = threading.Lock()  # a session is not thread-safe
+        self._lines: defaultdict[tuple[str, str], Line] = defaultdict(Line)
         self._known: dict[Access, Clients] = {}
         self._used: dict[Access, float] = {}
         self._doubted: set[Access] = set()
@@ -119,9 +124,18 @@ class AwsClients:
     async def call(self, access: Access, action: str, request: Callable[[Clients], T]) -> T:
         """One request; raises ProviderError or UnknownOutcomeError, named after the action."""
         clients = await self._clients(access)
+        with self._line(action, access.region):
+            return await self._called(access, action, partial(request, clients))
+
+    def _line(self, action: str, region: str) -> AbstractContextManager[None]:
+        """EC2's is whoever paces its calls to hold: who is not let through takes no token."""
+        service = action.partition(":")[0]
+        return nullcontext() if service == "ec2" else self._lines[service, region].call()
+
+    async def _called(self, access: Access, action: str, request: Callable[[], T]) -> T:
         started = self._monotonic()
         try:
-            answer = await asyncio.get_running_loop().run_in_executor(self._executor, lambda: request(clients))
+            answer = await asyncio.get_running_loop().run_in_executor(self._executor, request)
         except Exception as error:
             failed = translated(error, action)
             self._tell(action, outcome_of(failed), error, started)

@@ -81,7 +81,7 @@ class ScarceError(Exception):
 
 
 class Line:
-    """Does AWS answer? When it has not, so many times in a row, one call at a time asks whether it does again.
+    """Does a service answer? When it has not, so many times in a row, one call at a time asks whether it does again.
 
     Otherwise a Region out of reach would hold every thread, each for as long as a connection may take.
     """

@@ -34,7 +34,7 @@ from gatepass.providers.aws_batches import each
 from gatepass.providers.aws_clients import AwsClients, Clients, Told
 from gatepass.providers.aws_errors import DUPLICATE, FULL, GONE, THROTTLED, names_id
 from gatepass.providers.aws_joint import Joint
-from gatepass.providers.aws_pacing import ACTIONS, Line, Pacing, ScarceError
+from gatepass.providers.aws_pacing import ACTIONS, Pacing, ScarceError
 from gatepass.providers.aws_rules import OWNER_TAG, entries_of, identity, named_duplicate, observed, permissions, tags
 
 if TYPE_CHECKING:
@@ -75,7 +75,6 @@ class AwsSecurityGroups:
         self._clients = AwsClients(secrets, threads, fence, monotonic, told, scheduler=scheduler)
         self._monotonic = monotonic
         self._pacing: defaultdict[tuple[str, str], Pacing] = defaultdict(Pacing)
-        self._sts: defaultdict[str, Line] = defaultdict(Line)
         self._accounts: dict[Access, str] = {}
         self._limits: dict[tuple[str, str], int] = {}
         self._most: dict[tuple[Access, Target], int] = {}
@@ -107,11 +106,8 @@ class AwsSecurityGroups:
         return (await self._callers.of(access, [""]))[""]
 
     async def _caller(self, access: Access, _: Collection[str]) -> Mapping[str, str]:
-        with self._sts[access.region].call():
-            await self._clients.renew(access)
-            answer = await self._clients.read(
-                access, "sts:GetCallerIdentity", lambda aws: aws.sts.get_caller_identity()
-            )
+        await self._clients.renew(access)
+        answer = await self._clients.read(access, "sts:GetCallerIdentity", lambda aws: aws.sts.get_caller_identity())
         self._accounts[access] = answer["Account"]
         return {"": answer["Account"]}
 
