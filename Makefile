@@ -22,7 +22,7 @@ demo: setup ## The main job, narrated, on a real API server and an EC2 emulator.
 
 test: setup ## Every test, on real parts; a sandbox on each processor, as more would cost the operators in them their time.
 	.venv/bin/python -m tests.programs
-	.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile
+	.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 SEEDS ?= 2000
 

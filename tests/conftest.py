@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -14,6 +15,14 @@ from botocore.config import Config
 from gatepass.sandbox.cloud import REGION, Cloud
 from gatepass.sandbox.ec2.client import Ec2Control
 from gatepass.sandbox.environment import Sandbox
+
+_KEEP_TIME = {"chaos", "e2e", "observer"}
+"""The directories of tests whose operators are watched for being late."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """These come last, so that no test that only computes runs beside them."""
+    items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).parts[0] in _KEEP_TIME)
 
 
 @cache
