@@ -286,6 +286,7 @@ async def _answer(
             rate_limit_storage=shared.get_secret_value() if shared is not None else None,
             origins=settings.cors_origins,
             issuers=Issuers(settings.oidc_issuers, settings.oidc_private_issuers, settings.oidc_ca_file),
+            admission_unverified=settings.admission_unverified,
         )
         context = Context(rest, engine.store, gateway, clock, engine.seen, writer, reader)
         await write_ahead(context)

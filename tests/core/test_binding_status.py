@@ -103,8 +103,10 @@ def test_a_key_hash_works_without_a_secret() -> None:
     assert binding.live_hashes(NOW) == ("0" * 64,)
 
 
-def told(binding: ApiKeyBinding, now: datetime = NOW, *, conflict: bool = False) -> dict[str, tuple[str, str]]:
-    status = binding_status(binding, binding.status.keys, None, now, conflict=conflict)
+def told(
+    binding: ApiKeyBinding, now: datetime = NOW, *, conflict: bool = False, trusted: bool = True
+) -> dict[str, tuple[str, str]]:
+    status = binding_status(binding, binding.status.keys, None, now, conflict=conflict, trusted=trusted)
     return {each.type: (each.status, each.reason) for each in status.conditions}
 
 
@@ -115,6 +117,7 @@ def test_conditions() -> None:
     assert told(expired) == {"Ready": ("False", "Expired"), "Expired": ("True", "Expired")}
     conflict = {"Ready": ("False", "SecretConflict"), "SecretConflict": ("True", "NotOurs")}
     assert told(a_binding(), conflict=True) == conflict
+    assert told(a_binding(), trusted=False) == {"Ready": ("False", "RequesterUnverified")}
 
 
 def test_a_rotation_is_announced_before_it_is_due() -> None:
@@ -127,5 +130,5 @@ def test_a_rotation_is_announced_before_it_is_due() -> None:
 
 def test_no_status_tells_a_key() -> None:
     assert NEW not in repr(KeySecret(True, NEW))
-    status = binding_status(a_binding(a_key(NEW)), (a_key(NEW),), None, NOW, conflict=False)
+    status = binding_status(a_binding(a_key(NEW)), (a_key(NEW),), None, NOW, conflict=False, trusted=True)
     assert NEW not in status.model_dump_json()

@@ -8,9 +8,10 @@ from gatepass.core.owners import Sighting
 from gatepass.core.types.common import FINALIZER, Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
+from gatepass.engine.store import Namespace
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.runners import BOUND, RUNNING, listed
-from tests.engine.world import World
+from tests.engine.world import World, eventually
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -123,3 +124,30 @@ async def test_what_closes_is_no_news_to_those_who_stay(world: World, cloud: Slo
         assert {world.status(each).phase for each in others} == {Phase.ACTIVE}
         assert world.status(first).phase is Phase.CANCELLED
         assert set(looked_at) == {first.key}
+
+
+@pytest.mark.parametrize("how", ["its namespace goes", "its policy is tightened"])
+async def test_a_resource_waits_for_no_session_that_lives_on_elsewhere(
+    world: World, cloud: SlowFirewalls, how: str
+) -> None:
+    cloud.create("sg-0aaa")
+    group = cloud.create("sg-0bbb")
+    everybody = {"allowedNamespaces": {"from": "All"}}
+    async with world.running() as engine:
+        engine.namespace_seen(Namespace("platform", "uid-1", 1, {}, deleting=False))
+        world.resource()
+        shared = world.resource("shared", namespace="platform", groups=("sg-0bbb",), policy=everybody)
+        named = ({"name": "staging-db"}, {"name": "shared", "namespace": "platform"})
+        session = world.session(duration="24h", resources=named)
+        await asyncio.sleep(5)
+        assert len(cloud.rules(group)) == 1
+        if how == "its namespace goes":
+            world.cluster.going.add("platform")
+            engine.namespace_seen(Namespace("platform", "uid-1", 2, {}, deleting=True))
+        else:
+            world.edit(ProtectedResource, shared.key, policy={})
+            await asyncio.sleep(5)
+        world.cluster.delete(ProtectedResource, shared.key)
+        await eventually(lambda: (ProtectedResource, shared.key) not in world.cluster.objects, "it goes", 30)
+        assert world.status(session).phase is Phase.PARTIAL
+        assert cloud.rules(group) == {}

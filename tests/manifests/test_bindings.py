@@ -20,6 +20,7 @@ from tests.manifests.tenants import (
 )
 
 DIGEST = "0123456789abcdef" * 4
+READS_TRAIL = {"apiGroups": ["gatepass.dev"], "resources": ["auditlogs"], "verbs": ["list"]}
 USES_ALL = {"apiGroups": ["gatepass.dev"], "resources": ["protectedresources"], "verbs": ["use"]}
 
 
@@ -124,6 +125,16 @@ def test_binding_needs_use_of_each(cluster: Cluster, namespace: str, person: Per
 def test_binding_all_needs_use_of_all(owner: Person, person: Person) -> None:
     owner.create(binding(), dry_run=True)
     says(refusal(person.create, binding(), dry_run=True), "every ProtectedResource of namespace", person.username)
+
+
+def test_a_key_for_the_audit_trail_needs_the_right_to_read_it(cluster: Cluster, namespace: str, owner: Person) -> None:
+    reader = cluster.person(namespace, WRITES_BINDINGS, USES_ALL, READS_TRAIL)
+    told = binding(name="siem", scopes=["audit:read"])
+    says(refusal(owner.create, told, dry_run=True), "audit:read", 'needs the verb "list" on auditlogs', owner.username)
+    reader.create(told)
+    change = {"spec": {"maxDuration": "3h"}}
+    says(refusal(owner.patch, "ApiKeyBinding", "siem", change, dry_run=True), 'the verb "list" on auditlogs')
+    owner.patch("ApiKeyBinding", "siem", {"spec": {"revoked": True}}, dry_run=True)
 
 
 def test_changing_needs_it_too_and_revoking_never(owner: Person, person: Person, guest: Person) -> None:

@@ -13,10 +13,12 @@ from gatepass.core.types.session import Requester
 from tests.manifests.tenants import (
     API,
     MERGE,
+    WRITES_BINDINGS,
     WRITES_EVERYTHING,
     Cluster,
     Person,
     annotated,
+    binding,
     may,
     refusal,
     resource,
@@ -188,6 +190,18 @@ def test_without_the_stamp_nobody_can_lie_about_a_change(cluster: Cluster, uncha
     lie = {"metadata": {"annotations": {CHANGED_BY: FORGED}}, "spec": {"stop": True}}
     says(refusal(person.patch, "AccessSession", "bare", lie), CHANGED_BY, f"is now {FORGED}")
     assert changer(person.patch("AccessSession", "bare", {"spec": {"stop": True}})) is None
+
+
+def test_without_the_stamp_who_changes_a_key_has_to_say_so(cluster: Cluster, unchanged: str) -> None:
+    """Or it would go on in the name of who made it."""
+    person = cluster.person(unchanged, WRITES_BINDINGS, may("use", "db"))
+    person.create(binding("db", name="silent"))
+    change = {"spec": {"maxDuration": "2h"}}
+    told = refusal(person.patch, "ApiKeyBinding", "silent", change)
+    says(told, f"annotation {CHANGED_BY} must be", person.username, "got none")
+    truth = str(told).partition(" must be ")[2].partition(", got none")[0]
+    person.patch("ApiKeyBinding", "silent", {"metadata": {"annotations": {CHANGED_BY: truth}}, **change})
+    person.patch("ApiKeyBinding", "silent", {"spec": {"revoked": True}})
 
 
 @pytest.fixture(scope="module")

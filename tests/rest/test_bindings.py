@@ -10,7 +10,7 @@ import pytest
 
 from gatepass.sandbox.kubeapi import KubeApiError
 from tests.e2e.tenant import MERGE, wait_for
-from tests.rest.organisation import BINDING, Organisation
+from tests.rest.organisation import BINDING, ELSEWHERE, Organisation
 
 NOW = {"Prefer": "wait=30"}
 WRITER = {"scopes": ["sessions:write", "sessions:read"]}
@@ -196,6 +196,35 @@ def test_a_key_opens_no_more_than_who_made_it_may_still_use(org: Organisation) -
     maker = org.binder("lent")
     told = wait_for(lambda: _made(maker, door), "the right to use it")
     caller = org.by(told["key"])
+    name = _lose_rights(org, maker)
+    wait_for(lambda: maker.get("/api-keys").status_code == 200 and _made(maker, door) is None, "the right is gone")
+    started = caller.post("/sessions", json={}, headers=NOW).json()
+    (shown,) = started["resourceIps"]
+    assert (started["status"], shown["status"]) == ("FAILED", "FAILED")
+    assert name in shown["errorMessage"]
+    assert not org.open_to(group)
+    caller.post(f"/sessions/{started['id']}/stop", headers=NOW)
+
+
+def test_nor_does_it_lengthen_or_move_what_others_have_opened(org: Organisation) -> None:
+    door, group = org.door("shared", policy={"followAddressChanges": True})
+    theirs = org.by(org.key("sessions:write", resources=[{"name": "shared"}])[0])
+    started = theirs.post("/sessions", json={"heartbeatSeconds": 60}, headers=NOW).json()
+    maker = org.binder("shared")
+    caller = org.by(wait_for(lambda: _made(maker, door), "the right to use it")["key"], "198.51.100.66")
+    longer, beat = f"/sessions/{started['id']}/extend", f"/sessions/{started['id']}/heartbeat"
+    wait_for(lambda: caller.post(longer, json={"additionalHours": 1}).status_code == 200, "it is vouched for")
+    _lose_rights(org, maker)
+    wait_for(lambda: caller.post(longer, json={"additionalHours": 1}).status_code == 403, "the right is gone")
+    assert caller.post(beat).status_code == 200
+    (session,) = [each for each in org.listed("accesssessions") if each["metadata"]["uid"] == started["id"]]
+    assert "seenFrom" not in session["status"]["source"]
+    assert org.open_to(group) == {f"{ELSEWHERE}/32"}
+    theirs.post(f"/sessions/{started['id']}/stop", headers=NOW)
+
+
+def _lose_rights(org: Organisation, maker: httpx.Client) -> str:
+    """Who binds keys may use nothing from now on; answers with his name."""
     name = maker.get("/auth/me").json()["email"].rpartition(":")[2]
     rbac = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{org.namespace}"
     binding = next(
@@ -204,13 +233,7 @@ def test_a_key_opens_no_more_than_who_made_it_may_still_use(org: Organisation) -
         if each["roleRef"]["kind"] == "Role" and each["subjects"][0]["name"] == name
     )
     org.api.request("DELETE", f"{rbac}/rolebindings/{binding}")
-    wait_for(lambda: maker.get("/api-keys").status_code == 200 and _made(maker, door) is None, "the right is gone")
-    started = caller.post("/sessions", json={}, headers=NOW).json()
-    (shown,) = started["resourceIps"]
-    assert (started["status"], shown["status"]) == ("FAILED", "FAILED")
-    assert name in shown["errorMessage"]
-    assert not org.open_to(group)
-    caller.post(f"/sessions/{started['id']}/stop", headers=NOW)
+    return str(name)
 
 
 def _made(maker: httpx.Client, door: str) -> dict[str, Any] | None:

@@ -3,10 +3,17 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Final
 
 from gatepass.core.conditions import Fact, assert_conditions
 from gatepass.core.keys import key_hash
 from gatepass.core.types.binding import ApiKeyBinding, ApiKeyBindingStatus, IssuedKey, Rotation, Vouched
+
+UNVOUCHED: Final = (
+    "it was made, or changed, while Gatepass's admission policies were not in force, or they are not now: "
+    "install them (gatepass manifests), and create it again"
+)
+"""Of a binding: nobody vouches for who did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +86,19 @@ def binding_status(
     now: datetime,
     *,
     conflict: bool,
+    trusted: bool,
 ) -> ApiKeyBindingStatus:
-    """The whole status; what was last used is the REST API's to tell."""
+    """The whole status; what was last used is the REST API's to tell.
+
+    `conflict`: the Secret is somebody else's. `trusted`: it is known who made the binding, and who changed it.
+    """
     return binding.status.model_copy(
         update={
             "keys": keys,
             "vouched": vouched,
             "conditions": assert_conditions(
                 binding.status.conditions,
-                _facts(binding, keys, now, conflict=conflict),
+                _facts(binding, keys, now, conflict=conflict, trusted=trusted),
                 now,
                 binding.metadata.generation,
             ),
@@ -96,7 +107,9 @@ def binding_status(
     )
 
 
-def _facts(binding: ApiKeyBinding, keys: tuple[IssuedKey, ...], now: datetime, *, conflict: bool) -> list[Fact]:
+def _facts(
+    binding: ApiKeyBinding, keys: tuple[IssuedKey, ...], now: datetime, *, conflict: bool, trusted: bool
+) -> list[Fact]:
     spec = binding.spec
     expired = spec.expires_at is not None and spec.expires_at <= now
     facts = []
@@ -109,6 +122,8 @@ def _facts(binding: ApiKeyBinding, keys: tuple[IssuedKey, ...], now: datetime, *
         message = f"Secret {spec.secret_name} is not ours: remove it, or name another one in a new ApiKeyBinding"
         facts.append(Fact("Ready", False, "SecretConflict", message))
         facts.append(Fact("SecretConflict", True, "NotOurs", message))
+    elif not trusted:
+        facts.append(Fact("Ready", False, "RequesterUnverified", f"it starts no session, as {UNVOUCHED}"))
     else:
         facts.append(Fact("Ready", True, "Ready"))
     rotates = rotates_at(binding, keys)

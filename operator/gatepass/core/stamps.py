@@ -30,15 +30,15 @@ def binder_of(binding: ApiKeyBinding) -> Requester | None:
     return _stamped(binding, CHANGED_BY if CHANGED_BY in binding.metadata.annotations else REQUESTED_BY)
 
 
-def vouched(binding: ApiKeyBinding, policies_made_at: datetime) -> Vouched | None:
+def vouched(binding: ApiKeyBinding, policies_since: datetime) -> Vouched | None:
     """What to keep of policies that vouch for the binding's stamps; None when nobody does.
 
-    They vouch for what was made, or changed, since they were; and for what is still as it was while others did.
+    They vouch for what was made, or changed, since they are in force; and for what is as it was while others were.
     """
     kept = binding.status.vouched
-    now = Vouched(policies_made_at=policies_made_at, digest=digest(binding))
-    made_since = binding.metadata.creation_timestamp > policies_made_at
-    if made_since or (kept is not None and (kept.policies_made_at == policies_made_at or kept.digest == now.digest)):
+    now = Vouched(policies_since=policies_since, digest=digest(binding))
+    made_since = binding.metadata.creation_timestamp > policies_since
+    if made_since or (kept is not None and (kept.policies_since == policies_since or kept.digest == now.digest)):
         return now
     return None
 

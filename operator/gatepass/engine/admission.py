@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from gatepass.core.binding_status import UNVOUCHED
 from gatepass.core.desired import ClaimKey
 from gatepass.core.policy import KEY_UNKNOWN, Refusal
 from gatepass.core.ports import Cluster, ClusterError
@@ -106,8 +107,7 @@ class Admission:
         if not self._unverified and await vouched_now(self._cluster, binding) is None:
             return Refusal(
                 "RequesterUnverified",
-                f"ApiKeyBinding {binding_key} was made, or changed, while Gatepass's admission policies were not in "
-                "force, so that nobody vouches for who did: create it again",
+                f"nobody vouches for ApiKeyBinding {binding_key}: {UNVOUCHED}",
             )
         if not await self._cluster.may_use(binder, key):
             return Refusal(

@@ -12,5 +12,5 @@ async def vouched_now(cluster: Cluster, binding: ApiKeyBinding) -> Vouched | Non
     """
     kept = binding.status.vouched
     changed = kept is None or kept.digest != digest(binding)
-    policies_made_at = await cluster.requesters_verified_since(anew=changed)
-    return vouched(binding, policies_made_at) if policies_made_at is not None else None
+    policies_since = await cluster.requesters_verified_since(anew=changed)
+    return vouched(binding, policies_since) if policies_since is not None else None

@@ -27,12 +27,15 @@ class _Untold:
 class BindingPass:
     """A key works before anybody can read it: its hash is written first, and then the Secret."""
 
-    def __init__(self, state: State, cluster: Cluster, clock: Clock, journal: Journal, look_seconds: float) -> None:
+    def __init__(
+        self, state: State, cluster: Cluster, clock: Clock, journal: Journal, look_seconds: float, *, unverified: bool
+    ) -> None:
         self._state = state
         self._cluster = cluster
         self._clock = clock
         self._journal = journal
         self._look_seconds = look_seconds
+        self._unverified = unverified
         self._untold: dict[Key, _Untold] = {}
         self.queue: Queue[Key] = Queue("binding", self.run, workers=4)
 
@@ -50,6 +53,8 @@ class BindingPass:
         now = self._clock.now()
         spec = binding.spec
         over = spec.revoked or (spec.expires_at is not None and spec.expires_at <= now)
+        if not over:
+            self.queue.add(binding.key, self._look_again())
         if spec.secret_name is None or over:
             await self._report(binding, binding.status.keys if not over else (), now, conflict=False)
             return False
@@ -58,7 +63,6 @@ class BindingPass:
             await self._report(binding, (), now, conflict=True)
             return True
         held = secret.text if secret is not None else None
-        self.queue.add(binding.key, self._look_again())
         untold = self._untold.pop(binding.key, None)
         if untold is not None and untold.instead_of == held and _newest(binding) == key_hash(untold.text):
             await self._write(binding, untold)
@@ -74,8 +78,7 @@ class BindingPass:
         return False
 
     def _look_again(self) -> float:
-        secrets = sum(each.spec.secret_name is not None for each in self._state.store.bindings.values())
-        return next_look(secrets, self._look_seconds)
+        return next_look(len(self._state.store.bindings), self._look_seconds)
 
     async def _write(self, binding: ApiKeyBinding, untold: _Untold) -> None:
         """Hand the key out. Another one at each failure would change the status, which makes the next pass due."""
@@ -92,8 +95,10 @@ class BindingPass:
         ahead = [moment for moment in moments(binding, keys) if moment > now]
         if ahead:
             self.queue.add(binding.key, (min(ahead) - now).total_seconds())
-        vouched = await vouched_now(self._cluster, binding) or binding.status.vouched
-        status = binding_status(binding, keys, vouched, now, conflict=conflict)
+        vouched = None if self._unverified else await vouched_now(self._cluster, binding)
+        trusted = self._unverified or vouched is not None
+        kept = vouched or binding.status.vouched
+        status = binding_status(binding, keys, kept, now, conflict=conflict, trusted=trusted)
         if status == binding.status:
             return binding
         updated = await self._cluster.write_binding_status(binding, status)

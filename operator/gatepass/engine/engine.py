@@ -90,6 +90,7 @@ class Engine:
         )
         self._grants = grants = Grants(state)
         views = Views(state, grants)
+        unverified = settings.admission_unverified
         self._journal = journal = Journal(audit, clock, required=settings.audit_required)
         self._verifier = Verifier(state, providers, cluster, clock, settings.confinement, self._verified)
         vouching = Vouching(state)
@@ -120,14 +121,14 @@ class Engine:
             journal,
             settings.default_ttl,
             ends=self.ends,
-            unverified=settings.admission_unverified,
+            unverified=unverified,
             touch=self._reconciler.queue.add,
             verify_first=self._verifier.queue.hurry,
             touch_resource=self._resources.queue.add,
             promised=self._switchboard.promised,
         )
         self._safekeeping = Safekeeping(state, views, cluster, self._verifier.queue.add, settings.look_seconds)
-        self._bindings = BindingPass(state, cluster, clock, journal, settings.look_seconds)
+        self._bindings = BindingPass(state, cluster, clock, journal, settings.look_seconds, unverified=unverified)
         self._queues = (
             self._verifier.queue,
             self._reconciler.queue,

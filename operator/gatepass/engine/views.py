@@ -324,7 +324,7 @@ class Views:
         if session.status.phase in FINAL:
             return False
         entry = session.resource_status(resource.key)
-        granted = was_granted(entry) and entry is not None and entry.uid == resource.uid
+        granted = entry is not None and entry.uid == resource.uid and was_granted(entry) and not _withdrawn(entry)
         placed = self._state.placements.of(ClaimKey(session.uid, resource.uid))
         return bool(granted or placed or self._unseen(session, resource))
 
@@ -383,3 +383,8 @@ class Views:
 def told(error: ProviderError | None) -> Refusal | None:
     """An error in the words of a status."""
     return None if error is None else Refusal(error.reason, error.message)
+
+
+def _withdrawn(entry: SessionResourceStatus) -> bool:
+    """Is what was opened there closed, though the session may live on elsewhere?"""
+    return entry.state is ResourceState.FAILED and all(rule.removed_at for rule in entry.rules)

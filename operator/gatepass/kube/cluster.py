@@ -22,6 +22,7 @@ from gatepass.kube.api import JSON, MERGE_PATCH, METADATA, TIMEOUT_SECONDS, Kube
 from gatepass.kube.clock import CorrectedClock
 from gatepass.kube.events import Events
 from gatepass.kube.reviews import ACCESS_PATH, access_review, allowed
+from gatepass.manifests import ENFORCED_AFTER
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,14 @@ def renewed_at(lease: Mapping[str, Any]) -> str | None:
     """When a Lease was renewed, in the words of whoever did it."""
     found = (lease.get("spec") or {}).get("renewTime")
     return None if found is None else str(found)
+
+
+def _changed_at(binding: Mapping[str, Any]) -> datetime:
+    """When the binding of a policy was made, or changed last: it may bind in more namespaces since."""
+    metadata = binding["metadata"]
+    managed = [each for each in metadata.get("managedFields", ()) if "time" in each and not each.get("subresource")]
+    times = [metadata["creationTimestamp"], *(each["time"] for each in managed)]
+    return max(datetime.fromisoformat(time) for time in times)
 
 
 def _secret_path(namespace: str, name: str) -> str:
@@ -157,11 +166,11 @@ class KubeCluster:
         asked, answer = self._verified
         if not anew and now < asked + _ANSWER_KEPT_SECONDS:
             return answer
-        answer = await self._policies_made_at()
+        answer = await self._policies_in_force_since()
         self._verified = (now, answer)
         return answer
 
-    async def _policies_made_at(self) -> datetime | None:
+    async def _policies_in_force_since(self) -> datetime | None:
         made: list[datetime] = []
         base = "/apis/admissionregistration.k8s.io/v1"
         try:
@@ -171,10 +180,11 @@ class KubeCluster:
                 fails_closed = policy["spec"].get("failurePolicy", "Fail") == "Fail"
                 if not fails_closed or "Deny" not in binding["spec"].get("validationActions", ()):
                     return None
-                made += [datetime.fromisoformat(each["metadata"]["creationTimestamp"]) for each in (policy, binding)]
+                made += [datetime.fromisoformat(policy["metadata"]["creationTimestamp"]), _changed_at(binding)]
         except GoneError:
             return None
-        return max(made)
+        since = max(made) + ENFORCED_AFTER
+        return since if since <= self._clock.now() else None
 
     # secrets
 

@@ -4,14 +4,19 @@ The CRDs are made from the models, the rest is the YAML of this package. The cha
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 import yaml
 
 from gatepass.manifests.admission import Installation
 from gatepass.manifests.crd import crds
 
-__all__ = ["chart_files", "crds", "dump", "manifests", "requester_policies"]
+__all__ = ["ENFORCED_AFTER", "chart_files", "crds", "dump", "manifests", "requester_policies"]
+
+ENFORCED_AFTER: Final = timedelta(seconds=5)
+"""After a policy was made, each API server enforces it: it looks for changed ones once a second, and times are whole
+seconds (apiserver, pkg/admission/plugin/policy/generic/policy_source.go)."""
 
 
 def manifests(

@@ -10,6 +10,7 @@ from gatepass.rest.context import Here, Who
 from gatepass.rest.errors import ApiError
 from gatepass.rest.models import AuditLog, Moment, Page
 from gatepass.rest.paging import WantedPart, json_of, page_of
+from gatepass.rest.principal import KeyHolder
 
 router = APIRouter(prefix="/audit-logs", tags=["audit-logs"])
 
@@ -30,6 +31,8 @@ async def every(
 ) -> Response:
     """The entries of the namespace; always a page."""
     await here.require(who, READ, "list", PLURAL)
+    if isinstance(who, KeyHolder) and not await here.binder_may(who, "list", PLURAL, who.namespace):
+        raise ApiError(HTTPStatus.FORBIDDEN, f'who bound the key needs the verb "list" on {PLURAL} of {who.namespace}')
     if here.audit_reader is None:
         raise ApiError(HTTPStatus.NOT_FOUND, "this installation keeps no audit trail")
     found = await here.audit_reader.page(

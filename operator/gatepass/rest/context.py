@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 from gatepass.core.audit import INSTALLATION, AuditEntry, EventType, Outcome, subject_of
 from gatepass.core.gateway import Gateway, RefusedError
 from gatepass.core.ports import Audit, AuditReader, Clock, ClusterError
+from gatepass.core.stamps import binder_of, digest
 from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import Custom, format_time
 from gatepass.core.types.session import AccessSession
@@ -35,7 +36,7 @@ class RestSettings:
     """`trusted_proxies` say who calls; `rate_limit` is requests a minute from an address; `origins` are browsers'.
 
     `rate_limit_storage` is the URL of the server where replicas count together; `issuers` are the CI providers whose
-    tokens are taken.
+    tokens are taken. `admission_unverified` says that no policies vouch for who binds keys.
     """
 
     trusted_proxies: Sequence[Network] = ()
@@ -43,6 +44,7 @@ class RestSettings:
     rate_limit_storage: str | None = field(default=None, repr=False)
     origins: Sequence[str] = ()
     issuers: Issuers = field(default_factory=Issuers)
+    admission_unverified: bool = False
 
 
 @dataclass(slots=True)
@@ -84,6 +86,14 @@ class Context:
     async def may(self, who: Principal, verb: str, plural: str, namespace: str, name: str = "") -> bool:
         """Has a person the verb? Keys are asked for their scope instead."""
         return isinstance(who, KeyHolder) or await self.gateway.may(who.requester, verb, plural, namespace, name)
+
+    async def binder_may(self, who: KeyHolder, verb: str, plural: str, namespace: str, name: str = "") -> bool:
+        """Has who bound the key the verb, and did policies vouch for who that is? A key can no more than they."""
+        binding, kept = who.binding, who.binding.status.vouched
+        if not self.settings.admission_unverified and (kept is None or kept.digest != digest(binding)):
+            return False
+        binder = binder_of(binding)
+        return binder is not None and await self.gateway.may(binder, verb, plural, namespace, name)
 
     async def require(self, who: Principal, scope: str, verb: str, plural: str) -> None:
         """Raise 403 when a key lacks the scope, or a person the verb on all of a kind in the namespace."""

@@ -171,6 +171,9 @@ async def extend(
     if isinstance(who, KeyHolder):
         who.require(WRITE)
     session = await _found(here, who, session_id, "patch")
+    if isinstance(who, KeyHolder) and not await _may_open(here, who, session):
+        told = "the key opens a resource of the session no more, or who bound it may not use that"
+        raise ApiError(HTTPStatus.FORBIDDEN, told)
     with here.store.changes_of(session.uid) as changed:
         for _ in range(_ATTEMPTS):
             spec = {"duration": format_duration(_longer(here, who, session, asked.additional_hours))}
@@ -194,8 +197,6 @@ def _longer(here: Context, who: Principal, session: AccessSession, hours: int) -
     """How long the session is to last; raises ApiError when it cannot."""
     if session.called_off or session.status.phase not in (Phase.ACTIVE, Phase.PARTIAL):
         raise ApiError(HTTPStatus.CONFLICT, f"only a session that is open can be extended: it is {_phase(session)}")
-    if isinstance(who, KeyHolder) and not all(map(who.opens, session.resource_keys())):
-        raise ApiError(HTTPStatus.FORBIDDEN, "the key opens a resource of the session no more")
     duration = session.spec.duration + timedelta(hours=hours)
     resources = (here.store.resources.get(key) for key in session.resource_keys())
     bounds = [resource.spec.policy.max_duration for resource in resources if isinstance(resource, ProtectedResource)]
@@ -266,7 +267,9 @@ async def _note_where(here: Context, who: Principal, session: AccessSession, see
 async def _may_open(here: Context, who: Principal, session: AccessSession) -> bool:
     keys = session.resource_keys()
     if isinstance(who, KeyHolder):
-        return all(map(who.opens, keys))
+        if not all(map(who.opens, keys)):
+            return False
+        return all([await here.binder_may(who, "use", RESOURCES, key.namespace, key.name) for key in keys])
     return all([await here.may(who, "use", RESOURCES, key.namespace, key.name) for key in keys])
 
 

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, Self
 
 from gatepass.core.policy import cidr_refusal
 from gatepass.core.types.common import REQUESTED_BY
-from gatepass.manifests import crds, manifests
+from gatepass.manifests import ENFORCED_AFTER, crds, manifests
 from gatepass.sandbox import binaries
 from gatepass.sandbox.cloud import MISLEADING, REGION, Cloud
 from gatepass.sandbox.command import InterruptedBySignalError
@@ -197,6 +198,7 @@ class Sandbox:
         with self.control_plane.api() as api:
             api.apply(crds())
             api.apply(manifests(namespace=NAMESPACE, service_account=SERVICE_ACCOUNT))
+            applied = time.monotonic()
             token = self.control_plane.account_token(NAMESPACE, SERVICE_ACCOUNT)
             self.control_plane.write_kubeconfig(self.operator_kubeconfig, SERVICE_ACCOUNT, token, NAMESPACE)
             self._cloud.wait_ready(self._faults, self._seed)
@@ -205,6 +207,9 @@ class Sandbox:
             _wait_until_served(api)  # held back by the API server for 2 s: the operator starts meanwhile
         if self._with_operator:
             self._operator.wait_ready(self.operator_ready, READY_SECONDS)
+        # Before, the operator believes nobody: what is created has to be created again.
+        believed = applied + ENFORCED_AFTER.total_seconds() + 1  # times are whole seconds
+        time.sleep(max(believed - time.monotonic(), 0.0))
 
     def _end(self, *, failed: bool) -> None:
         self._operator.stop(OPERATOR_GRACE_SECONDS)

@@ -180,7 +180,7 @@ class IssuedKey(Model):
 class Vouched(Model):
     """The admission policies vouched for who made and who changed the binding; kept for when they are made anew."""
 
-    policies_made_at: Timestamp
+    policies_since: Timestamp
     digest: Annotated[str, Field(max_length=64)]
 
 
