@@ -21,8 +21,9 @@ _KEEP_TIME = {"chaos", "e2e", "observer"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """These come last, so that no test that only computes runs beside them."""
-    items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).parts[0] in _KEEP_TIME)
+    """These come last, so that nothing that only computes runs beside them; first the simulation, which takes long."""
+    places = {"simulation": 0, **dict.fromkeys(_KEEP_TIME, 2)}
+    items.sort(key=lambda item: places.get(item.path.relative_to(Path(__file__).parent).parts[0], 1))
 
 
 @cache
