@@ -36,14 +36,20 @@ def vouched(binding: ApiKeyBinding, policies_since: datetime) -> Vouched | None:
     They vouch for what was made, or changed, since they are in force; and for what is as it was while others were.
     """
     kept = binding.status.vouched
-    now = Vouched(policies_since=policies_since, digest=digest(binding))
+    now = Vouched(policies_since=policies_since, digest=_digest(binding))
     made_since = binding.metadata.creation_timestamp > policies_since
     if made_since or (kept is not None and (kept.policies_since == policies_since or kept.digest == now.digest)):
         return now
     return None
 
 
-def digest(binding: ApiKeyBinding) -> str:
+def unchanged(binding: ApiKeyBinding) -> bool:
+    """Is the binding as it was when policies vouched for it last?"""
+    kept = binding.status.vouched
+    return kept is not None and kept.digest == _digest(binding)
+
+
+def _digest(binding: ApiKeyBinding) -> str:
     """Of who is behind the binding, and of all that they answer for; no newer version adds its defaults to it."""
     annotations = binding.metadata.annotations
     stamps = [annotations.get(REQUESTED_BY), annotations.get(CHANGED_BY)]

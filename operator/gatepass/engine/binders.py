@@ -1,7 +1,7 @@
 """Do the admission policies vouch for who made an ApiKeyBinding, and who changed it?"""
 
 from gatepass.core.ports import Cluster
-from gatepass.core.stamps import digest, vouched
+from gatepass.core.stamps import unchanged, vouched
 from gatepass.core.types.binding import ApiKeyBinding, Vouched
 
 
@@ -10,7 +10,5 @@ async def vouched_now(cluster: Cluster, binding: ApiKeyBinding) -> Vouched | Non
 
     For what has changed since, only policies that were in force after that count.
     """
-    kept = binding.status.vouched
-    changed = kept is None or kept.digest != digest(binding)
-    policies_since = await cluster.requesters_verified_since(anew=changed)
+    policies_since = await cluster.requesters_verified_since(anew=not unchanged(binding))
     return vouched(binding, policies_since) if policies_since is not None else None

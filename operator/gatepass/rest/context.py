@@ -13,7 +13,7 @@ from fastapi import Depends, Request
 from gatepass.core.audit import INSTALLATION, AuditEntry, EventType, Outcome, subject_of
 from gatepass.core.gateway import Gateway, RefusedError
 from gatepass.core.ports import Audit, AuditReader, Clock, ClusterError
-from gatepass.core.stamps import binder_of, digest
+from gatepass.core.stamps import binder_of, unchanged
 from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import Custom, format_time
 from gatepass.core.types.session import AccessSession
@@ -89,10 +89,9 @@ class Context:
 
     async def binder_may(self, who: KeyHolder, verb: str, plural: str, namespace: str, name: str = "") -> bool:
         """Has who bound the key the verb, and did policies vouch for who that is? A key can no more than they."""
-        binding, kept = who.binding, who.binding.status.vouched
-        if not self.settings.admission_unverified and (kept is None or kept.digest != digest(binding)):
+        if not (self.settings.admission_unverified or unchanged(who.binding)):
             return False
-        binder = binder_of(binding)
+        binder = binder_of(who.binding)
         return binder is not None and await self.gateway.may(binder, verb, plural, namespace, name)
 
     async def require(self, who: Principal, scope: str, verb: str, plural: str) -> None:
