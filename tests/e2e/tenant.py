@@ -39,7 +39,9 @@ def in_seconds(seconds: float) -> str:
 
 
 class Tenant:
-    """A cluster admin at work in one namespace."""
+    """A cluster admin at work in one namespace; at the end its objects have to go within `end_seconds`."""
+
+    end_seconds = PATIENCE_SECONDS
 
     def __init__(self, api: KubeApi, namespace: str) -> None:
         self.api = api
@@ -190,7 +192,8 @@ class Tenant:
         """Delete everything; waits for our objects, as the namespace controller takes 5 s for the namespace."""
         for plural in (SESSION, RESOURCE):
             self.api.request("DELETE", self.path(plural))
-        wait_for(lambda: not any(self.listed(plural) for plural in (SESSION, RESOURCE)), "the end of all objects")
+        gone = "the end of all objects"
+        wait_for(lambda: not any(self.listed(plural) for plural in (SESSION, RESOURCE)), gone, self.end_seconds)
         if self.namespace_exists():
             self.delete_namespace()
 

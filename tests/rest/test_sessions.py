@@ -191,7 +191,6 @@ def test_many_callers_at_once(org: Organisation, door: tuple[str, str]) -> None:
 def test_a_session_opens_though_the_process_is_killed_after_its_answer(
     org: Organisation, door: tuple[str, str], service: Product, sandbox: Sandbox
 ) -> None:
-    org.settle()
     caller = org.by(org.key("sessions:write", resources=[{"name": "db"}])[0], "192.0.2.99")
     started = caller.post("/sessions", json={})
     service.kill()
