@@ -105,10 +105,7 @@ class Admission:
             told = f"nobody vouches for ApiKeyBinding {binding_key}: it has no stamp of who made it, so create it again"
             return Refusal("RequesterUnknown", told)
         if not self._unverified and await vouched_now(self._cluster, binding) is None:
-            return Refusal(
-                "RequesterUnverified",
-                f"nobody vouches for ApiKeyBinding {binding_key}: {UNVOUCHED}",
-            )
+            return Refusal("RequesterUnverified", f"nobody vouches for ApiKeyBinding {binding_key}: {UNVOUCHED}")
         if not await self._cluster.may_use(binder, key):
             return Refusal(
                 "NotAuthorized",

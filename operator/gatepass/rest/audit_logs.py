@@ -31,8 +31,11 @@ async def every(
 ) -> Response:
     """The entries of the namespace; always a page."""
     await here.require(who, READ, "list", PLURAL)
-    if isinstance(who, KeyHolder) and not await here.binder_may(who, "list", PLURAL, who.namespace):
-        raise ApiError(HTTPStatus.FORBIDDEN, f'who bound the key needs the verb "list" on {PLURAL} of {who.namespace}')
+    if isinstance(who, KeyHolder):
+        binder = here.answerable(who)
+        if binder is None or not await here.gateway.may(binder, "list", PLURAL, who.namespace):
+            told = f'who bound the key needs the verb "list" on {PLURAL} of {who.namespace}'
+            raise ApiError(HTTPStatus.FORBIDDEN, told)
     if here.audit_reader is None:
         raise ApiError(HTTPStatus.NOT_FOUND, "this installation keeps no audit trail")
     found = await here.audit_reader.page(

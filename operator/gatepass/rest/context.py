@@ -16,7 +16,7 @@ from gatepass.core.ports import Audit, AuditReader, Clock, ClusterError
 from gatepass.core.stamps import binder_of, unchanged
 from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import Custom, format_time
-from gatepass.core.types.session import AccessSession
+from gatepass.core.types.session import AccessSession, Requester
 from gatepass.engine.store import Store
 from gatepass.rest.address import Address, Network, caller
 from gatepass.rest.allowance import Allowance
@@ -87,12 +87,11 @@ class Context:
         """Has a person the verb? Keys are asked for their scope instead."""
         return isinstance(who, KeyHolder) or await self.gateway.may(who.requester, verb, plural, namespace, name)
 
-    async def binder_may(self, who: KeyHolder, verb: str, plural: str, namespace: str, name: str = "") -> bool:
-        """Has who bound the key the verb, and did policies vouch for who that is? A key can no more than they."""
-        if not (self.settings.admission_unverified or unchanged(who.binding)):
-            return False
-        binder = binder_of(who.binding)
-        return binder is not None and await self.gateway.may(binder, verb, plural, namespace, name)
+    def answerable(self, who: Principal) -> Requester | None:
+        """Whose rights bound what is done: a person's own, for a key those of who bound it; None: nobody vouches."""
+        if isinstance(who, Person):
+            return who.requester
+        return binder_of(who.binding) if self.settings.admission_unverified or unchanged(who.binding) else None
 
     async def require(self, who: Principal, scope: str, verb: str, plural: str) -> None:
         """Raise 403 when a key lacks the scope, or a person the verb on all of a kind in the namespace."""

@@ -265,12 +265,10 @@ async def _note_where(here: Context, who: Principal, session: AccessSession, see
 
 
 async def _may_open(here: Context, who: Principal, session: AccessSession) -> bool:
-    keys = session.resource_keys()
-    if isinstance(who, KeyHolder):
-        if not all(map(who.opens, keys)):
-            return False
-        return all([await here.binder_may(who, "use", RESOURCES, key.namespace, key.name) for key in keys])
-    return all([await here.may(who, "use", RESOURCES, key.namespace, key.name) for key in keys])
+    keys, answerable = session.resource_keys(), here.answerable(who)
+    if answerable is None or (isinstance(who, KeyHolder) and not all(map(who.opens, keys))):
+        return False
+    return all([await here.gateway.may(answerable, "use", RESOURCES, key.namespace, key.name) for key in keys])
 
 
 def _visible(who: Principal, session: AccessSession) -> bool:
