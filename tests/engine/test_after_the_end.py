@@ -139,14 +139,14 @@ async def test_a_resource_waits_for_no_session_that_lives_on_elsewhere(
         shared = world.resource("shared", namespace="platform", groups=("sg-0bbb",), policy=everybody)
         named = ({"name": "staging-db"}, {"name": "shared", "namespace": "platform"})
         session = world.session(duration="24h", resources=named)
-        await asyncio.sleep(5)
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it is open")
         assert len(cloud.rules(group)) == 1
         if how == "its namespace goes":
             world.cluster.going.add("platform")
             engine.namespace_seen(Namespace("platform", "uid-1", 2, {}, deleting=True))
         else:
             world.edit(ProtectedResource, shared.key, policy={})
-            await asyncio.sleep(5)
+            await eventually(lambda: not cloud.rules(group), "it is closed there")
         world.cluster.delete(ProtectedResource, shared.key)
         await eventually(lambda: (ProtectedResource, shared.key) not in world.cluster.objects, "it goes", 30)
         assert world.status(session).phase is Phase.PARTIAL
