@@ -11,7 +11,7 @@ from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.store import Namespace
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.runners import BOUND, RUNNING, listed
-from tests.engine.world import World, eventually
+from tests.engine.world import World, eventually, throughout
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -151,3 +151,27 @@ async def test_a_resource_waits_for_no_session_that_lives_on_elsewhere(
         await eventually(lambda: (ProtectedResource, shared.key) not in world.cluster.objects, "it goes", 30)
         assert world.status(session).phase is Phase.PARTIAL
         assert cloud.rules(group) == {}
+
+
+async def test_what_has_closed_opens_no_more_while_its_resource_goes(world: World, cloud: SlowFirewalls) -> None:
+    """Nothing waits for it: were it put while the resource is let go, nobody would take it away."""
+    cloud.create("sg-0aaa")
+    group = cloud.create("sg-0bbb")
+    labelled = {"allowedNamespaces": {"from": "Selector", "selector": {"matchLabels": {"team": "a"}}}}
+    async with world.running() as engine:
+        engine.namespace_seen(Namespace("ci", "uid-ci", 1, {"team": "a"}, deleting=False))
+        world.resource()
+        shared = world.resource("shared", groups=("sg-0bbb",), policy=labelled)
+        session = world.session(duration="2h", resources=({"name": "staging-db"}, {"name": "shared"}))
+        await eventually(lambda: cloud.rules(group), "it opens")
+        engine.namespace_seen(Namespace("ci", "uid-ci", 2, {"team": "b"}, deleting=False))
+        await eventually(lambda: world.status(session).phase is Phase.PARTIAL, "it is withdrawn")
+        world.cluster.refuse = lambda verb: verb == "release"
+        world.cluster.delete(ProtectedResource, shared.key)
+        await eventually(lambda: ("release", shared.key) in world.cluster.writes, "it is let go")
+        engine.namespace_seen(Namespace("ci", "uid-ci", 3, {"team": "a"}, deleting=False))
+        await throughout(lambda: not cloud.rules(group), "it is closed", 60)
+        world.cluster.refuse = lambda _verb: False
+        await eventually(lambda: (ProtectedResource, shared.key) not in world.cluster.objects, "it goes", 30)
+        assert not cloud.rules(group)
+        assert world.status(session).phase is Phase.PARTIAL

@@ -14,7 +14,14 @@ from gatepass.core.status import addresses_of
 from gatepass.core.types.binding import KEY_USER
 from gatepass.core.types.common import MAX_RULES_PER_SESSION, Key, SourceKind, format_duration
 from gatepass.core.types.resource import ProtectedResource
-from gatepass.core.types.session import AccessSession, EndedReason, Requester, SessionResourceStatus, SourceAddress
+from gatepass.core.types.session import (
+    AccessSession,
+    EndedReason,
+    Requester,
+    ResourceState,
+    SessionResourceStatus,
+    SourceAddress,
+)
 from gatepass.engine.state import NOT_ASKED, State
 
 _NEWS_LAG: Final = timedelta(seconds=3)
@@ -25,6 +32,12 @@ _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 def was_granted(entry: SessionResourceStatus | None) -> bool:
     """Had the session got this resource once?"""
     return entry is not None and (bool(entry.rules) or entry.reason == WITHDRAWN)
+
+
+def is_withdrawn(entry: SessionResourceStatus) -> bool:
+    """Has policy taken it back, and is all of it closed, though the session may live on elsewhere?"""
+    taken_back = entry.state is ResourceState.FAILED and entry.reason == WITHDRAWN
+    return taken_back and all(rule.removed_at for rule in entry.rules)
 
 
 def has_been_granted(session: AccessSession) -> bool:
@@ -219,6 +232,8 @@ class Grants:
             return Refusal(NOT_FOUND, f"ProtectedResource {key} does not exist")
         if granted and before is not None and before.uid not in (None, resource.uid):
             return Refusal("ResourceReplaced", f"ProtectedResource {key} is another one than this session was granted")
+        if before is not None and is_withdrawn(before) and resource.deleting:  # nothing has to wait for it any more
+            return Refusal(WITHDRAWN, f"ProtectedResource {key} is being deleted, and opens no more what has closed")
         refused = self._by_policy(session, resource, granted=granted)
         if granted:
             return refused or self._outlasted(session, resource, now)
