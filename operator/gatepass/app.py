@@ -139,7 +139,8 @@ async def _serve(
     following = KubeApi(watching_client, clock)
     lease = Lease(following, settings.namespace, settings.release, name, settings.lease_seconds, clock.now)
     events = Events(kube, component="gatepass")
-    cluster = KubeCluster(kube, events, clock, requester_policies(settings.release), lease.outlasts)
+    policies = requester_policies(settings.release)
+    cluster = KubeCluster(kube, events, clock, policies, settings.watch_namespaces, lease.outlasts)
     aws = AwsSecurityGroups(cluster, told=metrics.aws.told, fence=lease.outlasts, scheduler=bool(settings.switch_roles))
     metrics.leading = working.is_set
     owner = settings.install_id or f"{await kube_system_uid(kube)}/{settings.namespace}/{settings.release}"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gatepass.settings import Settings
-from tests.chart.helm import Helm, one
+from tests.chart.helm import Helm, HelmError, one
 from tests.chart.test_values import env_of
 
 ON: dict[str, Any] = {"enabled": True, "keySecret": "audit-keys"}
@@ -43,6 +43,21 @@ def test_a_file_on_a_volume_that_outlives_the_release(helm: Helm, monkeypatch: p
     assert str(settings.audit_key_file) == f"{mounts['audit-keys']}/keys"
     assert settings.audit_retention.total_seconds() == 720 * 3600
     assert not settings.audit_required
+
+
+@pytest.mark.parametrize("kept", ["1h", "60m", "90m30s", "3600s", "8760h", "10h0m1s", "Never"])
+def test_how_long_entries_are_kept(helm: Helm, monkeypatch: pytest.MonkeyPatch, kept: str) -> None:
+    for name, value in env_of(
+        one(helm.template({"replicas": 1, "audit": {**ON, "retention": kept}}), "Deployment")
+    ).items():
+        monkeypatch.setenv(name, value)
+    assert Settings().audit_retention.total_seconds() >= 3600
+
+
+@pytest.mark.parametrize("kept", ["59m", "3599s", "0h", "0s", "0h59m", ""])
+def test_what_the_operator_would_not_start_with_is_refused_before_anything_is_replaced(helm: Helm, kept: str) -> None:
+    with pytest.raises(HelmError, match="retention"):
+        helm.template({"replicas": 1, "audit": {**ON, "retention": kept}})
 
 
 def test_a_claim_that_is_there_already(helm: Helm) -> None:

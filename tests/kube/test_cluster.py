@@ -40,7 +40,7 @@ class Writer:
         self.leads = True
         self.client = client_of(sandbox, plane.server, plane.account_token("gatepass-system", "gatepass"))
         api = KubeApi(self.client, CorrectedClock())
-        self.cluster = KubeCluster(api, Events(api, "test"), CorrectedClock(), (), lambda _seconds: self.leads)
+        self.cluster = KubeCluster(api, Events(api, "test"), CorrectedClock(), (), (), lambda _seconds: self.leads)
 
 
 def seen(tenant: Tenant) -> AccessSession:

@@ -32,7 +32,7 @@ async def test_the_client_follows_no_path_out_of_its_place(name: str) -> None:
         api = KubeApi(client, CorrectedClock())
         with pytest.raises(ClusterError, match="not a path of an object"):
             await api.call("GET", f"/api/v1/namespaces/evil/secrets/{name}")
-        cluster = KubeCluster(api, Events(api, "test"), CorrectedClock(), (), lambda _seconds: True)
+        cluster = KubeCluster(api, Events(api, "test"), CorrectedClock(), (), (), lambda _seconds: True)
         with pytest.raises(ProviderError) as refused:
             await cluster.read("evil", name)
         assert refused.value.failure is Failure.RETRY

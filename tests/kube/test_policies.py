@@ -33,8 +33,14 @@ def policy(failure: str = "Fail") -> dict[str, Any]:
     return {"metadata": {"name": NAME}, "spec": spec}
 
 
-def binding(action: str = "Deny") -> dict[str, Any]:
-    return {"metadata": {"name": NAME}, "spec": {"policyName": NAME, "validationActions": [action]}}
+def binding(action: str = "Deny", **match: Any) -> dict[str, Any]:
+    spec = {"policyName": NAME, "validationActions": [action], "matchResources": match}
+    return {"metadata": {"name": NAME}, "spec": spec}
+
+
+def named(*namespaces: str, operator: str = "In") -> dict[str, Any]:
+    expression = {"key": "kubernetes.io/metadata.name", "operator": operator, "values": list(namespaces)}
+    return {"matchExpressions": [expression]}
 
 
 class Policies:
@@ -50,11 +56,10 @@ class Policies:
             made = [api.request("POST", POLICIES, policy), api.request("POST", BINDINGS, binding)]
         return max(moment(each["metadata"]["creationTimestamp"]) for each in made) + ENFORCED_AFTER
 
-    def widen(self) -> None:
-        """They bind in more namespaces."""
+    def select(self, selector: dict[str, Any]) -> None:
+        """Have them bind in other namespaces."""
         with self._sandbox.control_plane.api() as api:
-            label = {"matchLabels": {"kubernetes.io/metadata.name": "default"}}
-            change = {"spec": {"matchResources": {"namespaceSelector": label}}}
+            change = {"spec": {"matchResources": {"namespaceSelector": selector}}}
             api.request("PATCH", f"{BINDINGS}/{NAME}", change, MERGE)
 
     def remove(self, *kinds: str) -> None:
@@ -88,7 +93,11 @@ def clock() -> Later:
 
 @pytest.fixture
 def cluster(api: KubeApi, clock: Later) -> KubeCluster:
-    return KubeCluster(api, Events(api, "test"), clock, (NAME,), lambda _seconds: True)
+    return serving(api, clock)
+
+
+def serving(api: KubeApi, clock: CorrectedClock, *namespaces: str) -> KubeCluster:
+    return KubeCluster(api, Events(api, "test"), clock, (NAME,), namespaces, lambda _seconds: True)
 
 
 @pytest.mark.parametrize("kind", [POLICIES, BINDINGS])
@@ -111,14 +120,37 @@ async def test_they_may_not_be_enforced_yet(policies: Policies, cluster: KubeClu
     assert await cluster.requesters_verified_since(anew=True) == made
 
 
-async def test_what_is_selected_later_is_vouched_for_later(policies: Policies, cluster: KubeCluster) -> None:
+async def test_what_is_selected_later_is_vouched_for_later(policies: Policies, api: KubeApi, clock: Later) -> None:
     """Whoever could write any stamp in a namespace before would be believed otherwise."""
-    made = policies.apply(policy(), binding())
+    cluster = serving(api, clock, "ci")
+    made = policies.apply(policy(), binding(namespaceSelector=named("ci")))
     await eventually(lambda: datetime.now(UTC) > made - ENFORCED_AFTER + timedelta(seconds=1), "the next second")
-    policies.widen()
+    policies.select(named("ci", "web"))
     since = await cluster.requesters_verified_since()
     assert since is not None
     assert since > made
+
+
+@pytest.mark.parametrize(
+    ("match", "served", "vouches"),
+    [
+        ({}, (), True),
+        ({}, ("ci",), True),
+        ({"namespaceSelector": named("web", "ci")}, ("ci", "web"), True),
+        ({"namespaceSelector": named("ci")}, ("ci", "web"), False),
+        ({"namespaceSelector": named("ci")}, (), False),
+        ({"namespaceSelector": named("ci", operator="NotIn")}, ("ci",), False),
+        ({"namespaceSelector": {"matchLabels": {"team": "a"}}}, ("ci",), False),
+        ({"objectSelector": {"matchLabels": {"team": "a"}}}, ("ci",), False),
+    ],
+    ids=str,
+)
+async def test_who_looks_away_vouches_for_nobody(
+    policies: Policies, api: KubeApi, clock: Later, match: dict[str, Any], served: tuple[str, ...], vouches: bool
+) -> None:
+    """While a namespace is taken off the list, the operator of before still serves it."""
+    policies.apply(policy(), binding(**match))
+    assert (await serving(api, clock, *served).requesters_verified_since() is not None) == vouches
 
 
 @pytest.mark.parametrize(("failure", "action"), [("Ignore", "Deny"), ("Fail", "Warn")])

@@ -204,6 +204,27 @@ def test_without_the_stamp_who_changes_a_key_has_to_say_so(cluster: Cluster, unc
     person.patch("ApiKeyBinding", "silent", {"spec": {"revoked": True}})
 
 
+def test_without_the_stamp_who_stops_or_revokes_need_not_say_so(cluster: Cluster, unchanged: str) -> None:
+    """Though somebody is named who has changed it before."""
+    rules = (WRITES_EVERYTHING, WRITES_BINDINGS, may("use", "db"))
+    first, other = cluster.person(unchanged, *rules), cluster.person(unchanged, *rules)
+    truth = first.create(session(name="named"))["metadata"]["annotations"][REQUESTED_BY]
+    first.create(binding("db", name="named"))
+    named = {"metadata": {"annotations": {CHANGED_BY: truth}}}
+    first.patch("AccessSession", "named", {**named, "spec": {"duration": "2h"}})
+    first.patch("ApiKeyBinding", "named", {**named, "spec": {"maxDuration": "2h"}})
+    for kind, longer in (("AccessSession", {"duration": "3h"}), ("ApiKeyBinding", {"maxDuration": "3h"})):
+        says(refusal(other.patch, kind, "named", {"spec": longer}), CHANGED_BY, other.username, first.username)
+    unnamed = {"metadata": {"annotations": {CHANGED_BY: None}}, "spec": {"duration": "3h"}}
+    says(refusal(other.patch, "AccessSession", "named", unnamed), CHANGED_BY, "is now absent")
+    for kind, ends in (
+        ("AccessSession", {"duration": "30m"}),
+        ("AccessSession", {"stop": True}),
+        ("ApiKeyBinding", {"revoked": True}),
+    ):
+        other.patch(kind, "named", {"spec": ends})
+
+
 @pytest.fixture(scope="module")
 def unchanged(cluster: Cluster) -> Iterator[str]:
     """A namespace that the policy about changes leaves out."""

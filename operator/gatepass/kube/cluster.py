@@ -53,6 +53,20 @@ def _changed_at(binding: Mapping[str, Any]) -> datetime:
     return max(datetime.fromisoformat(time) for time in times)
 
 
+def _binds_in(binding: Mapping[str, Any], namespaces: Sequence[str]) -> bool:
+    """Does the binding of a policy leave out nothing of these namespaces; of all, if there are none?"""
+    match = {key: value for key, value in (binding["spec"].get("matchResources") or {}).items() if value}
+    selector = match.pop("namespaceSelector", {})
+    if match.keys() - {"matchPolicy"} or selector.keys() - {"matchExpressions"}:
+        return False
+    return all(
+        namespaces
+        and (each["key"], each["operator"]) == ("kubernetes.io/metadata.name", "In")
+        and set(namespaces) <= set(each["values"])
+        for each in selector.get("matchExpressions", ())
+    )
+
+
 def _secret_path(namespace: str, name: str) -> str:
     return f"/api/v1/namespaces/{quote(namespace, safe='')}/secrets/{quote(name, safe='')}"
 
@@ -64,7 +78,8 @@ def _secret_seen(metadata: Mapping[str, Any]) -> SecretSeen:
 class KubeCluster:
     """The cluster, as Gatepass's own account sees it.
 
-    `policies` are the validating policies, and bindings of the same names, that vouch for who created a session.
+    `policies` are the validating policies, and bindings of the same names, that vouch for who created a session in
+    `namespaces`, or anywhere.
     `session_written` is called with what a session was, and the status that it has been given. Every write names the
     version of the object that it rests on: what somebody else has written since stands. What `fence` forbids is not
     written; without one nothing is forbidden, for who is alone.
@@ -76,6 +91,7 @@ class KubeCluster:
         events: Events,
         clock: CorrectedClock,
         policies: Sequence[str],
+        namespaces: Sequence[str] = (),
         fence: Fence = lambda _seconds: True,
     ) -> None:
         self._api = api
@@ -83,6 +99,7 @@ class KubeCluster:
         self._events = events
         self._clock = clock
         self._policies = policies
+        self._namespaces = namespaces
         self._answers: dict[tuple[Requester, Key], tuple[float, bool]] = {}
         self._verified: tuple[float, datetime | None] = (float("-inf"), None)
         self.session_written: Callable[[AccessSession, AccessSessionStatus], None] = lambda _before, _status: None
@@ -161,7 +178,7 @@ class KubeCluster:
         return answer
 
     async def requesters_verified_since(self, *, anew: bool = False) -> datetime | None:
-        """When the youngest of the policies and bindings was made that vouch for requested-by; asked every 30 s."""
+        """Since when all of the policies vouch for requested-by, wherever we serve; asked every 30 s."""
         now = self._clock.monotonic()
         asked, answer = self._verified
         if not anew and now < asked + _ANSWER_KEPT_SECONDS:
@@ -178,7 +195,8 @@ class KubeCluster:
                 policy = await self._api.call("GET", f"{base}/validatingadmissionpolicies/{name}")
                 binding = await self._api.call("GET", f"{base}/validatingadmissionpolicybindings/{name}")
                 fails_closed = policy["spec"].get("failurePolicy", "Fail") == "Fail"
-                if not fails_closed or "Deny" not in binding["spec"].get("validationActions", ()):
+                denies = "Deny" in binding["spec"].get("validationActions", ())
+                if not fails_closed or not denies or not _binds_in(binding, self._namespaces):
                     return None
                 made += [datetime.fromisoformat(policy["metadata"]["creationTimestamp"]), _changed_at(binding)]
         except GoneError:

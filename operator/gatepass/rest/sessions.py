@@ -268,7 +268,8 @@ async def _may_open(here: Context, who: Principal, session: AccessSession) -> bo
     keys, answerable = session.resource_keys(), here.answerable(who)
     if answerable is None or (isinstance(who, KeyHolder) and not all(map(who.opens, keys))):
         return False
-    return all([await here.gateway.may(answerable, "use", RESOURCES, key.namespace, key.name) for key in keys])
+    asked = (here.gateway.may(answerable, "use", RESOURCES, key.namespace, key.name) for key in keys)
+    return all(await asyncio.gather(*asked))
 
 
 def _visible(who: Principal, session: AccessSession) -> bool:
