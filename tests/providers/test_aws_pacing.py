@@ -1,7 +1,5 @@
 """AWS's buckets, and how targets share them: tables, laws, and the burst that they are made for."""
 
-import asyncio
-import contextlib
 import heapq
 import itertools
 import random
@@ -12,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
-from gatepass.providers.aws_pacing import Bucket, Line, Pacing, ScarceError
+from gatepass.providers.aws_pacing import Bucket, Pacing, ScarceError
 
 GRANT, REVOKE = "AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"
 
@@ -158,55 +155,6 @@ def test_a_burst_of_a_thousand_over_twenty_groups_takes_few_calls(seconds: float
     assert end <= 2 * seconds
     aws: Any = Bucket(50, 5)
     assert all(aws.take(moment) == 0 for moment in sorted(sent)), "AWS would have throttled it"
-
-
-class Silence:
-    """Calls through a line, as many at a time as one likes; each is answered when the test says so."""
-
-    def __init__(self) -> None:
-        self.line = Line()
-
-    async def call(self, answer: Exception | None, gate: asyncio.Event | None = None) -> None:
-        with self.line.call():
-            if gate is not None:
-                await gate.wait()
-            if answer is not None:
-                raise answer
-
-
-LOST = [UnknownOutcomeError("lost"), ProviderError(Failure.RETRY, "NoConnection", ""), UnknownOutcomeError("again")]
-SAID_NO = ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "")
-
-
-async def test_a_region_that_does_not_answer_holds_one_call_at_a_time() -> None:
-    silence, gate = Silence(), asyncio.Event()
-    for lost in LOST:
-        with pytest.raises(type(lost)):
-            await silence.call(lost)
-    asking = asyncio.create_task(silence.call(SAID_NO, gate))
-    await asyncio.sleep(0)
-    with pytest.raises(ProviderError, match="NoConnection"):
-        await silence.call(None)
-    gate.set()
-    with pytest.raises(ProviderError, match="UnauthorizedOperation"):
-        await asking
-    gate.clear()
-    both = [asyncio.create_task(silence.call(None, gate)) for _ in range(2)]
-    await asyncio.sleep(0)
-    gate.set()
-    await asyncio.gather(*both)  # a no is an answer too
-
-
-@pytest.mark.parametrize("answer", [None, SAID_NO])
-async def test_calls_that_are_lost_now_and_then_hold_up_nobody(answer: Exception | None) -> None:
-    silence, gate = Silence(), asyncio.Event()
-    for each in (*LOST[:2], answer, *LOST[:2]):
-        with contextlib.suppress(ProviderError, UnknownOutcomeError):
-            await silence.call(each)
-    both = [asyncio.create_task(silence.call(None, gate)) for _ in range(2)]
-    await asyncio.sleep(0)
-    gate.set()
-    await asyncio.gather(*both)
 
 
 def ends(seconds: float, sessions: int, groups: int, seed: int) -> tuple[list[float], list[float]]:

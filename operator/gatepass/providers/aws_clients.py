@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -21,7 +20,7 @@ from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.ports import Access, Credentials, Fence, Secrets
 from gatepass.providers.aws_answers import request_id, rule_ids
 from gatepass.providers.aws_errors import THROTTLED, translated
-from gatepass.providers.aws_pacing import Line
+from gatepass.providers.aws_lines import Lines
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -104,10 +103,10 @@ class AwsClients:
         self._monotonic = monotonic
         self._told = told
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="aws")
+        self.lines = Lines(threads // 2)
         # One session for all credentials: each further one would cost 22 MB for the same service models.
         self._session = boto3.Session()
         self._making = threading.Lock()  # a session is not thread-safe
-        self._lines: defaultdict[tuple[str, str], Line] = defaultdict(Line)
         self._known: dict[Access, Clients] = {}
         self._used: dict[Access, float] = {}
         self._doubted: set[Access] = set()
@@ -130,7 +129,7 @@ class AwsClients:
     def _line(self, action: str, region: str) -> AbstractContextManager[None]:
         """EC2's is whoever paces its calls to hold: who is not let through takes no token."""
         service = action.partition(":")[0]
-        return nullcontext() if service == "ec2" else self._lines[service, region].call()
+        return nullcontext() if service == "ec2" else self.lines.call((service, region), self._monotonic())
 
     async def _called(self, access: Access, action: str, request: Callable[[], T]) -> T:
         started = self._monotonic()

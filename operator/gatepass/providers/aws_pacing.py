@@ -3,12 +3,10 @@
 Sizes: Amazon EC2 developer guide, "Request throttling for the Amazon EC2 API".
 """
 
-from collections.abc import Collection, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.plan import Write
 
 
@@ -52,7 +50,6 @@ ACTIONS: Final[Mapping[Write, str]] = {
 }
 _LONGEST_WAIT_SECONDS: Final = 0.1
 """For a token, where a pass needs more than the one that it has come with; it holds up the whole group meanwhile."""
-_SILENT_AFTER: Final = 3
 _MARGIN: Final = 0.9
 """Of AWS's size: calls overtake each other on their way, so that AWS may see more of them in a moment than we sent."""
 _WRITES: Final = (50.0 * _MARGIN, 5.0)
@@ -80,39 +77,10 @@ class ScarceError(Exception):
     """The call was not made: AWS lets too few out. One is kept for the next try."""
 
 
-class Line:
-    """Does a service answer? When it has not, so many times in a row, one call at a time asks whether it does again.
-
-    Otherwise a Region out of reach would hold every thread, each for as long as a connection may take.
-    """
-
-    def __init__(self) -> None:
-        self._under_way = 0
-        self._unanswered = 0
-
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """One call; raises ProviderError at once while another one is asking."""
-        if self._unanswered >= _SILENT_AFTER and self._under_way:
-            raise ProviderError(Failure.RETRY, "NoConnection", "AWS does not answer in this Region, and is asked again")
-        self._under_way += 1
-        try:
-            yield
-        except (ProviderError, UnknownOutcomeError) as error:
-            lost = isinstance(error, UnknownOutcomeError) or error.reason in ("NoConnection", "NoAnswer")
-            self._unanswered = self._unanswered + 1 if lost else 0
-            raise
-        else:
-            self._unanswered = 0
-        finally:
-            self._under_way -= 1
-
-
 class Pacing:
     """The buckets of one account and Region, and how its targets share them."""
 
     def __init__(self) -> None:
-        self.line = Line()
         self._buckets: dict[str, Bucket] = {}
         self._written: dict[Hashable, float] = {}
         self._revoked: dict[Hashable, float] = {}

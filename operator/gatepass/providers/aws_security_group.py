@@ -385,9 +385,9 @@ class AwsSecurityGroups:
     async def _paced(
         self, place: tuple[str, str], action: str, take: Callable[[float], float], call: Callable[[], Awaitable[T]]
     ) -> T:
-        """Take a token, wait until it is there, then call; who is not let through by the line takes none."""
+        """Take a token, wait until it is there, then call; who is not let through, as AWS is silent, takes none."""
         try:
-            with self._pacing[place].line.call():
+            with self._clients.lines.call(place, self._monotonic()):
                 await asyncio.sleep(take(self._monotonic()))
                 return await call()
         except ProviderError as error:

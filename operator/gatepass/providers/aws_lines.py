@@ -1,0 +1,54 @@
+"""Is a service silent? Then few calls ask whether it answers again, and nobody else holds a thread.
+
+Otherwise a Region out of reach would hold every thread, each for as long as a connection may take.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
+
+_SILENT_AFTER: Final = 3
+"""So many calls in a row had no answer."""
+_ANOTHER_AFTER_SECONDS: Final = 1.0
+"""What was sent into an outage hears nothing of its end, until its time is up; who asks later does."""
+
+
+@dataclass(slots=True)
+class _Line:
+    under_way: int = 0
+    unanswered: int = 0
+    asked_at: float = 0.0
+
+
+class Lines:
+    """What is known of each service in each place. All together, `spare` calls ask where another one asks already."""
+
+    def __init__(self, spare: int) -> None:
+        self._spare = spare
+        self._lines: defaultdict[Hashable, _Line] = defaultdict(_Line)
+
+    @contextmanager
+    def call(self, place: Hashable, now: float) -> Iterator[None]:
+        """One call, at the monotonic second `now`; raises ProviderError at once while enough others are asking."""
+        line = self._lines[place]
+        another = line.unanswered >= _SILENT_AFTER and line.under_way > 0
+        if another and (now < line.asked_at + _ANOTHER_AFTER_SECONDS or not self._spare):
+            raise ProviderError(Failure.RETRY, "NoConnection", "AWS does not answer in this Region, and is asked again")
+        line.asked_at = now
+        line.under_way += 1
+        self._spare -= another
+        try:
+            yield
+        except (ProviderError, UnknownOutcomeError) as error:
+            lost = isinstance(error, UnknownOutcomeError) or error.reason in ("NoConnection", "NoAnswer")
+            line.unanswered = line.unanswered + 1 if lost else 0
+            raise
+        else:
+            line.unanswered = 0
+        finally:
+            line.under_way -= 1
+            self._spare += another

@@ -1,0 +1,113 @@
+"""Calls to a service that is silent."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
+from gatepass.providers.aws_lines import Lines
+
+LOST = [UnknownOutcomeError("lost"), ProviderError(Failure.RETRY, "NoConnection", ""), UnknownOutcomeError("again")]
+SAID_NO = ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "")
+
+
+class Silence:
+    """Calls, as many at a time as one likes; each is answered when the test says so."""
+
+    def __init__(self, spare: int = 0) -> None:
+        self.lines, self.now = Lines(spare), 100.0
+
+    async def call(self, answer: Exception | None, gate: asyncio.Event | None = None, place: str = "here") -> None:
+        with self.lines.call(place, self.now):
+            if gate is not None:
+                await gate.wait()
+            if answer is not None:
+                raise answer
+
+    async def begin(self, answer: Exception | None, gate: asyncio.Event, place: str = "here") -> asyncio.Task[None]:
+        """One that is under way."""
+        task = asyncio.create_task(self.call(answer, gate, place))
+        await asyncio.sleep(0)
+        assert not task.done(), task
+        return task
+
+    async def lose(self, place: str = "here") -> None:
+        """As many as it takes."""
+        for lost in LOST:
+            with pytest.raises(type(lost)):
+                await self.call(lost, place=place)
+
+    async def refuses(self, place: str = "here") -> None:
+        with pytest.raises(ProviderError, match="NoConnection"):
+            await self.call(None, place=place)
+
+
+async def test_a_region_that_does_not_answer_holds_one_call_at_a_time() -> None:
+    silence, gate = Silence(), asyncio.Event()
+    await silence.lose()
+    asking = await silence.begin(SAID_NO, gate)
+    await silence.refuses()
+    silence.now += 60.0
+    await silence.refuses()
+    gate.set()
+    with pytest.raises(ProviderError, match="UnauthorizedOperation"):
+        await asking
+    gate.clear()
+    both = [await silence.begin(None, gate) for _ in range(2)]
+    gate.set()
+    await asyncio.gather(*both)  # a no is an answer too
+
+
+async def test_one_that_hears_nothing_bars_the_others_for_a_second() -> None:
+    silence, hangs, gate = Silence(spare=2), asyncio.Event(), asyncio.Event()
+    await silence.lose()
+    first = await silence.begin(LOST[0], hangs)
+    await silence.refuses()
+    silence.now += 1.0
+    second = await silence.begin(None, gate)
+    await silence.refuses()
+    gate.set()
+    await second
+    gate.clear()
+    both = [await silence.begin(None, gate) for _ in range(2)]
+    gate.set()
+    await asyncio.gather(*both)
+    hangs.set()
+    with pytest.raises(UnknownOutcomeError):
+        await first
+    await silence.call(None)
+
+
+async def test_the_spare_calls_are_so_many_over_all_places() -> None:
+    silence, hangs = Silence(spare=2), asyncio.Event()
+    asking = []
+    for place in ("here", "there"):
+        await silence.lose(place)
+        asking.append(await silence.begin(LOST[0], hangs, place))
+    for place in ("here", "there"):
+        silence.now += 1.0
+        asking.append(await silence.begin(LOST[0], hangs, place))
+    silence.now += 60.0
+    for place in ("here", "there"):
+        await silence.refuses(place)
+    hangs.set()
+    await asyncio.gather(*asking, return_exceptions=True)
+    hangs.clear()
+    asking = [await silence.begin(None, hangs, "here")]
+    for _ in range(2):
+        silence.now += 1.0
+        asking.append(await silence.begin(None, hangs, "here"))  # they are spare again
+    hangs.set()
+    await asyncio.gather(*asking)
+
+
+@pytest.mark.parametrize("answer", [None, SAID_NO])
+async def test_calls_that_are_lost_now_and_then_hold_up_nobody(answer: Exception | None) -> None:
+    silence, gate = Silence(), asyncio.Event()
+    for each in (*LOST[:2], answer, *LOST[:2]):
+        with contextlib.suppress(ProviderError, UnknownOutcomeError):
+            await silence.call(each)
+    both = [await silence.begin(None, gate) for _ in range(2)]
+    gate.set()
+    await asyncio.gather(*both)
