@@ -219,7 +219,7 @@ async def test_who_reads_leaves_connections_to_who_writes(
         asked: dict[str, Any] = {"event": None, "actor": None, "since": None, "until": None}
         reads = [asyncio.create_task(reader.page("ci", number=0, size=20, **asked)) for _ in range(20)]
         await asyncio.wait(reads, timeout=0.5)
-        monkeypatch.setattr(writer_module, "_ATTEMPT_SECONDS", 2.0)
+        monkeypatch.setattr(writer_module, "_ATTEMPT_SECONDS", 5.0)
         await writer.written(an_entry(2))
         read.set()
         await asyncio.gather(*reads)

@@ -75,7 +75,7 @@ def play(stage: Stage, wanted: Round) -> Outcome:
     lot = random.Random(f"{wanted.seed}/{wanted.profile}")
     began = time.monotonic()
     length = wanted.sessions / wanted.per_second + 8.0
-    latest = began + 60.0 + length + _ROUND_SECONDS_PER_SESSION * wanted.sessions
+    latest = began + 240.0 + length + _ROUND_SECONDS_PER_SESSION * wanted.sessions
     groups = stage.groups(5)
     resources = {
         "db": groups[:1],

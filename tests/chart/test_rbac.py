@@ -106,7 +106,7 @@ def by_http(sandbox: Sandbox, admin: Person) -> None:
     admin.api.request("PATCH", secret, {"data": {"api-key": "eA=="}}, MERGE)
     admin.patch("ApiKeyBinding", "ci", {"metadata": {"labels": {"touched": "yes"}}})
     key = key_in(admin, secret, first)
-    with httpx.Client(base_url=f"{sandbox.api_url}/api/v1", trust_env=False) as client:
+    with httpx.Client(base_url=f"{sandbox.api_url}/api/v1", timeout=60, trust_env=False) as client:
         shown = {"X-API-Key": key}
         wait_until(lambda: client.get("/auth/me", headers=shown).status_code == 200)
         made = client.post("/sessions", json={"heartbeatSeconds": 30}, headers={**shown, "Prefer": "wait=30"})
@@ -127,7 +127,7 @@ def by_claim(admin: Person) -> None:
     offer = admin.get("AccessSession", "claimed")["status"]["claim"]
     data = admin.api.request("GET", f"/api/v1/namespaces/{admin.namespace}/secrets/{offer['secretName']}")["data"]
     token = base64.b64decode(data["token"]).decode()
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(timeout=60, trust_env=False) as client:
         assert client.post(offer["url"], headers={"Authorization": f"Bearer {token}"}).status_code == 200
     wait_until(lambda: admin.get("AccessSession", "claimed").get("status", {}).get("phase") == "Active")
     admin.patch("AccessSession", "claimed", {"spec": {"stop": True}})

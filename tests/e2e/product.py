@@ -59,11 +59,13 @@ class Product:
         """Run it with other settings for a while."""
         self.stop()
         self._process = self._prepared(settings)
-        self.start()
-        yield
-        self.stop()
-        self._process = self._prepared({})
-        self.start()
+        try:
+            self.start()
+            yield
+        finally:
+            self.stop()
+            self._process = self._prepared({})
+            self.start()
 
     def writes(self) -> list[dict[str, Any]]:
         """Everything that it has written to the API server so far, but for its lease, from the audit log."""

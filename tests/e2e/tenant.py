@@ -11,19 +11,21 @@ from gatepass.sandbox.kubeapi import KubeApi, KubeApiError
 
 API = "/apis/gatepass.dev/v1alpha1"
 MERGE = "application/merge-patch+json"
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS, PAUSE_SECONDS = 40.0, 0.02
 ADDRESS = "203.0.113.7/32"
 SESSION, RESOURCE = "accesssessions", "protectedresources"
 
 T = TypeVar("T")
 
 
-def wait_for(ask: Callable[[], T], what: str = "it", seconds: float = PATIENCE_SECONDS) -> T:
+def wait_for(
+    ask: Callable[[], T], what: str = "it", seconds: float = PATIENCE_SECONDS, pause: float = PAUSE_SECONDS
+) -> T:
     """Ask until the answer is true, and give it; fails the test when it takes too long."""
     deadline = time.monotonic() + seconds
     while not (answer := ask()):
         assert time.monotonic() < deadline, f"{what} did not come true in time"
-        time.sleep(0.02)
+        time.sleep(pause)
     return answer
 
 

@@ -18,7 +18,7 @@ KEPT = {
 
 def test_not_after(tenant: Tenant, group: Group) -> None:
     tenant.resource(group.id)
-    end = in_seconds(4)
+    end = in_seconds(10)
     tenant.until_phase(tenant.session(notAfter=end), "Active")
     assert f"until={end}" in group.rules()[0]["description"]
     session = tenant.until_phase("it-1", "Expired")

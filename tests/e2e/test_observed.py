@@ -8,7 +8,7 @@ from tests.observer.observer import Observer
 
 def test_an_operator_that_hangs(tenant: Tenant, product: Product, group: Group, observer: Observer) -> None:
     tenant.resource(group.id)
-    tenant.until_phase(tenant.session(notAfter=in_seconds(4)), "Active")
+    tenant.until_phase(tenant.session(notAfter=in_seconds(12)), "Active")
     (rule,) = group.rules()
     product.freeze()
     (breach,) = wait_for(observer.take_breaches, "a breach")

@@ -111,7 +111,7 @@ def test_a_leader_that_is_told_to_end_hands_over_at_once(
 ) -> None:
     leader, standby = pair
     tenant.resource(group.id)
-    tenant.until_phase(tenant.session(notAfter=in_seconds(8)), "Active")
+    tenant.until_phase(tenant.session(notAfter=in_seconds(25)), "Active")
     before = group.rules()
     takes_over(replicas, standby, leader.terminate)
     assert replicas.gap(leader) < replicas.lease()["leaseDurationSeconds"], "nobody has waited for the end of the lease"
@@ -159,7 +159,7 @@ def test_a_leader_that_dies_is_followed(
 ) -> None:
     leader, standby = pair
     tenant.resource(group.id)
-    tenant.until_phase(tenant.session(notAfter=in_seconds(6)), "Active")
+    tenant.until_phase(tenant.session(notAfter=in_seconds(20)), "Active")
     tenant.until_phase(tenant.session(name="stopped", cidrs=("203.0.113.8/32",)), "Active")
     tenant.until_phase(tenant.session(name="stays", cidrs=("203.0.113.9/32",)), "Active")
     kept = [rule for rule in group.rules() if rule["cidrIpv4"] == "203.0.113.9/32"]
@@ -190,7 +190,7 @@ def test_a_successor_learns_what_its_watches_have_not_told_it(
         deaf = Replica(sandbox, "deaf", options=["--kubeconfig", str(through)])
         deaf.start()
         try:
-            tenant.until_phase(tenant.session(name="over", notAfter=in_seconds(12)), "Active")
+            tenant.until_phase(tenant.session(name="over", notAfter=in_seconds(25)), "Active")
             wait_for(lambda: Scrape(deaf.metrics_url).value("gatepass_sessions", phase="Active") == 1, "it has heard")
             link.silence()
             tenant.until_phase(tenant.session(name="stays", cidrs=("203.0.113.8/32",)), "Active")
@@ -212,10 +212,11 @@ def test_a_leader_that_was_asleep_wakes_up_and_writes_nothing(
     leader, standby = pair
     tenant.resource(group.id)
     # What is due while it sleeps is the first thing that it wants to do when it wakes up.
+    end = in_seconds(20)
     for number in range(5):
-        name = tenant.session(name=f"due-{number}", cidrs=(f"203.0.113.{number}/32",), notAfter=in_seconds(6))
+        name = tenant.session(name=f"due-{number}", cidrs=(f"203.0.113.{number}/32",), notAfter=end)
         tenant.until_phase(name, "Active")
-    tenant.until_phase(tenant.session(name="longer", cidrs=("203.0.113.50/32",), notAfter=in_seconds(6)), "Active")
+    tenant.until_phase(tenant.session(name="longer", cidrs=("203.0.113.50/32",), notAfter=end), "Active")
     tenant.until_phase(tenant.session(name="stays", cidrs=("203.0.113.60/32",)), "Active")
 
     takes_over(replicas, standby, leader.freeze)
@@ -239,7 +240,7 @@ def test_an_outage_of_the_api_server_ends_the_leader_and_nothing_else(
 ) -> None:
     leader, standby = pair
     tenant.resource(group.id)
-    tenant.until_phase(tenant.session(notAfter=in_seconds(14)), "Active")
+    tenant.until_phase(tenant.session(notAfter=in_seconds(30)), "Active")
     tenant.until_phase(tenant.session(name="stays", cidrs=("203.0.113.8/32",)), "Active")
     last = sandbox.ec2.last()
     sandbox.control_plane.stop_api()

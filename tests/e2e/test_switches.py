@@ -59,7 +59,7 @@ def test_a_rule_closes_although_the_operator_is_gone(
     tenant: Tenant, product: Product, group: Group, schedules: Schedules
 ) -> None:
     tenant.resource(group.id)
-    end = in_seconds(6)
+    end = in_seconds(20)
     tenant.until_phase(tenant.session(notAfter=end, cidrs=(ADDRESS,)), "Active")
     (rule,) = group.ours()
     wait_for(lambda: of(rule) in schedules.names(), "the switch")

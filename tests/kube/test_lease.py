@@ -18,7 +18,7 @@ from gatepass.kube.api import MERGE_PATCH, KubeApi
 from gatepass.kube.lease import EARLIER, Lease, LeaseLostError, identity, monotonic
 from tests.kube.conftest import Wire
 
-SECONDS = 3.0
+SECONDS = 6.0
 PATIENCE_SECONDS = 30.0
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 _numbers = count(1)

@@ -21,6 +21,13 @@ def valkey(tmp_path: Path) -> Iterator[Valkey]:
     server.stop()
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for an answer waits long, and asks no server again that has not given one."""
+    monkeypatch.setattr(allowance, "ANSWER_SECONDS", 10.0)
+    monkeypatch.setattr(allowance, "AGAIN_SECONDS", 60.0)
+
+
 @pytest.fixture
 async def replicas(valkey: Valkey) -> AsyncIterator[tuple[Allowance, Allowance]]:
     one, two = Allowance(3, valkey.url), Allowance(3, valkey.url)
@@ -29,7 +36,7 @@ async def replicas(valkey: Valkey) -> AsyncIterator[tuple[Allowance, Allowance]]
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def at_once(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server is asked again by the next request, and not only after some seconds."""
     monkeypatch.setattr(allowance, "AGAIN_SECONDS", 0.0)
 
@@ -60,11 +67,13 @@ async def test_several_count_together(replicas: tuple[Allowance, Allowance]) -> 
 
 @pytest.mark.parametrize("how", ["stop", "freeze"])
 async def test_without_the_server_each_goes_by_what_it_has_counted(
-    replicas: tuple[Allowance, Allowance], valkey: Valkey, how: str
+    replicas: tuple[Allowance, Allowance], valkey: Valkey, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = replicas
     for each in (one, one, two):
         assert (await taken(each, "a"))[0]
+    if how == "freeze":
+        monkeypatch.setattr(allowance, "ANSWER_SECONDS", 0.5)
     with capture_logs() as said:
         getattr(valkey, how)()
         # Not without a bound, and what the replica has seen before is not forgotten.

@@ -194,7 +194,9 @@ def test_a_forged_header_moves_nobody(org: Organisation, group: str, service: Pr
     path = direct.offer["url"].partition("/api/v1")[2]
     transport = httpx.HTTPTransport(local_address="127.0.0.2")  # no trusted proxy
     port = sandbox.env["GATEPASS_API_PORT"]
-    with httpx.Client(transport=transport, base_url=f"http://127.0.0.1:{port}/api/v1", trust_env=False) as caller:
+    with httpx.Client(
+        transport=transport, base_url=f"http://127.0.0.1:{port}/api/v1", timeout=60, trust_env=False
+    ) as caller:
         headers = {"Authorization": f"Bearer {direct.token}", "X-Forwarded-For": HERE}
         assert caller.post(path, headers=headers).status_code == 400, "nobody is let in from loopback"
     assert "startedAt" not in direct.status
@@ -204,7 +206,7 @@ def test_a_forged_header_moves_nobody(org: Organisation, group: str, service: Pr
 def test_through_the_load_balancer_with_the_url_as_it_is(org: Organisation, group: str, sandbox: Sandbox) -> None:
     claim = Claim(org, "balanced")
     headers = {"Authorization": f"Bearer {claim.token}", "X-Forwarded-For": ELSEWHERE}
-    told = httpx.post(claim.offer["url"], headers=headers, trust_env=False)
+    told = httpx.post(claim.offer["url"], headers=headers, timeout=60, trust_env=False)
     assert told.status_code == 200
     assert told.json()["ipv4Address"] not in (ELSEWHERE, None), "what the caller writes stands left of the balancer's"
     claim.end()

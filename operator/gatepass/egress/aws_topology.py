@@ -33,7 +33,7 @@ Describe = Callable[[str, str, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 Answer = Mapping[str, Any]
 T = TypeVar("T")
 
-_KEPT_SECONDS: Final = 30.0
+KEPT_SECONDS: Final = 30.0
 REFUSED_SECONDS: Final = 15.0
 """The age of an answer on the word of which somebody may be refused."""
 _NO_WAY_OUT_SECONDS: Final = 3.0
@@ -151,7 +151,7 @@ class _Region:
         self._looks: set[asyncio.Task[None]] = set()
 
     def _lookup(self, load: Callable[[Sequence[str]], Awaitable[Mapping[str, T]]]) -> Lookup[str, T]:
-        return Lookup(load, _KEPT_SECONDS, self._monotonic, REFUSED_SECONDS, _is_denied)
+        return Lookup(load, KEPT_SECONDS, self._monotonic, REFUSED_SECONDS, _is_denied)
 
     def knows(self, id_: str, since: float) -> bool:
         """Is the instance known, or asked about?"""
