@@ -17,7 +17,7 @@ from tests.chaos.churn import Churn
 from tests.chaos.runners import Runners
 from tests.chaos.stage import FOREIGN, Stage
 from tests.e2e.pods import Pods
-from tests.e2e.tenant import API, RESOURCE, SESSION, Tenant
+from tests.e2e.tenant import API, RESOURCE, SESSION, Tenant, delete_all
 from tests.observer.judge import Breach
 from tests.shape.conditions import assert_session_conditions
 
@@ -140,8 +140,10 @@ def _cleared(api: KubeApi, namespace: str) -> list[str]:
     """Delete the round's objects, so that the next one begins with none; what does not go."""
     deadline = time.monotonic() + SETTLE_SECONDS
     paths = [f"{API}/namespaces/{namespace}/{plural}" for plural in (SESSION, RESOURCE)]
-    for path in [*paths, *(f"{path.format(namespace)}?{_AT_ONCE}" for path in _RUNNERS)]:
-        api.request("DELETE", path)
+    for path in paths:
+        delete_all(api, path)
+    for path in _RUNNERS:
+        api.request("DELETE", f"{path.format(namespace)}?{_AT_ONCE}")
     while left := [each["metadata"]["name"] for path in paths for each in api.request("GET", path)["items"]]:
         if time.monotonic() > deadline:
             return [f"not deleted: {', '.join(left)}"]
