@@ -56,6 +56,19 @@ def test_what_never_fits_holds_up_nobody() -> None:
     assert place(frozenset([rule(7)]), {A: 2}, rooms, closed, {}) == {rule(7): A}
 
 
+def test_what_does_not_fit_beside_others_holds_up_nobody_until_it_would() -> None:
+    """It waits for somebody whom we do not rule, for as long as he likes."""
+    others = 59
+    rooms, closed = {A: Room(set(), {4: 59, 6: 0}, {}, lambda _family: others)}, set[tuple[Target, int]]()
+    assert place(frozenset([rule(1), rule(2)]), ONE, rooms, closed, {}) == (shortage := Shortage(2, 1, 60, 4))
+    assert not shortage.hopeless
+    assert place(frozenset([rule(3)]), ONE, rooms, closed, {}) == {rule(3): A}
+    others = 58
+    assert isinstance(place(frozenset([rule(1), rule(2)]), ONE, rooms, closed, {}), Shortage)
+    rooms[A].used[4] -= 1
+    assert isinstance(place(frozenset([rule(4)]), ONE, rooms, closed, {}), Shortage)
+
+
 def test_the_message_tells_the_numbers() -> None:
     assert str(Shortage(3, 2, 60, 4)) == "needs 3 rules, 2 free (IPv4)"
     assert str(Shortage(1, 0, 60, 6)) == "needs 1 rule, 0 free (IPv6)"

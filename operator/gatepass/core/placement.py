@@ -1,6 +1,6 @@
 """Which of a resource's firewall objects holds a rule: they fill in order, and a placed rule stays where it is."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,12 +13,18 @@ FAMILIES: Final = (4, 6)
 class Room:
     """One firewall object while rules are placed: what it holds, and per family how many rules count in it.
 
-    `most` is what it has said itself that it takes; how much that is otherwise is for each resource to say.
+    `most` is what it has said itself that it takes; how much that is otherwise is for each resource to say. `foreign`
+    answers how many of a family are not ours.
     """
 
     holds: set[Rule]
     used: dict[int, int]
     most: Mapping[int, int]
+    foreign: Callable[[int], int] = lambda _family: 0
+
+    def beside(self, family: int, quota: int) -> int:
+        """How many it takes beside those that are not ours."""
+        return max(min(quota, self.most.get(family, quota)) - self.foreign(family), 0)
 
     def free(self, family: int, quota: int) -> int:
         """How many more it takes from somebody whose quota is this."""
@@ -61,7 +67,7 @@ def place(
 
     A rule that is there already, whoever made it, costs nothing; where several have it, it stays where it was `before`.
     What is placed is taken from `rooms`. A claim that has to wait puts its targets into `closed`, so that no later one
-    slips into the room that it is waiting for; one that would not fit if they were empty holds up nobody.
+    slips into the room that it is waiting for; one that would not fit if none of ours were there holds up nobody.
     """
     placed: dict[Rule, Target] = {}
     missing: list[Rule] = []
@@ -76,10 +82,9 @@ def place(
         open_ = [target for target in quotas if (target, family) not in closed]
         free = sum(rooms[target].free(family, quotas[target]) for target in open_)
         if needs > free:
-            shortage = Shortage(needs, free, sum(quotas.values()), family)
-            if not shortage.hopeless:
+            if needs <= sum(rooms[target].beside(family, quota) for target, quota in quotas.items()):
                 closed.update((target, family) for target in quotas)
-            return shortage
+            return Shortage(needs, free, sum(quotas.values()), family)
     for rule in sorted(missing):
         target = next(
             target

@@ -265,7 +265,7 @@ class Demands:
         return parked is not None and second < parked.until - TICK
 
     def _room(self, target: Target) -> Room:
-        return self._state.target(target).room(self._state.placements.at(target))
+        return self._state.target(target).room(self._state.placements.at(target), self._state.owner)
 
     def _place_one(
         self,

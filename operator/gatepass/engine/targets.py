@@ -3,12 +3,13 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cache
 from typing import Final
 
 from gatepass.core.desired import Claim, ClaimKey
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.placement import FAMILIES, Room
-from gatepass.core.plan import Write
+from gatepass.core.plan import Write, is_ours
 from gatepass.core.ports import Access
 from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.engine.queue import CLOSING_RETRY
@@ -348,9 +349,16 @@ class TargetState:
             return self.holding()
         return {rule: held for rule, held in self.holding().items() if held.id not in self.revoking}
 
-    def room(self, coming: Iterable[Rule]) -> Room:
+    def room(self, coming: Iterable[Rule], owner: str) -> Room:
         """Room for more, when `coming` are on their way."""
-        room = Room(set(self.staying()), {family: self.used(family) for family in FAMILIES}, dict(self._full_at))
+
+        @cache  # only where somebody waits, and then for each who does
+        def foreign(family: int) -> int:
+            others = (rule for rule in self.rules.values() if not is_ours(rule, owner, known=()))
+            return sum(rule.weight[FAMILIES.index(family)] for rule in others)
+
+        used = {family: self.used(family) for family in FAMILIES}
+        room = Room(set(self.staying()), used, dict(self._full_at), foreign)
         for rule in coming:
             if rule not in room.holds:
                 room.take(rule)

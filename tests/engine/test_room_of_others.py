@@ -1,0 +1,42 @@
+"""Room that rules of others take: nobody waits behind who waits for them."""
+
+import asyncio
+
+import pytest
+
+from gatepass.core.rules import Rule
+from gatepass.core.types.session import AccessSession, Phase
+from tests.engine.firewalls import SlowFirewalls
+from tests.engine.world import World, eventually, throughout
+
+pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
+
+
+async def test_who_does_not_fit_beside_others_holds_up_nobody_until_he_would(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    group = cloud.create("sg-0aaa", limit=4)
+    foreign = [cloud.put(group, Rule(f"198.51.100.{n}/32", "tcp", 22, 22), "office") for n in range(2)]
+    async with world.running(resync=10):
+        world.resource("wide", ports=({"port": 1}, {"port": 2}, {"port": 3}))
+        world.resource("narrow")
+
+        def small(number: int) -> AccessSession:
+            return world.session(f"small-{number}", resources=({"name": "narrow"},), cidrs=(f"203.0.113.{number}/32",))
+
+        def phase(session: AccessSession) -> Phase:
+            return world.status(session).phase
+
+        big = world.session("big", resources=({"name": "wide"},))
+        await eventually(lambda: phase(big) is Phase.PENDING, "it waits")
+        assert world.status(big).resources[0].message == "place 1: needs 3 rules, 2 free (IPv4)"
+        first = small(1)
+        await eventually(lambda: phase(first) is Phase.ACTIVE, "who fits opens", 5)
+        cloud.rules(group).pop(foreign[0])
+        await asyncio.sleep(15)  # until the resync has seen it
+        second = small(2)
+        await throughout(lambda: phase(second) is Phase.PENDING, "who came first has his turn", 30)
+        world.edit(AccessSession, first.key, stop=True)
+        await eventually(lambda: phase(big) is Phase.ACTIVE, "it opens", 5)
+        assert phase(second) is Phase.PENDING
+        assert foreign[1] in cloud.rules(group)
