@@ -7,8 +7,10 @@ from typing import Any
 
 from gatepass.core.ports import Access, Granted, NewRule, Revoked, Still
 from gatepass.core.rules import ObservedRule, Stamp, Target
-from gatepass.core.types.session import AccessSession
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import AccessSession, AccessSessionStatus, EndedReason, Phase
 from gatepass.engine.engine import Engine
+from gatepass.engine.grants import has_been_granted
 from gatepass.engine.state import Whereabouts
 from tests.simulation.cloud import Cloud
 from tests.simulation.process import OWNER, LoopClock
@@ -110,6 +112,37 @@ def _misses_the_end_of_jobs(engine: Engine, _cloud: Cloud) -> None:
     engine.ends.listed = lambda kind, objects, _began: listed(kind, objects, float("-inf"))  # type: ignore[method-assign]
 
 
+def _withdraws_at_will(engine: Engine, _cloud: Cloud) -> None:
+    engine._grants._withdrawn = lambda session, _now, _refusals: has_been_granted(session)  # type: ignore[method-assign]
+
+
+def _mistakes_why(engine: Engine, _cloud: Cloud) -> None:
+    time_up = engine._grants.time_up
+    engine._grants.time_up = lambda session, now: (time_up(session, now)[0], EndedReason.MANUAL)  # type: ignore[method-assign]
+
+
+def _mistakes_the_phase(engine: Engine, _cloud: Cloud) -> None:
+    cluster = engine._sessions._cluster
+    write = cluster.write_session_status
+
+    async def mistaken(session: AccessSession, status: AccessSessionStatus) -> AccessSession:
+        other = {"phase": Phase.CANCELLED} if status.phase is Phase.EXPIRED else {}
+        return await write(session, status.model_copy(update=other))
+
+    cluster.write_session_status = mistaken  # type: ignore[method-assign]
+
+
+def _knows_no_ceiling(engine: Engine, _cloud: Cloud) -> None:
+    put = engine.store.put_resource
+
+    def unlimited(resource: ProtectedResource) -> bool:
+        policy = resource.spec.policy.model_copy(update={"max_concurrent_sessions": None})
+        spec = resource.spec.model_copy(update={"policy": policy})
+        return put(resource.model_copy(update={"spec": spec}))
+
+    engine.store.put_resource = unlimited  # type: ignore[method-assign]
+
+
 SABOTAGE: Mapping[str, tuple[Callable[[Engine, Cloud], None], frozenset[str]]] = {
     "revokes nothing": (_by(_RevokesNothing), frozenset({"left open", "says that it is closed, and is open"})),
     "grants nothing": (_by(_GrantsNothing), frozenset({"says Active and is not open"})),
@@ -121,6 +154,10 @@ SABOTAGE: Mapping[str, tuple[Callable[[Engine, Cloud], None], frozenset[str]]] =
     "leaps": (_leaps, frozenset({"closed too early"})),
     "hears no beat": (_hears_no_beat, frozenset({"ended with a healthy heart"})),
     "misses the end of Jobs": (_misses_the_end_of_jobs, frozenset({"left open"})),
+    "withdraws at will": (_withdraws_at_will, frozenset({"ended without cause"})),
+    "mistakes why it ends": (_mistakes_why, frozenset({"ended without cause"})),
+    "mistakes the phase": (_mistakes_the_phase, frozenset({"ended in another phase"})),
+    "knows no ceiling": (_knows_no_ceiling, frozenset({"more than the ceiling"})),
     "holds for ever": (_holds_for_ever, frozenset({"does not go"})),
 }
 """What breaks it, and the laws of which one has to see it first."""

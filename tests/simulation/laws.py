@@ -15,24 +15,23 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Final
 
 from gatepass.core.rules import ObservedRule, Target
 from tests.observer.promise import Door
 from tests.simulation.apiserver import JOBS, RESOURCES, SESSIONS, Json
 from tests.simulation.breaches import BreachError, RuleSeen, place_of
 from tests.simulation.calm import CALM_GRACE, FOREVER, GRACE, Calm
+from tests.simulation.ends import ceiling_of, last_phase, newly_opened, open_at, without_cause
 from tests.simulation.ledger import (
     Holder,
     Ledger,
     Name,
     Place,
-    Right,
     cidrs_of,
-    entry_of,
     groups_of,
     name_of,
-    pod_of,
+    references,
     wherever,
 )
 from tests.simulation.pods import Pods
@@ -42,7 +41,7 @@ LAG: Final = 125.0
 OWNER_AWAITED: Final = 35.0
 """What a session is bound to may come later than it: for 30 s."""
 HEALED: Final = 600.0 + LAG + GRACE
-_ENDED: Final = ("Expired", "Cancelled")
+ENDED: Final = ("Expired", "Cancelled")
 _WRITES_PER_HOUR: Final = 4000
 _CALLS_PER_HOUR: Final = 15_000
 
@@ -65,6 +64,7 @@ class Laws:
         self._removed_by_others: dict[Place, float] = {}
         self.calm = Calm()
         self._over_since: dict[str, float] = {}
+        self._edited: dict[Name, float] = {}
         self._hours: Counter[tuple[str, int]] = Counter()
         self.calls: Counter[str] = Counter()
 
@@ -218,6 +218,7 @@ class Laws:
     def object_changed(self, plural: str, before: Json | None, after: Json | None) -> None:
         """An object of the API server has changed."""
         now = self._now()
+        counted = self._counted_on(before) if plural == SESSIONS and before else []
         if plural == SESSIONS:
             places = self.truth.put_session(after, now) if after else self.truth.drop_session(before or {}, now)
         elif plural == JOBS:
@@ -227,12 +228,14 @@ class Laws:
             places = self.truth.end_job(job, now) if ended else set()
         elif plural == RESOURCES:
             places = self.truth.put_resource(after, now) if after else self.truth.drop_resource(before or {}, now)
+            if (before or {}).get("spec") != (after or {}).get("spec"):
+                self._edited[name_of(after or before or {})] = now
         else:
             return
         for place in sorted(places):
             self._look(place)
         if plural == SESSIONS and before is not None and before.get("status") != (after or before).get("status"):
-            self._status_written(before, after or before)
+            self._status_written(before, after or before, counted)
 
     def wrote(self) -> None:
         """Gatepass has changed an object."""
@@ -246,22 +249,43 @@ class Laws:
         elif plural == RESOURCES:
             self.told.put_resource(item, now) if item else self.told.drop_resource(gone or {}, now)
 
-    def _status_written(self, before: Json, after: Json) -> None:
+    def _counted_on(self, session: Json) -> list[Holder]:
+        return [holder for holder in self._promises(session).values() if self._may_count_on(holder)]
+
+    def _status_written(self, before: Json, after: Json, counted: list[Holder]) -> None:
         was, now = before.get("status", {}), after["status"]
         name = "/".join(name_of(after))
         for field in ("endedAt", "endedReason"):
             if field in was and was[field] != now.get(field):
                 self.breach("an end was taken back", f"{name}: {was[field]} became {now.get(field)}")
         if "endedAt" in now and "endedAt" not in was:
-            self._ended_by_runner(name, after)
-        if was.get("phase") in _ENDED and now.get("phase") not in _ENDED:
+            self._ended(name, after, counted)
+        for resource in newly_opened(before, after):
+            self._look_at_ceiling(name, resource)
+        if was.get("phase") in ENDED and now.get("phase") not in ENDED:
             self.breach("an end was taken back", f"{name}: {was['phase']} became {now.get('phase')}")
         if now.get("phase") == "Active" != was.get("phase"):
             self._says_active(name, after)
-        if now.get("phase") in _ENDED and was.get("phase") not in _ENDED:
+        if now.get("phase") in ENDED and was.get("phase") not in ENDED:
             self._says_gone(name, after)
+            if now["phase"] != last_phase(after):
+                self.breach("ended in another phase", f"{name}: {now['phase']} for {now['endedReason']}")
 
-    def _ended_by_runner(self, name: str, session: Json) -> None:
+    def _lately_edited(self, resource: Name) -> bool:
+        return self._now() - self._edited.get(resource, -GRACE) < self._grace()
+
+    def _look_at_ceiling(self, name: str, resource: Name) -> None:
+        ceiling = ceiling_of(self.truth.resources.get(resource))
+        if ceiling is None or self._lately_edited(resource):
+            return
+        live = [each for each in open_at(self.truth.sessions.values(), resource) if self._may_count_on(each)]
+        if len(live) > ceiling:
+            self.breach("more than the ceiling", f"{name}: {len(live)} of {ceiling} at {'/'.join(resource)}")
+
+    def _ended(self, name: str, session: Json, counted: list[Holder]) -> None:
+        edited = any(map(self._lately_edited, references(session)))
+        if not edited and without_cause(session, (self.truth, self.told), counted, self._now()):
+            self.breach("ended without cause", f"{name}: {session['status']['endedReason']}")
         match session["status"]["endedReason"]:
             case "OwnerFinished" if self.truth.owner_goes_on(session):
                 self.breach("ended with an owner that goes on", name)
@@ -315,76 +339,6 @@ class Laws:
                         found += [(Place(group, door), entry["uid"]) for group in sorted(groups_of(resource))]
         return found
 
-    # once in a while, when nothing has stood in the way for long
-
-    def inspect(self, quiet_for: float) -> None:
-        """Everything is as it should be, when it has been calm for so long."""
-        now = self._now()
-        if self.calm.since() > now - quiet_for:
-            return
-        for name, session in self.truth.sessions.items():
-            self._inspect(name, session, now, quiet_for)
-
-    def _inspect(self, name: Name, session: Json, now: float, quiet_for: float) -> None:
-        text, uid = "/".join(name), session["metadata"]["uid"]
-        status = session.get("status", {})
-        stored = {holder: right for holder, right in self.truth.rights.items() if holder.session == uid}
-        rights = {holder: right for holder, right in stored.items() if right.until > now - quiet_for}
-        since = max((self.truth.lost_at.get(holder, 0.0) for holder in rights), default=0.0)
-        if not rights and status.get("phase") not in _ENDED and "deletionTimestamp" not in session["metadata"]:
-            over = self.truth.over_at(session) <= now - quiet_for or self.truth.owner_over(session)
-            ended = "endedAt" in status or session["spec"].get("stop") or over
-            if ended and self._over_since.setdefault(uid, now) <= now - quiet_for and quiet_for > HEALED:
-                self.breach("does not come to its end", f"{text} is {status.get('phase')}")
-        if self.missed_from(session) <= now - quiet_for and "endedAt" not in status:
-            self.breach("outlives its runner", text)
-        for holder, right in rights.items():
-            made = max(self.truth.created_at(session), self.truth.made_at(holder))
-            if not self._may_count_on(holder) or now - max(since, made) < LAG:
-                continue
-            self._inspect_right(text, session, holder, right)
-
-    def _inspect_right(self, text: str, session: Json, holder: Holder, right: Any) -> None:
-        resource = next(r for r in self.truth.resources.values() if r["metadata"]["uid"] == holder.resource)
-        entry = entry_of(session, name_of(resource)) or {}
-        listed = resource["spec"]["aws"]["securityGroups"]
-        if (pod := pod_of(session)) is not None:
-            if pod not in self._pods.at and entry.get("state") in (None, "Pending"):
-                return  # nobody can know yet
-            if set(listed) <= self.groups:
-                self._inspect_pod(text, session, right)
-        match entry.get("state"):
-            case "Applied":
-                missing = [
-                    door
-                    for door in right.doors
-                    if not self._open_elsewhere(holder, door) and not self._lately_removed(right.groups, door)
-                ]
-                if missing and set(listed) <= self.groups:
-                    self.breach("says Applied and is not open", f"{text}: {missing[0]} in {sorted(right.groups)}")
-            case "Waiting":
-                ceiling = "maxConcurrentSessions" in resource["spec"].get("policy", {})
-                if not ceiling and not any(self.full(group) for group in listed):
-                    self.breach("waits although there is room", f"{text}: {entry.get('message')}")
-            case "Failed":
-                if set(listed) <= self.groups and entry.get("reason") not in _OWN_FAULT:
-                    self.breach("failed without a reason", f"{text}: {entry.get('reason')} {entry.get('message')}")
-            case state:
-                if set(listed) <= self.groups:
-                    self.breach("never opened", f"{text}: {state} {entry.get('reason')} {entry.get('message')}")
-
-    def _inspect_pod(self, text: str, session: Json, right: Right) -> None:
-        """It is let in from where its pod is, or says that it is not; and where the pod was, nothing is left."""
-        here = {f"{ip}/32" for ip in self._pods.at.get(pod_of(session) or "", ())}
-        told = set(cidrs_of(session))
-        conditions = {each["type"] for each in session["status"].get("conditions", ())}
-        if told and told != here and "SourceChanged" not in conditions:
-            self.breach("does not follow its pod", f"{text}: {sorted(told)}, and the pod is at {sorted(here)}")
-        for place in (Place(group, door) for group in right.groups for door in right.beside - right.doors):
-            ours = any(self._rules[id_].ours and not self._rules[id_].spoilt for id_ in self._at.get(place, ()))
-            if ours and not self.truth.shared(place, session["metadata"]["uid"], self._now() - GRACE):
-                self.breach("left open behind a pod", f"{text}: {place}")
-
     def rest(self) -> None:
         """Everything has been deleted: nothing of ours may be left."""
         for rule_id, rule in self._rules.items():
@@ -392,8 +346,3 @@ class Laws:
                 self.breach("left behind", f"{rule_id} at {rule.place}")
         for name in [*self.truth.sessions, *self.truth.resources]:
             self.breach("does not go", "/".join(name))
-
-
-_OWN_FAULT: Final = frozenset(
-    ["DurationTooLong", "ReasonRequired", "ResourceDeleting", "PolicyWithdrawn", "TooManyRules", "NeverFits"]
-)

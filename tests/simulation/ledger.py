@@ -116,10 +116,10 @@ class Ledger:
         known = self.sessions.get(name)
         if not _is_news(known, session):
             return set()
-        for resource in _references(known) if known is not None else ():
+        for resource in references(known) if known is not None else ():
             self._users[resource].discard(name)
         self.sessions[name] = session
-        for resource in _references(session):
+        for resource in references(session):
             self._users[resource].add(name)
         return self._replace(("session", name), self._session_rights(session), now)
 
@@ -129,7 +129,7 @@ class Ledger:
         if (known := self.sessions.get(name)) is None or known["metadata"]["uid"] != session["metadata"]["uid"]:
             return set()
         del self.sessions[name]
-        for resource in _references(session):
+        for resource in references(session):
             self._users[resource].discard(name)
         return self._replace(("session", name), {}, now)
 
@@ -223,7 +223,7 @@ class Ledger:
         if "deletionTimestamp" in metadata or spec.get("stop") or "endedAt" in status or self.owner_over(session):
             return {}
         found = {}
-        for name in _references(session):
+        for name in references(session):
             resource = self.resources.get(name)
             if resource is None or not _allowed(session, resource):
                 continue
@@ -249,7 +249,7 @@ class Ledger:
 
     def over_at(self, session: Json) -> float:
         """When the session's time is up: the longest that one of its resources lets it last."""
-        known = [self.resources[name] for name in _references(session) if name in self.resources]
+        known = [self.resources[name] for name in references(session) if name in self.resources]
         whole = self.created_at(session) + duration(session["spec"].get("duration", "1h")).total_seconds()
         return max((self._until(session, resource) for resource in known), default=whole)
 
@@ -286,7 +286,8 @@ def entry_of(session: Mapping[str, Any], name: Name) -> Json | None:
     return next((entry for entry in entries if (entry["namespace"], entry["name"]) == name), None)
 
 
-def _references(session: Mapping[str, Any]) -> list[Name]:
+def references(session: Mapping[str, Any]) -> list[Name]:
+    """The resources that it names."""
     here = session["metadata"]["namespace"]
     return [(ref.get("namespace", here), ref["name"]) for ref in session["spec"]["resources"]]
 

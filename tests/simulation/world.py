@@ -17,7 +17,8 @@ from tests.simulation.apiserver import JOBS, NAMESPACES, RESOURCES, SESSIONS, Ap
 from tests.simulation.breaches import BreachError, where
 from tests.simulation.broken import SABOTAGE
 from tests.simulation.cloud import Cloud
-from tests.simulation.laws import HEALED, LAG, Laws
+from tests.simulation.inspection import AllLaws
+from tests.simulation.laws import HEALED, LAG
 from tests.simulation.loop import HotLoopError, VirtualLoop, close
 from tests.simulation.pods import Pods, SimulatedFinder
 from tests.simulation.process import BIG_BANG, LoopClock, Process
@@ -91,7 +92,7 @@ class World:
         self._broken: asyncio.Future[None] = loop.create_future()
         self.pods = Pods()
         self.pods.moved = self._pod_moved
-        self.laws = Laws(BIG_BANG.timestamp(), self._break, self.pods)
+        self.laws = AllLaws(BIG_BANG.timestamp(), self._break, self.pods)
         self.cloud = Cloud(self.weather, self)
         self.cloud.generation = lambda: self._generation
         self.laws.full = self._is_full
