@@ -17,7 +17,7 @@ class Fault(BaseModel):
     answers as IAM would, `expired` as AWS does to credentials that have run out; `lag` makes DescribeSecurityGroupRules
     show the state of `seconds` ago; `quota` allows `rules` rules per family; `vanish` deletes the group that the call
     names; `meddle` has another tool edit that group. `latency`, `error`, `reset`, `vanish` and `meddle` strike `before`
-    the effect or `after` it. Every field of the call that is given must match.
+    the effect, `after` it, or at `either` time, as is drawn. Every field of the call that is given must match.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,7 +31,7 @@ class Fault(BaseModel):
     role: str | None = Field(
         None, description="glob over the role ARN of an AssumeRole, or of the assumed role that calls"
     )
-    when: Literal["before", "after"] = "before"
+    when: Literal["before", "after", "either"] = "before"
     seconds: float = Field(0.0, ge=0)
     up_to: float | None = Field(None, description="draws the seconds from `seconds` to this, evenly by magnitude")
     status: int = 500
@@ -103,7 +103,7 @@ class Faults:
             due = self._matched[index] % fault.every == 0 and lot.random() < fault.chance
             if due and (fault.times is None or self._struck[index] < fault.times):
                 self._struck[index] += 1
-                struck.append(Strike(fault, _seconds(fault, lot), lot))
+                struck.append(Strike(_timed(fault, lot), _seconds(fault, lot), lot))
         return struck
 
     def denied(self, facts: Facts) -> bool:
@@ -153,6 +153,10 @@ def _matches(fault: Fault, facts: Facts) -> bool:
     )
     grouped = fault.group is None or fault.group in facts.groups
     return named and exact and grouped and (fault.role is None or fnmatchcase(facts.role or "", fault.role))
+
+
+def _timed(fault: Fault, lot: random.Random) -> Fault:
+    return fault.model_copy(update={"when": lot.choice(("before", "after"))}) if fault.when == "either" else fault
 
 
 def _seconds(fault: Fault, lot: random.Random) -> float:

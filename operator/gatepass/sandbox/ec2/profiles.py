@@ -39,10 +39,7 @@ PROFILES: Mapping[str, Profile] = {
     ),
     "slow": Profile(
         "each call takes 50 ms to 5 s, before its effect or after it",
-        (
-            Fault(kind="latency", action="ec2:*", seconds=0.05, up_to=5.0, every=2),
-            Fault(kind="latency", action="ec2:*", seconds=0.05, up_to=5.0, when="after", chance=0.5),
-        ),
+        (Fault(kind="latency", action="ec2:*", seconds=0.05, up_to=5.0, when="either"),),
     ),
     "errors": Profile(
         "1 call in 5 answers 500 with no effect, 1 in 7 answers 503 and has had it",
