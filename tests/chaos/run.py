@@ -138,12 +138,12 @@ def play(stage: Stage, wanted: Round) -> Outcome:
 
 def _cleared(api: KubeApi, namespace: str) -> list[str]:
     """Delete the round's objects, so that the next one begins with none; what does not go."""
-    deadline = time.monotonic() + SETTLE_SECONDS
     paths = [f"{API}/namespaces/{namespace}/{plural}" for plural in (SESSION, RESOURCE)]
     for path in paths:
         delete_all(api, path)
     for path in _RUNNERS:
         api.request("DELETE", f"{path.format(namespace)}?{_AT_ONCE}")
+    deadline = time.monotonic() + SETTLE_SECONDS
     while left := [each["metadata"]["name"] for path in paths for each in api.request("GET", path)["items"]]:
         if time.monotonic() > deadline:
             return [f"not deleted: {', '.join(left)}"]

@@ -1,10 +1,14 @@
 """What is left of a session that has ended: a record, which is in nobody's way."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
+from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.owners import Sighting
+from gatepass.core.ports import Access
+from gatepass.core.rules import Target
 from gatepass.core.types.common import FINALIZER, Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
@@ -126,7 +130,7 @@ async def test_what_closes_is_no_news_to_those_who_stay(world: World, cloud: Slo
         assert set(looked_at) == {first.key}
 
 
-@pytest.mark.parametrize("how", ["its namespace goes", "its policy is tightened"])
+@pytest.mark.parametrize("how", ["its namespace goes", "its policy is tightened", "its group is deleted"])
 async def test_a_resource_waits_for_no_session_that_lives_on_elsewhere(
     world: World, cloud: SlowFirewalls, how: str
 ) -> None:
@@ -144,13 +148,44 @@ async def test_a_resource_waits_for_no_session_that_lives_on_elsewhere(
         if how == "its namespace goes":
             world.cluster.going.add("platform")
             engine.namespace_seen(Namespace("platform", "uid-1", 2, {}, deleting=True))
-        else:
+        elif how == "its policy is tightened":
             world.edit(ProtectedResource, shared.key, policy={})
             await eventually(lambda: not cloud.rules(group), "it is closed there")
+        else:
+            cloud.delete(group)
+            await eventually(lambda: world.status(session).phase is Phase.PARTIAL, "that is told", 700)
         world.cluster.delete(ProtectedResource, shared.key)
         await eventually(lambda: (ProtectedResource, shared.key) not in world.cluster.objects, "it goes", 30)
         assert world.status(session).phase is Phase.PARTIAL
-        assert cloud.rules(group) == {}
+        assert how == "its group is deleted" or cloud.rules(group) == {}
+
+
+async def test_a_resource_waits_for_a_session_that_a_fault_keeps_out(world: World, cloud: SlowFirewalls) -> None:
+    """Faults pass: it opens again."""
+    cloud.create("sg-0aaa")
+    group, grant = cloud.create("sg-0bbb"), cloud.grant
+
+    async def refused(access: Access, target: Target, *more: Any, **given: Any) -> Any:
+        if target == group:
+            raise ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "no")
+        return await grant(access, target, *more, **given)
+
+    async with world.running(resync=60):
+        world.resource()
+        shared = world.resource("shared", groups=("sg-0bbb",))
+        session = world.session(duration="2h", resources=({"name": "staging-db"}, {"name": "shared"}))
+        await eventually(lambda: cloud.rules(group), "it opens")
+        cloud.grant = refused  # type: ignore[method-assign]
+        cloud.rules(group).clear()
+        await eventually(lambda: world.status(session).phase is Phase.PARTIAL, "that is told", 200)
+        world.cluster.delete(ProtectedResource, shared.key)
+        there = lambda: (ProtectedResource, shared.key) in world.cluster.objects  # noqa: E731
+        await throughout(there, "it is there", 60)
+        cloud.grant = grant  # type: ignore[method-assign]
+        await eventually(lambda: cloud.rules(group), "it is open again", 400)
+        world.edit(AccessSession, session.key, stop=True)
+        await eventually(lambda: not there(), "it goes", 30)
+        assert not cloud.rules(group)
 
 
 async def test_what_has_closed_opens_no_more_while_its_resource_goes(world: World, cloud: SlowFirewalls) -> None:

@@ -1,10 +1,12 @@
 """Room that rules of others take: nobody waits behind who waits for them."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
-from gatepass.core.rules import Rule
+from gatepass.core.rules import ObservedRule, Rule, Target
+from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.world import World, eventually, throughout
@@ -12,14 +14,35 @@ from tests.engine.world import World, eventually, throughout
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
 
+def rules(world: World, cloud: SlowFirewalls, group: Target) -> Callable[[], None]:
+    first, _ = (cloud.put(group, Rule(f"198.51.100.{n}/32", "tcp", 22, 22), "office") for n in range(2))
+    return lambda: cloud.rules(group).pop(first) and None
+
+
+def prefix_list(world: World, cloud: SlowFirewalls, group: Target) -> Callable[[], None]:
+    def put(entries: int) -> None:
+        cloud.rules(group)["sgr-0list"] = ObservedRule("sgr-0list", None, "office", None, (entries, entries))
+
+    put(2)
+    return lambda: put(1)
+
+
+def static_ranges(world: World, cloud: SlowFirewalls, group: Target) -> Callable[[], None]:
+    ranges = [{"cidr": f"198.51.100.{n}/32"} for n in range(2)]
+    office = world.resource("office", staticCIDRs=ranges)
+    return lambda: world.edit(ProtectedResource, office.key, staticCIDRs=ranges[1:])
+
+
+@pytest.mark.parametrize("others", [rules, prefix_list, static_ranges])
 async def test_who_does_not_fit_beside_others_holds_up_nobody_until_he_would(
-    world: World, cloud: SlowFirewalls
+    world: World, cloud: SlowFirewalls, others: Callable[[World, SlowFirewalls, Target], Callable[[], None]]
 ) -> None:
     group = cloud.create("sg-0aaa", limit=4)
-    foreign = [cloud.put(group, Rule(f"198.51.100.{n}/32", "tcp", 22, 22), "office") for n in range(2)]
+    make_room = others(world, cloud, group)
     async with world.running(resync=10):
         world.resource("wide", ports=({"port": 1}, {"port": 2}, {"port": 3}))
         world.resource("narrow")
+        await asyncio.sleep(5)
 
         def small(number: int) -> AccessSession:
             return world.session(f"small-{number}", resources=({"name": "narrow"},), cidrs=(f"203.0.113.{number}/32",))
@@ -32,11 +55,10 @@ async def test_who_does_not_fit_beside_others_holds_up_nobody_until_he_would(
         assert world.status(big).resources[0].message == "place 1: needs 3 rules, 2 free (IPv4)"
         first = small(1)
         await eventually(lambda: phase(first) is Phase.ACTIVE, "who fits opens", 5)
-        cloud.rules(group).pop(foreign[0])
+        make_room()
         await asyncio.sleep(15)  # until the resync has seen it
         second = small(2)
         await throughout(lambda: phase(second) is Phase.PENDING, "who came first has his turn", 30)
         world.edit(AccessSession, first.key, stop=True)
         await eventually(lambda: phase(big) is Phase.ACTIVE, "it opens", 5)
         assert phase(second) is Phase.PENDING
-        assert foreign[1] in cloud.rules(group)

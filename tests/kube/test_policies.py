@@ -1,6 +1,6 @@
 """Are the policies in force that vouch for who asks? Asked anew where an older word will not do."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,12 +23,15 @@ BASE = "/apis/admissionregistration.k8s.io/v1"
 POLICIES, BINDINGS = f"{BASE}/validatingadmissionpolicies", f"{BASE}/validatingadmissionpolicybindings"
 
 
-def policy(failure: str = "Fail") -> dict[str, Any]:
-    rule = {"apiGroups": ["gatepass.dev"], "apiVersions": ["*"], "operations": ["CREATE"], "resources": ["tests"]}
+RULE = {"apiGroups": ["gatepass.dev"], "apiVersions": ["*"], "operations": ["CREATE"], "resources": ["tests"]}
+
+
+def policy(failure: str = "Fail", constraints: Mapping[str, Any] = {}, **more: Any) -> dict[str, Any]:
     spec = {
         "failurePolicy": failure,
-        "matchConstraints": {"resourceRules": [rule]},
+        "matchConstraints": {"resourceRules": [RULE], **constraints},
         "validations": [{"expression": "true"}],
+        **more,
     }
     return {"metadata": {"name": NAME}, "spec": spec}
 
@@ -142,6 +145,7 @@ async def test_what_is_selected_later_is_vouched_for_later(policies: Policies, a
         ({"namespaceSelector": named("ci", operator="NotIn")}, ("ci",), False),
         ({"namespaceSelector": {"matchLabels": {"team": "a"}}}, ("ci",), False),
         ({"objectSelector": {"matchLabels": {"team": "a"}}}, ("ci",), False),
+        ({"resourceRules": [{**RULE, "resourceNames": ["known"]}]}, ("ci",), False),
     ],
     ids=str,
 )
@@ -151,6 +155,29 @@ async def test_who_looks_away_vouches_for_nobody(
     """While a namespace is taken off the list, the operator of before still serves it."""
     policies.apply(policy(), binding(**match))
     assert (await serving(api, clock, *served).requesters_verified_since() is not None) == vouches
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        policy(constraints={"namespaceSelector": named("ci", operator="NotIn")}),
+        policy(constraints={"excludeResourceRules": [RULE]}),
+        policy(matchConditions=[{"name": "some", "expression": "false"}]),
+    ],
+    ids=["selects", "excludes", "has conditions"],
+)
+async def test_a_policy_that_looks_away_vouches_for_nobody(
+    policies: Policies, cluster: KubeCluster, changed: dict[str, Any]
+) -> None:
+    policies.apply(changed, binding())
+    assert await cluster.requesters_verified_since() is None
+
+
+async def test_the_binding_of_another_policy_vouches_for_nobody(policies: Policies, cluster: KubeCluster) -> None:
+    another = binding()
+    another["spec"]["policyName"] = "another"
+    policies.apply(policy(), another)
+    assert await cluster.requesters_verified_since() is None
 
 
 @pytest.mark.parametrize(("failure", "action"), [("Ignore", "Deny"), ("Fail", "Warn")])

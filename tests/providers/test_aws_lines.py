@@ -102,6 +102,17 @@ async def test_the_spare_calls_are_so_many_over_all_places() -> None:
     await asyncio.gather(*asking)
 
 
+async def test_who_asked_in_an_outage_and_hears_so_late_says_nothing_of_now() -> None:
+    silence, hangs, gate = Silence(spare=5), asyncio.Event(), asyncio.Event()
+    late = [await silence.begin(lost, hangs) for lost in LOST]
+    await silence.call(None)
+    hangs.set()
+    assert len(await asyncio.gather(*late, return_exceptions=True)) == len(LOST)
+    both = [await silence.begin(None, gate) for _ in range(2)]
+    gate.set()
+    await asyncio.gather(*both)
+
+
 @pytest.mark.parametrize("answer", [None, SAID_NO])
 async def test_calls_that_are_lost_now_and_then_hold_up_nobody(answer: Exception | None) -> None:
     silence, gate = Silence(), asyncio.Event()

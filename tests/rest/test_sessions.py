@@ -100,7 +100,7 @@ def test_what_is_being_deleted_is_not_lengthened(
     """Its status says that it is open until its rules have gone."""
     started = caller.post("/sessions", json={}, headers=NOW).json()
     session = next(each for each in org.listed("accesssessions") if each["metadata"]["uid"] == started["id"])
-    sandbox.ec2.set_faults(Fault(kind="latency", action="RevokeSecurityGroupIngress", seconds=6.5))
+    sandbox.ec2.set_faults(Fault(kind="latency", action="RevokeSecurityGroupIngress", seconds=5.5))
     try:
         org.delete("accesssessions", session["metadata"]["name"])
 

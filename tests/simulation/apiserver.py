@@ -109,7 +109,8 @@ class ApiServer:
         if path == _REVIEWS:
             return {"status": {"allowed": True}}
         if path.startswith(_POLICIES):
-            spec = {"failurePolicy": "Fail", "validationActions": ["Deny"]}
+            name = path.rpartition("/")[2]
+            spec = {"failurePolicy": "Fail", "matchConstraints": {}, "policyName": name, "validationActions": ["Deny"]}
             return {"metadata": {"creationTimestamp": _DAWN}, "spec": spec}
         plural, namespace, name, subresource = parse_path(path)
         if plural == LEASES:

@@ -9,6 +9,8 @@ from gatepass.core.types.session import ClaimStatus, SourceAddress
 
 SECRET_DELETED: Final = "SecretDeleted"  # noqa: S105  the name of a reason
 """The reason of a ProviderError for credentials in a Secret that is kept only to close what is open."""
+TARGET_NOT_FOUND: Final = "TargetNotFound"
+"""The reason for a firewall object that is not there."""
 
 
 class Failure(StrEnum):

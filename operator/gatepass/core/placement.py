@@ -1,6 +1,6 @@
 """Which of a resource's firewall objects holds a rule: they fill in order, and a placed rule stays where it is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,22 +9,30 @@ from gatepass.core.rules import Rule, Target
 FAMILIES: Final = (4, 6)
 
 
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """The rules of a firewall object that no end of a session takes away, and what they count for, per family."""
+
+    rules: Set[Rule]
+    weight: Mapping[int, int]
+
+
 @dataclass(slots=True)
 class Room:
     """One firewall object while rules are placed: what it holds, and per family how many rules count in it.
 
-    `most` is what it has said itself that it takes; how much that is otherwise is for each resource to say. `foreign`
-    answers how many of a family are not ours.
+    `most` is what it has said itself that it takes; how much that is otherwise is for each resource to say. What lasts
+    is only asked for where somebody has to wait.
     """
 
     holds: set[Rule]
     used: dict[int, int]
     most: Mapping[int, int]
-    foreign: Callable[[int], int] = lambda _family: 0
+    lasting: Callable[[], Lasting]
 
     def beside(self, family: int, quota: int) -> int:
-        """How many it takes beside those that are not ours."""
-        return max(min(quota, self.most.get(family, quota)) - self.foreign(family), 0)
+        """How many it takes beside those that last."""
+        return max(min(quota, self.most.get(family, quota)) - self.lasting().weight[family], 0)
 
     def free(self, family: int, quota: int) -> int:
         """How many more it takes from somebody whose quota is this."""
@@ -38,21 +46,25 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """Why a claim waits: rules of a family that it needs, how many there is room for, and how many there ever is."""
+    """Why a claim waits: rules of a family that it needs, and how many there is room for.
+
+    `limit` is how many there ever is room for, `whole` how many of the family are in the claim.
+    """
 
     needs: int
     free: int
     limit: int
     family: int
+    whole: int
 
     @property
     def hopeless(self) -> bool:
         """Would it not fit if nobody else were there?"""
-        return self.needs > self.limit
+        return self.whole > self.limit
 
     def __str__(self) -> str:
         if self.hopeless:
-            return f"needs {self.needs} rules, and its firewalls take {self.limit} at most (IPv{self.family})"
+            return f"needs {self.whole} rules, and its firewalls take {self.limit} at most (IPv{self.family})"
         return f"needs {self.needs} {'rule' if self.needs == 1 else 'rules'}, {self.free} free (IPv{self.family})"
 
 
@@ -67,7 +79,7 @@ def place(
 
     A rule that is there already, whoever made it, costs nothing; where several have it, it stays where it was `before`.
     What is placed is taken from `rooms`. A claim that has to wait puts its targets into `closed`, so that no later one
-    slips into the room that it is waiting for; one that would not fit if none of ours were there holds up nobody.
+    slips into the room that it is waiting for. One that would not fit beside what lasts holds up nobody.
     """
     placed: dict[Rule, Target] = {}
     missing: list[Rule] = []
@@ -78,13 +90,14 @@ def place(
         else:
             missing.append(rule)
     for family in FAMILIES:
-        needs = sum(1 for rule in missing if rule.family == family)
+        needs = _count(missing, family)
         open_ = [target for target in quotas if (target, family) not in closed]
         free = sum(rooms[target].free(family, quotas[target]) for target in open_)
         if needs > free:
-            if needs <= sum(rooms[target].beside(family, quota) for target, quota in quotas.items()):
-                closed.update((target, family) for target in quotas)
-            return Shortage(needs, free, sum(quotas.values()), family)
+            waits_for = {(target, rule.family) for target in quotas for rule in missing}
+            if not waits_for <= closed and _would_fit(rules, quotas, rooms):
+                closed |= waits_for
+            return Shortage(needs, free, sum(quotas.values()), family, _count(rules, family))
     for rule in sorted(missing):
         target = next(
             target
@@ -94,3 +107,16 @@ def place(
         rooms[target].take(rule)
         placed[rule] = target
     return placed
+
+
+def _would_fit(rules: frozenset[Rule], quotas: Mapping[Target, int], rooms: Mapping[Target, Room]) -> bool:
+    """Would a claim fit, in every family, if no other session were there?"""
+    lasting = {rule for target in quotas for rule in rooms[target].lasting().rules}
+    return all(
+        _count(rules - lasting, family) <= sum(rooms[target].beside(family, quota) for target, quota in quotas.items())
+        for family in FAMILIES
+    )
+
+
+def _count(rules: Iterable[Rule], family: int) -> int:
+    return sum(1 for rule in rules if rule.family == family)

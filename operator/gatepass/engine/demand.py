@@ -9,7 +9,7 @@ from gatepass.core.errors import Failure
 from gatepass.core.placement import Room, Shortage, place
 from gatepass.core.plan import Wanted
 from gatepass.core.ports import Access
-from gatepass.core.rules import Rule, Target, parse_mark
+from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.engine.grants import Grants
 from gatepass.engine.queue import TICK
@@ -265,7 +265,12 @@ class Demands:
         return parked is not None and second < parked.until - TICK
 
     def _room(self, target: Target) -> Room:
-        return self._state.target(target).room(self._state.placements.at(target), self._state.owner)
+        return self._state.target(target).room(self._state.placements.at(target), self._lasts)
+
+    def _lasts(self, rule: ObservedRule) -> bool:
+        """Does it stay, whichever session ends? Another's does, and one of a static range."""
+        mark = parse_mark(rule.description)
+        return not self._state.is_ours(rule, known=()) or mark is None or mark.static
 
     def _place_one(
         self,

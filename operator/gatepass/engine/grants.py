@@ -7,6 +7,7 @@ from typing import Final
 
 from gatepass.core import lifecycle
 from gatepass.core.desired import Claim, session_claim, static_claims
+from gatepass.core.errors import TARGET_NOT_FOUND
 from gatepass.core.policy import KEY_UNKNOWN, NOT_FOUND, NOT_SEEN, WITHDRAWN, Refusal, Surroundings, refusal, withdrawal
 from gatepass.core.rules import Rule, rules_for
 from gatepass.core.stamps import requester_of
@@ -34,9 +35,9 @@ def was_granted(entry: SessionResourceStatus | None) -> bool:
     return entry is not None and (bool(entry.rules) or entry.reason == WITHDRAWN)
 
 
-def is_withdrawn(entry: SessionResourceStatus) -> bool:
-    """Has policy taken it back, and is all of it closed, though the session may live on elsewhere?"""
-    taken_back = entry.state is ResourceState.FAILED and entry.reason == WITHDRAWN
+def is_over(entry: SessionResourceStatus) -> bool:
+    """Is all of it closed, by policy or as its firewall is no more, though the session may live on elsewhere?"""
+    taken_back = entry.state is ResourceState.FAILED and entry.reason in (WITHDRAWN, TARGET_NOT_FOUND)
     return taken_back and all(rule.removed_at for rule in entry.rules)
 
 
@@ -232,7 +233,7 @@ class Grants:
             return Refusal(NOT_FOUND, f"ProtectedResource {key} does not exist")
         if granted and before is not None and before.uid not in (None, resource.uid):
             return Refusal("ResourceReplaced", f"ProtectedResource {key} is another one than this session was granted")
-        if before is not None and is_withdrawn(before) and resource.deleting:  # nothing has to wait for it any more
+        if before is not None and is_over(before) and resource.deleting:  # nothing has to wait for it any more
             return Refusal(WITHDRAWN, f"ProtectedResource {key} is being deleted, and opens no more what has closed")
         refused = self._by_policy(session, resource, granted=granted)
         if granted:

@@ -8,8 +8,8 @@ from typing import Final
 
 from gatepass.core.desired import Claim, ClaimKey
 from gatepass.core.errors import Failure, ProviderError
-from gatepass.core.placement import FAMILIES, Room
-from gatepass.core.plan import Write, is_ours
+from gatepass.core.placement import FAMILIES, Lasting, Room
+from gatepass.core.plan import Write
 from gatepass.core.ports import Access
 from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.engine.queue import CLOSING_RETRY
@@ -349,16 +349,17 @@ class TargetState:
             return self.holding()
         return {rule: held for rule, held in self.holding().items() if held.id not in self.revoking}
 
-    def room(self, coming: Iterable[Rule], owner: str) -> Room:
-        """Room for more, when `coming` are on their way."""
+    def room(self, coming: Iterable[Rule], lasts: Callable[[ObservedRule], bool]) -> Room:
+        """Room for more, when `coming` are on their way, and this is said of those that are there."""
 
-        @cache  # only where somebody waits, and then for each who does
-        def foreign(family: int) -> int:
-            others = (rule for rule in self.rules.values() if not is_ours(rule, owner, known=()))
-            return sum(rule.weight[FAMILIES.index(family)] for rule in others)
+        @cache  # for each who waits the same
+        def lasting() -> Lasting:
+            those = [rule for rule in self.rules.values() if lasts(rule)]
+            weight = {family: sum(rule.weight[at] for rule in those) for at, family in enumerate(FAMILIES)}
+            return Lasting({rule.rule for rule in those if rule.rule is not None}, weight)
 
         used = {family: self.used(family) for family in FAMILIES}
-        room = Room(set(self.staying()), used, dict(self._full_at), foreign)
+        room = Room(set(self.staying()), used, dict(self._full_at), lasting)
         for rule in coming:
             if rule not in room.holds:
                 room.take(rule)

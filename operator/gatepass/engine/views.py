@@ -26,7 +26,7 @@ from gatepass.core.types.session import (
     SessionResourceStatus,
 )
 from gatepass.engine.capacities import capacity
-from gatepass.engine.grants import Grants, is_withdrawn, was_granted
+from gatepass.engine.grants import Grants, is_over, was_granted
 from gatepass.engine.state import Standing, State
 from gatepass.engine.targets import TargetState
 from gatepass.engine.verifier import external_id
@@ -324,7 +324,7 @@ class Views:
         if session.status.phase in FINAL:
             return False
         entry = session.resource_status(resource.key)
-        granted = entry is not None and entry.uid == resource.uid and was_granted(entry) and not is_withdrawn(entry)
+        granted = entry is not None and entry.uid == resource.uid and was_granted(entry) and not is_over(entry)
         placed = self._state.placements.of(ClaimKey(session.uid, resource.uid))
         return bool(granted or placed or self._unseen(session, resource))
 

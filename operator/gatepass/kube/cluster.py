@@ -53,17 +53,31 @@ def _changed_at(binding: Mapping[str, Any]) -> datetime:
     return max(datetime.fromisoformat(time) for time in times)
 
 
-def _binds_in(binding: Mapping[str, Any], namespaces: Sequence[str]) -> bool:
-    """Does the binding of a policy leave out nothing of these namespaces; of all, if there are none?"""
-    match = {key: value for key, value in (binding["spec"].get("matchResources") or {}).items() if value}
-    selector = match.pop("namespaceSelector", {})
-    if match.keys() - {"matchPolicy"} or selector.keys() - {"matchExpressions"}:
+def _selects(match: Mapping[str, Any], namespaces: Sequence[str]) -> bool:
+    """Is nothing left out of these namespaces; of all, if there are none?"""
+    narrows = {key: value for key, value in match.items() if value and key not in ("matchPolicy", "resourceRules")}
+    selector = narrows.pop("namespaceSelector", {})
+    if narrows or selector.keys() - {"matchExpressions"}:
         return False
     return all(
         namespaces
         and (each["key"], each["operator"]) == ("kubernetes.io/metadata.name", "In")
         and set(namespaces) <= set(each["values"])
         for each in selector.get("matchExpressions", ())
+    )
+
+
+def _vouches(name: str, policy: Mapping[str, Any], binding: Mapping[str, Any], namespaces: Sequence[str]) -> bool:
+    """Does a policy refuse what it should, wherever we serve?"""
+    bound = binding.get("matchResources") or {}
+    return (
+        policy.get("failurePolicy", "Fail") == "Fail"
+        and not policy.get("matchConditions")
+        and _selects(policy["matchConstraints"], namespaces)
+        and binding["policyName"] == name
+        and "Deny" in binding.get("validationActions", ())
+        and not bound.get("resourceRules")
+        and _selects(bound, namespaces)
     )
 
 
@@ -194,9 +208,7 @@ class KubeCluster:
             for name in self._policies:
                 policy = await self._api.call("GET", f"{base}/validatingadmissionpolicies/{name}")
                 binding = await self._api.call("GET", f"{base}/validatingadmissionpolicybindings/{name}")
-                fails_closed = policy["spec"].get("failurePolicy", "Fail") == "Fail"
-                denies = "Deny" in binding["spec"].get("validationActions", ())
-                if not fails_closed or not denies or not _binds_in(binding, self._namespaces):
+                if not _vouches(name, policy["spec"], binding["spec"], self._namespaces):
                     return None
                 made += [datetime.fromisoformat(policy["metadata"]["creationTimestamp"]), _changed_at(binding)]
         except GoneError:

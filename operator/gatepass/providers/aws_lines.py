@@ -21,7 +21,13 @@ _ANOTHER_AFTER_SECONDS: Final = 1.0
 class _Line:
     under_way: int = 0
     unanswered: int = 0
+    answers: int = 0
     asked_at: float = 0.0
+
+    def answered(self) -> None:
+        """A no is an answer too."""
+        self.answers += 1
+        self.unanswered = 0
 
 
 class Lines:
@@ -38,17 +44,19 @@ class Lines:
         another = line.unanswered >= _SILENT_AFTER and line.under_way > 0
         if another and (now < line.asked_at + _ANOTHER_AFTER_SECONDS or not self._spare):
             raise ProviderError(Failure.RETRY, "NoConnection", "AWS does not answer in this Region, and is asked again")
-        line.asked_at = now
+        line.asked_at, answers = now, line.answers
         line.under_way += 1
         self._spare -= another
         try:
             yield
         except (ProviderError, UnknownOutcomeError) as error:
-            lost = isinstance(error, UnknownOutcomeError) or error.reason in ("NoConnection", "NoAnswer")
-            line.unanswered = line.unanswered + 1 if lost else 0
+            if not (isinstance(error, UnknownOutcomeError) or error.reason in ("NoConnection", "NoAnswer")):
+                line.answered()
+            elif line.answers == answers:  # else somebody who has asked later was answered meanwhile
+                line.unanswered += 1
             raise
         else:
-            line.unanswered = 0
+            line.answered()
         finally:
             line.under_way -= 1
             self._spare += another

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore import xform_name
 
-from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
+from gatepass.core.errors import TARGET_NOT_FOUND, Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.plan import Write
 from gatepass.core.ports import (
     Access,
@@ -136,7 +136,7 @@ class AwsSecurityGroups:
             id_: found.get(id_)
             or ProviderError(
                 Failure.NOT_FOUND,
-                "TargetNotFound",
+                TARGET_NOT_FOUND,
                 f"security group {id_} does not exist in {place}: correct the id, the region or the credentials",
             )
             for id_ in ids

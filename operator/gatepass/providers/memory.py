@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from gatepass.core.errors import Failure, ProviderError
+from gatepass.core.errors import TARGET_NOT_FOUND, Failure, ProviderError
 from gatepass.core.placement import FAMILIES
 from gatepass.core.plan import Write
 from gatepass.core.ports import (
@@ -76,11 +76,11 @@ class MemoryFirewalls:
         try:
             return self._firewalls[target.account, target.region, target.id]
         except KeyError:
-            raise ProviderError(Failure.NOT_FOUND, "TargetNotFound", f"{target.id} does not exist") from None
+            raise ProviderError(Failure.NOT_FOUND, TARGET_NOT_FOUND, f"{target.id} does not exist") from None
 
     def _reach(self, access: Access, target: Target) -> _Firewall:
         if self.accounts.get(access, self._default_account) != target.account:
-            raise ProviderError(Failure.NOT_FOUND, "TargetNotFound", f"{target.id} does not exist")
+            raise ProviderError(Failure.NOT_FOUND, TARGET_NOT_FOUND, f"{target.id} does not exist")
         return self._firewall(target)
 
     async def identify(self, access: Access) -> str:
@@ -98,7 +98,7 @@ class MemoryFirewalls:
             found[id_] = (
                 TargetFacts(id_, None, firewall.limit)
                 if firewall is not None
-                else ProviderError(Failure.NOT_FOUND, "TargetNotFound", f"{id_} does not exist")
+                else ProviderError(Failure.NOT_FOUND, TARGET_NOT_FOUND, f"{id_} does not exist")
             )
         return found
 
