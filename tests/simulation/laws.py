@@ -228,10 +228,10 @@ class Laws:
             places = self.truth.end_job(job, now) if ended else set()
         elif plural == RESOURCES:
             places = self.truth.put_resource(after, now) if after else self.truth.drop_resource(before or {}, now)
-            if (before or {}).get("spec") != (after or {}).get("spec"):
-                self._edited[name_of(after or before or {})] = now
         else:
             return
+        if plural != JOBS and (before or {}).get("spec") != (after or {}).get("spec"):
+            self._edited[name_of(after or before or {})] = now
         for place in sorted(places):
             self._look(place)
         if plural == SESSIONS and before is not None and before.get("status") != (after or before).get("status"):
@@ -271,8 +271,9 @@ class Laws:
             if now["phase"] != last_phase(after):
                 self.breach("ended in another phase", f"{name}: {now['phase']} for {now['endedReason']}")
 
-    def _lately_edited(self, resource: Name) -> bool:
-        return self._now() - self._edited.get(resource, -GRACE) < self._grace()
+    def _lately_edited(self, name: Name) -> bool:
+        """Was it otherwise when what happens now was decided?"""
+        return self._now() - self._edited.get(name, -GRACE) < self._grace()
 
     def _look_at_ceiling(self, name: str, resource: Name) -> None:
         ceiling = ceiling_of(self.truth.resources.get(resource))
@@ -283,7 +284,7 @@ class Laws:
             self.breach("more than the ceiling", f"{name}: {len(live)} of {ceiling} at {'/'.join(resource)}")
 
     def _ended(self, name: str, session: Json, counted: list[Holder]) -> None:
-        edited = any(map(self._lately_edited, references(session)))
+        edited = any(map(self._lately_edited, [name_of(session), *references(session)]))
         if not edited and without_cause(session, (self.truth, self.told), counted, self._now()):
             self.breach("ended without cause", f"{name}: {session['status']['endedReason']}")
         match session["status"]["endedReason"]:
