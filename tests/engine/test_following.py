@@ -189,12 +189,14 @@ async def test_a_group_without_room_for_both_lets_the_old_one_go_first(
         await asyncio.sleep(5)
         for other in others:
             world.session("it-2", cidrs=(f"{other}/32",))
+        behind = world.session("it-3", cidrs=("203.0.113.51/32",))
         await asyncio.sleep(5)
         finder.answers["it-1"] = (THERE,)
         engine.source_changed(session.key)
         await asyncio.sleep(5)
         assert sorted(open_to(cloud, group)) == sorted([THERE, *others])
         assert (world.status(session).phase, world.status(session).address) == (Phase.ACTIVE, THERE)
+        assert world.status(behind).phase is Phase.PENDING, "nobody takes its place meanwhile"
 
 
 # seen calling

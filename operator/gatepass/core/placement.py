@@ -46,25 +46,21 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """Why a claim waits: rules of a family that it needs, and how many there is room for.
-
-    `limit` is how many there ever is room for, `whole` how many of the family are in the claim.
-    """
+    """Why a claim waits: rules of a family that it needs, how many there is room for, and how many there ever is."""
 
     needs: int
     free: int
     limit: int
     family: int
-    whole: int
 
     @property
     def hopeless(self) -> bool:
         """Would it not fit if nobody else were there?"""
-        return self.whole > self.limit
+        return self.needs > self.limit
 
     def __str__(self) -> str:
         if self.hopeless:
-            return f"needs {self.whole} rules, and its firewalls take {self.limit} at most (IPv{self.family})"
+            return f"needs {self.needs} rules, and its firewalls take {self.limit} at most (IPv{self.family})"
         return f"needs {self.needs} {'rule' if self.needs == 1 else 'rules'}, {self.free} free (IPv{self.family})"
 
 
@@ -97,7 +93,7 @@ def place(
             waits_for = {(target, rule.family) for target in quotas for rule in missing}
             if not waits_for <= closed and _would_fit(rules, quotas, rooms):
                 closed |= waits_for
-            return Shortage(needs, free, sum(quotas.values()), family, _count(rules, family))
+            return Shortage(needs, free, sum(quotas.values()), family)
     for rule in sorted(missing):
         target = next(
             target

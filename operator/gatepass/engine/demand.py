@@ -270,7 +270,7 @@ class Demands:
     def _lasts(self, rule: ObservedRule) -> bool:
         """Does it stay, whichever session ends? Another's does, and one of a static range."""
         mark = parse_mark(rule.description)
-        return not self._state.is_ours(rule, known=()) or mark is None or mark.static
+        return mark is None or mark.static or not self._state.is_ours(rule, known=())
 
     def _place_one(
         self,
