@@ -1,13 +1,14 @@
 """One in a batch that fails holds up none of the others."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from gatepass.sandbox.environment import Sandbox
 from tests.e2e.firewall import Group
 from tests.e2e.product import Product
-from tests.e2e.tenant import SESSION, Tenant, in_seconds, wait_for
+from tests.e2e.tenant import PATIENCE_SECONDS, SESSION, Tenant, in_seconds, wait_for
+from tests.observer.promise import moment
 
-NUMBER, ODD = 50, 17
+NUMBER, ODD, LAG_SECONDS = 50, 17, 20.0
 GRANT, REVOKE = "AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"
 
 
@@ -21,7 +22,10 @@ def create(tenant: Tenant, **spec: object) -> None:
 
 
 def until_all(tenant: Tenant, phase: str) -> None:
-    wait_for(lambda: {each.get("status", {}).get("phase") for each in tenant.listed(SESSION)} == {phase}, phase)
+    def there() -> bool:
+        return {each.get("status", {}).get("phase") for each in tenant.listed(SESSION)} == {phase}
+
+    wait_for(there, phase, seconds=LAG_SECONDS + PATIENCE_SECONDS)
 
 
 def calls(sandbox: Sandbox, group: Group, action: str, since: int) -> list[datetime]:
@@ -35,14 +39,14 @@ def test_one_of_fifty_that_is_there_already(tenant: Tenant, product: Product, gr
     tenant.resource(group.id)
     product.stop()
     create(tenant)
-    with group.fault(kind="lag", action="DescribeSecurityGroupRules", seconds=60.0):
+    before = sandbox.ec2.last()
+    with group.fault(kind="lag", action="DescribeSecurityGroupRules", seconds=LAG_SECONDS):
         (theirs,) = group.add(address(ODD))
-        last = sandbox.ec2.last()
         product.start()
-        until_all(tenant, "Active")
-        assert len(group.rules()) == NUMBER
-        first, second = calls(sandbox, group, GRANT, last)
+        wait_for(lambda: len(group.rules()) == NUMBER, "all the others are open")
+        _theirs, first, second, *_ = calls(sandbox, group, GRANT, before)
         assert (second - first).total_seconds() < 1.0, "all the others at once"
+        until_all(tenant, "Active")
     (record,) = tenant.part(f"it-{ODD}")["rules"]
     assert (record["id"], record["foreign"]) == (theirs["securityGroupRuleId"], True)
 
@@ -53,11 +57,12 @@ def test_one_of_fifty_that_is_gone(tenant: Tenant, product: Product, group: Grou
     end = in_seconds(30)
     create(tenant, notAfter=end)
     until_all(tenant, "Active")
-    with group.fault(kind="lag", action="DescribeSecurityGroupRules", seconds=60.0):
+    with group.fault(kind="lag", action="DescribeSecurityGroupRules", seconds=LAG_SECONDS):
+        wait_for(lambda: datetime.now(UTC) > moment(end) - timedelta(seconds=1), "it is about to end")
         last = sandbox.ec2.last()
         group.remove(*(rule for rule in group.rules() if rule["cidrIpv4"] == address(ODD)))
-        until_all(tenant, "Expired")
-        assert group.rules() == []
-        theirs, first, second = calls(sandbox, group, REVOKE, last)
-        assert theirs < first
+        wait_for(lambda: group.rules() == [], "all are closed")
+        theirs, first, second, *_ = calls(sandbox, group, REVOKE, last)
+        assert theirs < moment(end) <= first
         assert (second - first).total_seconds() < 1.0, "all the others at once"
+        until_all(tenant, "Expired")
