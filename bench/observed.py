@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.observer.observer import Observer
+from tests.observer.observer import Observer, install_id
 
 from bench.figures import Figure
-from bench.scene import install_id
 from gatepass.sandbox.environment import Sandbox
 
 RESYNC_SECONDS = 600.0

@@ -67,13 +67,6 @@ def ec2_client(sandbox: Sandbox, region: str) -> Any:
     )
 
 
-def install_id(sandbox: Sandbox) -> str:
-    """What marks the rules of this Gatepass."""
-    with sandbox.control_plane.api() as api:
-        uid = api.request("GET", "/api/v1/namespaces/kube-system")["metadata"]["uid"]
-    return f"{uid}/{NAMESPACE}/gatepass"
-
-
 def new_group(ec2: Any, name: str) -> str:
     """An empty security group."""
     return str(ec2.create_security_group(GroupName=name, Description="bench")["GroupId"])

@@ -21,7 +21,7 @@ from tests.e2e.pods import Pods
 from tests.e2e.replicas import LEASE
 from tests.e2e.tenant import MERGE
 from tests.egress.vpc import Machine, Vpc
-from tests.observer.observer import Observer
+from tests.observer.observer import Observer, install_id
 from tests.sandbox.aws import new_group, tcp
 
 RESYNC_SECONDS = 5.0
@@ -45,11 +45,9 @@ class Stage:
             self.ec2 = stack.enter_context(Link(urlsplit(sandbox.endpoint_url).port or 0))
             self._account = AwsAccount(sandbox.endpoint_url, sandbox.ec2, account="123456789012")
             stack.callback(self._account.close)
-            with sandbox.control_plane.api() as api:
-                uid = api.request("GET", "/api/v1/namespaces/kube-system")["metadata"]["uid"]
             self._echoes = [stack.enter_context(echo(SEEN)) for _ in range(2)]
             self._machines = _machines(Vpc(self._account.client("ec2")))
-            self.observer = stack.enter_context(Observer(sandbox, f"{uid}/gatepass-system/gatepass", RESYNC_SECONDS))
+            self.observer = stack.enter_context(Observer(sandbox, install_id(sandbox), RESYNC_SECONDS))
             self.operator = self._prepared()
             stack.callback(self.operator.stop)
             self.start()

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,8 @@ from tests.conftest import AwsAccount
 from tests.e2e.firewall import Firewall
 from tests.e2e.product import RESYNC_SECONDS, Product
 from tests.e2e.replicas import Replica
-from tests.e2e.tenant import SESSION, Tenant, in_seconds, wait_for
-from tests.observer.observer import Observer
-from tests.observer.promise import moment
+from tests.e2e.tenant import SESSION, Tenant, in_seconds, wait_for, wait_for_the_time
+from tests.observer.observer import Observer, install_id
 
 NAMESPACE = "restored"
 SETTLED_SECONDS = 180.0
@@ -38,17 +36,12 @@ def copied(plane: ControlPlane, source: Path, to: Path) -> None:
     plane.start()
 
 
-def phases(tenant: Tenant) -> set[str]:
-    return {each["status"]["phase"] for each in tenant.listed(SESSION)}
-
-
 def test_what_has_ended_since_the_backup_stays_closed(sandbox: Sandbox, tmp_path: Path) -> None:
     plane, product = sandbox.control_plane, Product(sandbox)
     etcd, backup = plane.folder / "etcd", tmp_path / "etcd"
     with plane.api() as api:
         api.request("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
-        uid = api.request("GET", "/api/v1/namespaces/kube-system")["metadata"]["uid"]
-        tenant, owner = Tenant(api, NAMESPACE), f"{uid}/gatepass-system/gatepass"
+        tenant, owner = Tenant(api, NAMESPACE), install_id(sandbox)
         account = AwsAccount(sandbox.endpoint_url, sandbox.ec2, account=ACCOUNT)
         product.start()
         with Observer(sandbox, owner, RESYNC_SECONDS) as observer:
@@ -72,11 +65,11 @@ def test_what_has_ended_since_the_backup_stays_closed(sandbox: Sandbox, tmp_path
         assert group.open_to() == {("203.0.113.1/32", 5432), ("203.0.113.9/32", 5432)}
 
         last, cutoff = sandbox.ec2.last(), in_seconds(0)
-        wait_for(lambda: datetime.now(UTC) > moment(cutoff), "the moment has passed")
+        wait_for_the_time(cutoff)
         settings = {"GATEPASS_RESYNC_SECONDS": str(RESYNC_SECONDS)}
         restored = Replica(sandbox, "restored", options=["--end-sessions-created-before", cutoff], **settings)
         restored.start()  # not under the observer: it knows of no option that ends what nobody has ended
-        wait_for(lambda: phases(tenant) == {"Expired"}, "all have ended", seconds=SETTLED_SECONDS)
+        wait_for(lambda: tenant.phases() == {"Expired"}, "all have ended", seconds=SETTLED_SECONDS)
         wait_for(lambda: group.rules() == [], "nothing is left")
         calls = {call["action"] for call in sandbox.ec2.log(last)}
         assert "RevokeSecurityGroupIngress" in calls

@@ -14,7 +14,7 @@ from tests.e2e.credentials import Elsewhere
 from tests.e2e.firewall import Firewall, Group
 from tests.e2e.product import RESYNC_SECONDS, Product
 from tests.e2e.tenant import Tenant
-from tests.observer.observer import Observer
+from tests.observer.observer import Observer, install_id
 from tests.shape.conditions import assert_session_conditions
 
 _numbers = count(1)
@@ -32,9 +32,7 @@ def product(sandbox: Sandbox) -> Iterator[Product]:
 @pytest.fixture(scope="package")
 def owner(sandbox: Sandbox) -> str:
     """The install id that marks the operator's rules."""
-    with sandbox.control_plane.api() as api:
-        uid = api.request("GET", "/api/v1/namespaces/kube-system")["metadata"]["uid"]
-    return f"{uid}/gatepass-system/gatepass"
+    return install_id(sandbox)
 
 
 @pytest.fixture(scope="package")

@@ -39,6 +39,11 @@ def delete_all(api: KubeApi, path: str) -> None:
                 raise
 
 
+def wait_for_the_time(text: str) -> None:
+    """Wait until it is that late."""
+    wait_for(lambda: datetime.now(UTC) > datetime.fromisoformat(text.replace("Z", "+00:00")), f"it is {text}")
+
+
 def condition(item: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """A condition of an object; empty when it is not there."""
     found = item.get("status", {}).get("conditions", ())
@@ -212,6 +217,10 @@ class Tenant:
     def listed(self, plural: str) -> list[dict[str, Any]]:
         """All objects of a kind."""
         return list(self.api.request("GET", self.path(plural))["items"])
+
+    def phases(self) -> set[str | None]:
+        """Those of all sessions; None for one without a status."""
+        return {each.get("status", {}).get("phase") for each in self.listed(SESSION)}
 
     # waiting
 

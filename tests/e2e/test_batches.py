@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from gatepass.sandbox.environment import Sandbox
 from tests.e2e.firewall import Group
 from tests.e2e.product import Product
-from tests.e2e.tenant import PATIENCE_SECONDS, SESSION, Tenant, in_seconds, wait_for
+from tests.e2e.tenant import PATIENCE_SECONDS, Tenant, in_seconds, wait_for
 from tests.observer.promise import moment
 
 NUMBER, ODD, LAG_SECONDS = 50, 17, 20.0
@@ -22,10 +22,7 @@ def create(tenant: Tenant, **spec: object) -> None:
 
 
 def until_all(tenant: Tenant, phase: str) -> None:
-    def there() -> bool:
-        return {each.get("status", {}).get("phase") for each in tenant.listed(SESSION)} == {phase}
-
-    wait_for(there, phase, seconds=LAG_SECONDS + PATIENCE_SECONDS)
+    wait_for(lambda: tenant.phases() == {phase}, phase, seconds=LAG_SECONDS + PATIENCE_SECONDS)
 
 
 def calls(sandbox: Sandbox, group: Group, action: str, since: int) -> list[datetime]:
@@ -39,12 +36,12 @@ def test_one_of_fifty_that_is_there_already(tenant: Tenant, product: Product, gr
     tenant.resource(group.id)
     product.stop()
     create(tenant)
-    before = sandbox.ec2.last()
     with group.fault(kind="lag", action="DescribeSecurityGroupRules", seconds=LAG_SECONDS):
         (theirs,) = group.add(address(ODD))
+        last = sandbox.ec2.last()
         product.start()
         wait_for(lambda: len(group.rules()) == NUMBER, "all the others are open")
-        _theirs, first, second, *_ = calls(sandbox, group, GRANT, before)
+        first, second, *_ = calls(sandbox, group, GRANT, last)
         assert (second - first).total_seconds() < 1.0, "all the others at once"
         until_all(tenant, "Active")
     (record,) = tenant.part(f"it-{ODD}")["rules"]

@@ -1,11 +1,10 @@
 """The operator is killed at the worst moments, and what it finds when it is started again."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from tests.e2e.firewall import Group
 from tests.e2e.product import Product
-from tests.e2e.tenant import RESOURCE, SESSION, Tenant, in_seconds, wait_for
+from tests.e2e.tenant import RESOURCE, SESSION, Tenant, in_seconds, wait_for, wait_for_the_time
 
 
 def kill_before_the_status_is_written(product: Product, group: Group) -> dict[str, Any]:
@@ -18,11 +17,6 @@ def kill_before_the_status_is_written(product: Product, group: Group) -> dict[st
     (rule,) = wait_for(group.ours, "the rule")
     product.kill()
     return rule
-
-
-def wait_for_the_time(text: str) -> None:
-    """Wait until it is that late."""
-    wait_for(lambda: datetime.now(UTC) > datetime.fromisoformat(text.replace("Z", "+00:00")), f"it is {text}")
 
 
 def test_killed_between_the_grant_and_the_status(tenant: Tenant, product: Product, group: Group) -> None:

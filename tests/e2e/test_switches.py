@@ -1,7 +1,6 @@
 """Dead man's switches from end to end: a rule closes although nobody of ours is left."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import pytest
 
@@ -10,7 +9,7 @@ from gatepass.sandbox.cloud import ACCOUNT
 from tests.conftest import AwsAccount
 from tests.e2e.firewall import Group
 from tests.e2e.product import Product
-from tests.e2e.tenant import ADDRESS, SESSION, Tenant, in_seconds, wait_for
+from tests.e2e.tenant import ADDRESS, SESSION, Tenant, in_seconds, wait_for, wait_for_the_time
 from tests.observer.promise import moment
 from tests.providers.schedules import Schedules
 
@@ -64,7 +63,7 @@ def test_a_rule_closes_although_the_operator_is_gone(
     (rule,) = group.ours()
     wait_for(lambda: of(rule) in schedules.names(), "the switch")
     product.kill()
-    wait_for(lambda: datetime.now(UTC) > moment(end), "the end")
+    wait_for_the_time(end)
     assert group.ours() == [rule], "nobody is there to close it"
     assert of(rule) in schedules.run_due(moment(end) + GRACE)
     assert group.rules() == []

@@ -170,6 +170,9 @@ async def test_a_resource_waits_for_a_session_that_a_fault_keeps_out(world: Worl
             raise ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "no")
         return await grant(access, target, *more, **given)
 
+    def there() -> bool:
+        return (ProtectedResource, shared.key) in world.cluster.objects
+
     async with world.running(resync=60):
         world.resource()
         shared = world.resource("shared", groups=("sg-0bbb",))
@@ -179,7 +182,6 @@ async def test_a_resource_waits_for_a_session_that_a_fault_keeps_out(world: Worl
         cloud.rules(group).clear()
         await eventually(lambda: world.status(session).phase is Phase.PARTIAL, "that is told", 200)
         world.cluster.delete(ProtectedResource, shared.key)
-        there = lambda: (ProtectedResource, shared.key) in world.cluster.objects  # noqa: E731
         await throughout(there, "it is there", 60)
         cloud.grant = grant  # type: ignore[method-assign]
         await eventually(lambda: cloud.rules(group), "it is open again", 400)

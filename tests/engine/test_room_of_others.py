@@ -16,7 +16,11 @@ pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
 def rules(world: World, cloud: SlowFirewalls, group: Target) -> Callable[[], None]:
     first, _ = (cloud.put(group, Rule(f"198.51.100.{n}/32", "tcp", 22, 22), "office") for n in range(2))
-    return lambda: cloud.rules(group).pop(first) and None
+
+    def make_room() -> None:
+        del cloud.rules(group)[first]
+
+    return make_room
 
 
 def prefix_list(world: World, cloud: SlowFirewalls, group: Target) -> Callable[[], None]:

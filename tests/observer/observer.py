@@ -22,6 +22,13 @@ _AFTERWARDS_SECONDS = 600.0
 _ROOT = Path(__file__).parents[2]
 
 
+def install_id(sandbox: Sandbox) -> str:
+    """What marks the rules of the sandbox's Gatepass."""
+    with sandbox.control_plane.api() as api:
+        uid = api.request("GET", "/api/v1/namespaces/kube-system")["metadata"]["uid"]
+    return f"{uid}/gatepass-system/gatepass"
+
+
 class Observer:
     """Follows EC2's call log and the API server's watches in a process of its own; use it in a `with`.
 

@@ -19,7 +19,7 @@ from tests.e2e.tenant import MERGE, RESOURCE, SESSION, Tenant, in_seconds, wait_
 from tests.e2e.test_runners import JOBS, TO_JOB, Work
 from tests.observer.broken import ASTRAY, WAYS
 from tests.observer.judge import Breach
-from tests.observer.observer import Observer
+from tests.observer.observer import Observer, install_id
 from tests.sandbox.aws import new_group, tcp
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +92,6 @@ class Stage:
 @pytest.fixture
 def stage(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[Stage]:
     with sandbox.control_plane.api() as api:
-        uid = api.request("GET", "/api/v1/namespaces/kube-system")["metadata"]["uid"]
         name = f"broken-{abs(hash(request.node.name)) % 10**8}"
         api.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
         tenant = Tenant(api, name)
@@ -104,7 +103,7 @@ def stage(sandbox: Sandbox, request: pytest.FixtureRequest) -> Iterator[Stage]:
         spec = {"aws": aws, "ports": [{"port": 5432}]}
         body = {"apiVersion": "gatepass.dev/v1alpha1", "kind": "ProtectedResource", "metadata": {"name": "db"}}
         tenant.create({**body, "spec": spec})
-        stage = Stage(sandbox, account, tenant, Pods(tenant), group, f"{uid}/gatepass-system/gatepass")
+        stage = Stage(sandbox, account, tenant, Pods(tenant), group, install_id(sandbox))
         yield stage
         token = sandbox.control_plane.account_token("gatepass-system", "gatepass")
         with sandbox.control_plane.api(token) as gatepass:

@@ -218,7 +218,7 @@ class Laws:
     def object_changed(self, plural: str, before: Json | None, after: Json | None) -> None:
         """An object of the API server has changed."""
         now = self._now()
-        counted = self._counted_on(before) if plural == SESSIONS and before else []
+        counted = self._counted_on(before) if plural == SESSIONS and before and _ends(before, after) else []
         if plural == SESSIONS:
             places = self.truth.put_session(after, now) if after else self.truth.drop_session(before or {}, now)
         elif plural == JOBS:
@@ -258,7 +258,7 @@ class Laws:
         for field in ("endedAt", "endedReason"):
             if field in was and was[field] != now.get(field):
                 self.breach("an end was taken back", f"{name}: {was[field]} became {now.get(field)}")
-        if "endedAt" in now and "endedAt" not in was:
+        if _ends(before, after):
             self._ended(name, after, counted)
         for resource in newly_opened(before, after):
             self._look_at_ceiling(name, resource)
@@ -347,3 +347,8 @@ class Laws:
                 self.breach("left behind", f"{rule_id} at {rule.place}")
         for name in [*self.truth.sessions, *self.truth.resources]:
             self.breach("does not go", "/".join(name))
+
+
+def _ends(before: Json, after: Json | None) -> bool:
+    """Is an end written down?"""
+    return "endedAt" in (after or {}).get("status", {}) and "endedAt" not in before.get("status", {})

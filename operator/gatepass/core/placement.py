@@ -32,11 +32,14 @@ class Room:
 
     def beside(self, family: int, quota: int) -> int:
         """How many it takes beside those that last."""
-        return max(min(quota, self.most.get(family, quota)) - self.lasting().weight[family], 0)
+        return max(self._limit(family, quota) - self.lasting().weight[family], 0)
 
     def free(self, family: int, quota: int) -> int:
         """How many more it takes from somebody whose quota is this."""
-        return max(min(quota, self.most.get(family, quota)) - self.used[family], 0)
+        return max(self._limit(family, quota) - self.used[family], 0)
+
+    def _limit(self, family: int, quota: int) -> int:
+        return min(quota, self.most.get(family, quota))
 
     def take(self, rule: Rule) -> None:
         """Put a rule on its way into it."""
