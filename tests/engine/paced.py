@@ -19,12 +19,16 @@ _OFTEN: Final = 0.2
 
 
 class PacedFirewalls(SlowFirewalls):
-    """All in one account and Region. EC2 does not know the ids in `unknown` yet; `sent` are the calls, and when."""
+    """All in one account and Region. EC2 does not know the ids in `unknown` yet; `sent` are the calls, and when.
+
+    Each call that revokes takes `slow_revoke` seconds.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.pacing = Pacing()
         self.unknown: set[str] = set()
+        self.slow_revoke = 0.0
         self.sent: list[tuple[float, Write]] = []
 
     def bucket(self, kind: Write) -> Bucket:
@@ -77,6 +81,7 @@ class PacedFirewalls(SlowFirewalls):
     ) -> Mapping[str, RevokeOutcome]:
         async def remove(batch: list[str]) -> dict[str, RevokeOutcome]:
             self.spend(target, "revokes", doubtful=doubtful)
+            await asyncio.sleep(self.slow_revoke)
             if gone := [id_ for id_ in batch if id_ in self.unknown or id_ not in self.rules(target)]:
                 raise ProviderError(Failure.TERMINAL, GONE, f"no rule {gone[0]!r}")
             return dict(await super(PacedFirewalls, self).revoke(access, target, batch))

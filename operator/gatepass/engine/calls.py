@@ -3,7 +3,8 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from typing import Final, TypeVar
 
 import structlog
@@ -243,18 +244,23 @@ class Calls:
         return Left.FAILED
 
     async def _revoke(self, known: TargetState, ids: Sequence[str], accesses: list[Access]) -> Left:
-        async def revoke(doubtful: bool, access: Access, left: Sequence[str]) -> Mapping[str, RevokeOutcome]:
-            return await self._providers[known.target.provider].revoke(access, known.target, left, doubtful=doubtful)
-
+        """For the sake of one that is gone EC2 refuses others with it, call by call: like goes with like."""
         if not ids:
             return Left.NOTHING  # and what EC2 did not know waits for its turn still
-        undone, known_ids = Left.NOTHING, known.take_known(ids)
-        likely = self.likely(known, known_ids)
-        for doubtful in (False, True):  # for the sake of one that is gone EC2 refuses others with it, call by call
-            part = [id_ for id_ in known_ids if (id_ not in likely) is doubtful]
-            call = partial(revoke, doubtful)
-            left = await self._by_any(known, "revokes", part, accesses, call, partial(self._revoked, known))
-            undone |= left.to_others() if doubtful else left
+        known_ids, parts = known.take_known(ids), defaultdict[tuple[bool, bool], list[str]](list)
+        likely, provider = self.likely(known, known_ids), self._providers[known.target.provider]
+        for id_ in known_ids:
+            parts[id_ not in likely, id_ in known.doubtful].append(id_)
+
+        async def remove(part: Sequence[str], *, doubtful: bool) -> Left:
+            async def revoke(access: Access, left: Sequence[str]) -> Mapping[str, RevokeOutcome]:
+                return await provider.revoke(access, known.target, left, doubtful=doubtful)
+
+            left = await self._by_any(known, "revokes", part, accesses, revoke, partial(self._revoked, known))
+            return left.to_others() if doubtful else left
+
+        removing = [remove(part, doubtful=doubtful) for (doubtful, _), part in sorted(parts.items())]
+        undone = reduce(or_, await asyncio.gather(*removing))
         if known.rules.keys() & ids:
             return undone | (Left.FAILED if len(known_ids) < len(ids) else Left.NOTHING)
         if self._someone_waits(known.target):
