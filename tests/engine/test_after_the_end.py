@@ -13,6 +13,7 @@ from gatepass.core.types.common import FINALIZER, Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.store import Namespace
+from tests.core.builders import a_resource
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.runners import BOUND, RUNNING, listed
 from tests.engine.world import World, eventually, throughout
@@ -212,3 +213,28 @@ async def test_what_has_closed_opens_no_more_while_its_resource_goes(world: Worl
         await eventually(lambda: (ProtectedResource, shared.key) not in world.cluster.objects, "it goes", 30)
         assert not cloud.rules(group)
         assert world.status(session).phase is Phase.PARTIAL
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+async def test_who_never_had_a_resource_gets_it_from_one_that_is_made_anew(
+    world: World, cloud: SlowFirewalls, elsewhere: bool
+) -> None:
+    """A group that is not there is corrected so: its place is not to be changed."""
+    cloud.create("sg-0aaa")
+    group = cloud.create("sg-0bbb")
+    async with world.running():
+        world.resource()
+        wrong = world.resource("shared", groups=("sg-0ccc",))
+        named = ("staging-db", "shared") if elsewhere else ("shared",)
+        session = world.session(duration="2h", resources=tuple({"name": each} for each in named))
+        found = Phase.PARTIAL if elsewhere else Phase.FAILED
+        await eventually(lambda: world.status(session).phase is found, "it is told", 60)
+        world.cluster.refuse = lambda verb: verb == "release"
+        world.cluster.delete(ProtectedResource, wrong.key)
+        await eventually(lambda: ("release", wrong.key) in world.cluster.writes, "it is to be let go")
+        await throughout(lambda: world.status(session).ended_at is None, "the session lives", 10)
+        world.cluster.refuse = lambda _verb: False
+        await eventually(lambda: (ProtectedResource, wrong.key) not in world.cluster.objects, "it goes", 60)
+        world.cluster.put(a_resource("shared", groups=("sg-0bbb",), metadata={"finalizers": [FINALIZER]}), uid="uid-2")
+        await eventually(lambda: cloud.rules(group), "it opens", 60)
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "and is told", 10)

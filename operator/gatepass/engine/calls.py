@@ -2,9 +2,8 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
-from functools import partial, reduce
-from operator import or_
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from typing import Final, TypeVar
 
 import structlog
@@ -244,34 +243,33 @@ class Calls:
         return Left.FAILED
 
     async def _revoke(self, known: TargetState, ids: Sequence[str], accesses: list[Access]) -> Left:
-        """For the sake of one that is gone EC2 refuses others with it, call by call: like goes with like."""
         if not ids:
             return Left.NOTHING  # and what EC2 did not know waits for its turn still
-        known_ids, parts = known.take_known(ids), defaultdict[tuple[bool, bool], list[str]](list)
-        likely, provider = self.likely(known, known_ids), self._providers[known.target.provider]
-        for id_ in known_ids:
-            parts[id_ not in likely, id_ in known.doubtful].append(id_)
-
-        async def remove(part: Sequence[str], *, doubtful: bool) -> Left:
-            async def revoke(access: Access, left: Sequence[str]) -> Mapping[str, RevokeOutcome]:
-                return await provider.revoke(access, known.target, left, doubtful=doubtful)
-
-            left = await self._by_any(known, "revokes", part, accesses, revoke, partial(self._revoked, known))
-            return left.to_others() if doubtful else left
-
-        removing = [remove(part, doubtful=doubtful) for (doubtful, _), part in sorted(parts.items())]
-        undone = reduce(or_, await asyncio.gather(*removing))
+        undone, known_ids = Left.NOTHING, known.take_known(ids)
+        # While calls are scarce, what waits for one of its own has it spent by who comes after.
+        parts = self._records.alike(known, known_ids, apart=all(known.tries.plenty(a, "revokes") for a in accesses))
+        removing = (self._remove(known, part, accesses, doubtful=doubtful) for doubtful, part in parts)
+        for left in await asyncio.gather(*removing, return_exceptions=True):  # no call outlives its pass
+            if isinstance(left, BaseException):
+                raise left
+            undone |= left
         if known.rules.keys() & ids:
             return undone | (Left.FAILED if len(known_ids) < len(ids) else Left.NOTHING)
         if self._someone_waits(known.target):
             self._queue.add(known.target)
         return undone
 
-    def likely(self, known: TargetState, ids: Collection[str]) -> set[str]:
-        """Those that are there, for all that is known: a read that lags may show what a predecessor has revoked."""
-        if not ids or not self._state.may_lag(known):
-            return set(ids)
-        return set(ids) & {*known.put_by_us, *self._records.ids(known)}
+    async def _remove(self, known: TargetState, ids: Sequence[str], accesses: list[Access], *, doubtful: bool) -> Left:
+        revoke = partial(self._providers[known.target.provider].revoke, doubtful=doubtful)
+        left = await self._by_any(
+            known,
+            "revokes",
+            ids,
+            accesses,
+            lambda access, left: revoke(access, known.target, left),
+            partial(self._revoked, known),
+        )
+        return left.to_others() if doubtful else left
 
     async def _relabel(self, known: TargetState, descriptions: Mapping[str, str], accesses: list[Access]) -> Left:
         async def relabel(access: Access, left: Sequence[str]) -> Mapping[str, RelabelOutcome]:

@@ -38,7 +38,7 @@ def was_granted(entry: SessionResourceStatus | None) -> bool:
 def is_over(entry: SessionResourceStatus) -> bool:
     """Is all of it closed, by policy or as its firewall is no more, though the session may live on elsewhere?"""
     taken_back = entry.state is ResourceState.FAILED and entry.reason in (WITHDRAWN, TARGET_NOT_FOUND)
-    return taken_back and all(rule.removed_at for rule in entry.rules)
+    return was_granted(entry) and taken_back and all(rule.removed_at for rule in entry.rules)
 
 
 def has_been_granted(session: AccessSession) -> bool:

@@ -186,7 +186,7 @@ class Reconciler:
 
     def _reserve(self, known: TargetState, plan: Plan) -> dict[Write, float]:
         """For how long a call is not there yet, by what it is for."""
-        doubtful = not self._calls.likely(known, plan.revokes)
+        doubtful = not self._records.likely(known, plan.revokes)
         reserved = self._providers[known.target.provider].reserve(known.target, plan.kinds, doubtful=doubtful)
         return {kind: wait for kind, wait in reserved.items() if wait > 0}
 

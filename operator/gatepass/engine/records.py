@@ -1,6 +1,7 @@
 """What statuses record of the rules in a target: the memory of the processes before this one."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 
 from gatepass.core.plan import is_ours
 from gatepass.core.ports import Clock
@@ -29,6 +30,23 @@ class Records:
         recorded = {record.id for _, _, record in self._of(known.target)}
         held = (known.rules[id_] for id_ in recorded & known.rules.keys())
         return recorded - {rule.id for rule in held if not self._state.is_ours(rule, recorded)}
+
+    def likely(self, known: TargetState, ids: Collection[str]) -> set[str]:
+        """Those that are there, for all that is known: a read that lags may show what a predecessor has revoked."""
+        if not ids or not self._state.may_lag(known):
+            return set(ids)
+        return set(ids) & {*known.put_by_us, *self.ids(known)}
+
+    def alike(self, known: TargetState, ids: Collection[str], *, apart: bool) -> Iterator[tuple[bool, list[str]]]:
+        """What to revoke in one call, as EC2 refuses all others with one that is gone; and whether it is doubtful.
+
+        What no read shows goes apart, or with the rest.
+        """
+        likely, parts = self.likely(known, ids), defaultdict[tuple[bool, bool], list[str]](list)
+        for id_ in ids:
+            parts[id_ not in likely, apart and id_ in known.doubtful].append(id_)
+        for doubtful, unseen in sorted(parts):
+            yield doubtful, parts[doubtful, unseen]
 
     def holders(self, target: Target, ids: set[str]) -> set[str]:
         """Whose records name one of these rules."""

@@ -88,6 +88,10 @@ class Tries:
             return tried.error
         return tried.error if tried.needed_since is not None and tried.at >= tried.needed_since else None
 
+    def plenty(self, access: Access, kind: Write) -> bool:
+        """Was there no need to wait for it?"""
+        return self.last(access, kind).scarce_since is None
+
     def refuses(self, call: Call) -> bool:
         """Is it refused, for longer than a moment?"""
         error = self.error(call)
