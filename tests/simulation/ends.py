@@ -17,7 +17,7 @@ def without_cause(session: Json, ledgers: Collection[Ledger], counted: Collectio
     """
     match session["status"]["endedReason"]:
         case "Expired" | "NotAfter":
-            return all(ledger.over_at(session) > now + _SECOND for ledger in ledgers)
+            return not any(ledger.time_came(session, now + _SECOND) for ledger in ledgers)
         case "Manual":
             return not session["spec"].get("stop")
         case "Deleted":

@@ -105,6 +105,7 @@ class Ledger:
         self.lost_at: dict[Holder, float] = {}
         self.disputed: set[Holder] = set()
         self.over: set[str] = set()
+        self._timed_out: set[str] = set()
         self.jobs: set[str] = set()
         self._lost: deque[tuple[float, Holder, Right]] = deque(maxlen=500)
 
@@ -116,6 +117,8 @@ class Ledger:
         known = self.sessions.get(name)
         if not _is_news(known, session):
             return set()
+        if known is not None:
+            self._note_time([known], now)
         for resource in references(known) if known is not None else ():
             self._users[resource].discard(name)
         self.sessions[name] = session
@@ -139,6 +142,7 @@ class Ledger:
         known = self.resources.get(name)
         if not _is_news(known, resource):
             return set()
+        self._note_time(map(self.sessions.__getitem__, self._users[name]), now)
         self.resources[name] = resource
         if known is not None and _decides(known) == _decides(resource):
             return set()
@@ -149,6 +153,7 @@ class Ledger:
         name = name_of(resource)
         if (known := self.resources.get(name)) is None or known["metadata"]["uid"] != resource["metadata"]["uid"]:
             return set()
+        self._note_time(map(self.sessions.__getitem__, self._users[name]), now)
         del self.resources[name]
         return self._resource_changed(name, now)
 
@@ -238,20 +243,27 @@ class Ledger:
             found[Holder(metadata["uid"], uid)] = Right(groups_of(resource), doors, until, beside)
         return found
 
-    def _until(self, session: Json, resource: Json) -> float:
-        start = self.created_at(session)
-        longest = duration(resource["spec"].get("policy", {}).get("maxDuration", "24h"))
-        end = start + min(duration(session["spec"].get("duration", "1h")), longest).total_seconds()
-        not_after = session["spec"].get("notAfter")
+    def _until(self, session: Json, resource: Json | None = None) -> float:
+        start, lasts = self.created_at(session), duration(session["spec"].get("duration", "1h"))
+        if resource is not None:
+            lasts = min(lasts, duration(resource["spec"].get("policy", {}).get("maxDuration", "24h")))
+        end, not_after = start + lasts.total_seconds(), session["spec"].get("notAfter")
         return end if not_after is None else min(end, moment(not_after).timestamp() - self._big_bang)
+
+    def _note_time(self, sessions: Iterable[Json], now: float) -> None:
+        """What is changed now may give them more time: whoever saw it run out has ended them."""
+        self._timed_out.update(each["metadata"]["uid"] for each in sessions if self.over_at(each) <= now)
 
     # questions
 
+    def time_came(self, session: Json, now: float) -> bool:
+        """Is the session's time up, or was it once: the longest that one of its resources lets it last?"""
+        return session["metadata"]["uid"] in self._timed_out or self.over_at(session) <= now
+
     def over_at(self, session: Json) -> float:
-        """When the session's time is up: the longest that one of its resources lets it last."""
-        known = [self.resources[name] for name in references(session) if name in self.resources]
-        whole = self.created_at(session) + duration(session["spec"].get("duration", "1h")).total_seconds()
-        return max((self._until(session, resource) for resource in known), default=whole)
+        """When the session's time is up, as it is written now."""
+        known = (self.resources[name] for name in references(session) if name in self.resources)
+        return max((self._until(session, resource) for resource in known), default=self._until(session))
 
     def created_at(self, item: Json) -> float:
         """When the object was created."""

@@ -14,17 +14,36 @@ def test_a_broken_product_is_seen(name: str) -> None:
     assert law in SABOTAGE[name][1]
 
 
+SESSION = {"resources": [{"name": "db"}], "source": {"cidrs": ["203.0.113.7/32"]}, "duration": "10m"}
+RESOURCE = {
+    "aws": {"region": "eu-central-1", "securityGroups": ["sg-0aaa"]},
+    "ports": [{"port": 5432}],
+    "staticCIDRs": [{"cidr": "192.0.2.0/28"}],
+}
+OPENED = (
+    Step(1.0, "create-resource", {"namespace": "ci", "name": "db", "spec": RESOURCE, "held": True}),
+    Step(5.0, "create-session", {"name": "it-1", "spec": SESSION, "held": True}),
+)
+
+
 def test_a_quiet_run_breaks_no_law() -> None:
-    spec = {
-        "aws": {"region": "eu-central-1", "securityGroups": ["sg-0aaa"]},
-        "ports": [{"port": 5432}],
-        "staticCIDRs": [{"cidr": "192.0.2.0/28"}],
-    }
-    session = {"resources": [{"name": "db"}], "source": {"cidrs": ["203.0.113.7/32"]}, "duration": "10m"}
+    outcome = run(Script(0, 1800.0, OPENED))
+    assert outcome.breach is None
+    assert (outcome.calls["grant"], outcome.calls["revoke"]) == (2, 2)
+
+
+def test_an_end_that_had_come_before_more_time_was_given_has_its_cause() -> None:
+    """It has closed, and could not be written down in time."""
     steps = (
-        Step(1.0, "create-resource", {"namespace": "ci", "name": "db", "spec": spec, "held": True}),
-        Step(5.0, "create-session", {"name": "it-1", "spec": session, "held": True}),
+        *OPENED,
+        Step(590.0, "fault", {"mode": "api-down", "seconds": 300.0}),
+        Step(700.0, "edit-session", {"name": "it-1", "spec": {"duration": "1h"}}),
     )
     outcome = run(Script(0, 1800.0, steps))
     assert outcome.breach is None
-    assert (outcome.calls["grant"], outcome.calls["revoke"]) == (2, 2)
+    assert outcome.calls["revoke"] > 0
+
+
+def test_the_time_of_a_session_whose_resource_is_not_there_is_up_too() -> None:
+    steps = (OPENED[1], Step(10.0, "not-after", {"name": "it-1", "in": 60}))
+    assert run(Script(0, 300.0, steps)).breach is None
