@@ -9,7 +9,7 @@ from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase, SourceAddress
 from tests.engine.finders import HERE, POD, SIX, THERE, ScriptedFinder, condition, open_to, says
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.world import BIG_BANG, World
+from tests.engine.world import BIG_BANG, World, eventually, throughout
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -277,3 +277,20 @@ async def test_a_heartbeat_that_is_not_followed_is_told_until_it_comes_back(worl
         await asyncio.sleep(5)
         assert condition(world.status(session), "SourceChanged") is None
         assert open_to(cloud, group) == ["203.0.113.10"]
+
+
+async def test_who_is_about_to_be_told_where_he_is_open_does_not_move_without_leave(
+    world: World, cloud: SlowFirewalls, finder: ScriptedFinder
+) -> None:
+    """The status is on its way, and its reader will count on it."""
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=36_000) as engine:
+        world.resource(policy={"followAddressChanges": False})
+        await eventually(lambda: world.ready("staging-db") == "True", "it is ready")
+        world.cluster.delay = 2.0
+        session = world.session(source=POD)
+        await eventually(lambda: open_to(cloud, group) == [HERE], "it opens", 1.5)
+        finder.answers["it-1"] = (THERE,)
+        engine.source_changed(session.key)
+        await throughout(lambda: open_to(cloud, group) == [HERE], "it stays", 10)
+        assert world.status(session).address == HERE

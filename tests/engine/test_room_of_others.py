@@ -66,3 +66,33 @@ async def test_who_does_not_fit_beside_others_holds_up_nobody_until_he_would(
         world.edit(AccessSession, first.key, stop=True)
         await eventually(lambda: phase(big) is Phase.ACTIVE, "it opens", 5)
         assert phase(second) is Phase.PENDING
+
+
+@pytest.mark.parametrize("also", [(), ("sg-0aaa",)])
+async def test_nobody_is_overtaken_by_who_could_be_elsewhere_too(
+    world: World, cloud: SlowFirewalls, also: tuple[str, ...]
+) -> None:
+    """The pass of the other group hears nothing of who names this one alone."""
+    cloud.create("sg-0aaa", limit=1)
+    cloud.create("sg-0bbb", limit=2)
+    async with world.running(resync=36_000):
+        world.resource("either", groups=("sg-0aaa", "sg-0bbb"))
+        world.resource("wide", groups=(*also, "sg-0bbb"), ports=({"port": 1}, {"port": 2}))
+
+        def small(number: int) -> AccessSession:
+            return world.session(f"s-{number}", resources=({"name": "either"},), cidrs=(f"203.0.113.{number}/32",))
+
+        def live(sessions: list[AccessSession]) -> list[AccessSession]:
+            return [each for each in sessions if world.status(each).phase is Phase.ACTIVE]
+
+        first = [small(number) for number in range(3)]
+        await eventually(lambda: live(first) == first, "the groups are full", 10)
+        big = world.session("big", resources=({"name": "wide"},), cidrs=("203.0.113.100/32",))
+        await eventually(lambda: world.status(big).phase is Phase.PENDING, "it waits", 5)
+        later = [small(number) for number in range(3, 12)]
+        await eventually(lambda: all(world.status(each).phase is Phase.PENDING for each in later), "all wait", 5)
+        for each in first:
+            world.edit(AccessSession, each.key, stop=True)
+            await asyncio.sleep(6)
+        await eventually(lambda: live([big]), "it opens", 5)
+        assert live(later) == later[:1]

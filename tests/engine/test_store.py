@@ -1,12 +1,14 @@
 """Whose a key is, and which sessions count."""
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from gatepass.core.types.session import Phase
 from gatepass.engine.store import Store
-from tests.core.builders import NOON, a_binding, a_session
+from tests.core.builders import NOON, a_binding, a_resource, a_session
 
 DIGEST = "0" * 64
 
@@ -50,3 +52,15 @@ def test_records_of_what_is_over_are_not_gone_through(phase: Phase) -> None:
     store.put_session(session.model_copy(update=changed))
     over = phase in (Phase.EXPIRED, Phase.CANCELLED)
     assert [each.status.phase for each in store.sessions_of(resource)] == ([] if over else [phase])
+
+
+@pytest.mark.parametrize("build", [a_session, a_resource, a_binding])
+def test_what_another_one_has_replaced_does_not_come_back(build: Callable[..., Any]) -> None:
+    """Creation is told in whole seconds, and a listing may tell of no deletion."""
+    store = Store()
+    put = {a_session: store.put_session, a_resource: store.put_resource, a_binding: store.put_binding}[build]
+    old, new, late = (
+        build(metadata={"uid": uid, "resourceVersion": version})
+        for uid, version in (("old", "1"), ("new", "5"), ("old", "3"))
+    )
+    assert [put(each) for each in (old, new, late)] == [True, True, False]

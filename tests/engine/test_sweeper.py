@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 
+from gatepass.core.ports import ClusterError
 from gatepass.core.rules import Rule
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, EndedReason, Phase
 from gatepass.engine.targets import READS_LAG_SECONDS
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.world import OWNER, World
+from tests.engine.world import OWNER, World, eventually
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -167,3 +168,23 @@ async def test_other_accounts_and_regions_are_left_to_those_who_know_them(world:
         world.resource(groups=("sg-0bbb",))
         await asyncio.sleep(300)
         assert len(cloud.rules(away)) == len(cloud.rules(theirs)) == 1
+
+
+async def test_one_that_goes_by_force_while_its_first_verification_fails(world: World, cloud: SlowFirewalls) -> None:
+    """It names its group no more, which is swept by what signs in elsewhere."""
+    group, _ = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    resource, _ = await opened(world, aws=SECRET)
+    hold, asked, gone = world.cluster.hold_secret, asyncio.Event(), asyncio.Event()
+
+    async def fail(_namespace: str, _name: str) -> None:
+        asked.set()
+        await gone.wait()
+        raise ClusterError("the API server does not answer")
+
+    world.cluster.hold_secret = fail  # type: ignore[assignment]
+    async with world.running(resync=60):
+        await asyncio.wait_for(asked.wait(), 5)
+        force_delete(world, resource)
+        gone.set()
+        world.cluster.hold_secret = hold  # type: ignore[method-assign]
+        await eventually(lambda: not cloud.rules(group), "it is closed", 300)

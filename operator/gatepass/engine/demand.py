@@ -1,6 +1,6 @@
 """What a target should hold: every live claim on it, placed where there is room."""
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -101,7 +101,7 @@ class Demands:
         self._prune(target, tenants)
         self._adopt(target, tenants)
         waiting = set(self._state.waiting)
-        placed = self._place(target, tenants, second)
+        placed = self._place(target, tenants, now, second)
         known.placed.update(claim.holder for claim in (*placed, *(self._state.waiting.keys() - waiting)))
         holding = known.staying()
         rules: dict[Rule, tuple[Wanted, Sequence[Access]]] = {}
@@ -142,13 +142,18 @@ class Demands:
             elsewhere = standing is not None and standing.account is not None and target not in standing.everywhere()
             if resource.spec.aws.region != target.region or elsewhere:
                 continue
-            claims = list(self._grants.claims(resource, now))
             records = self._state.store.records_of(resource.key, target.id)
             recorded = frozenset((session.uid, rule_of(record)) for session, record in records)
-            found = standing.usable() if standing is not None else []
-            proven = [each for each in found if _is_named(each, resource)]
-            usable = [each for each in proven if self._state.target(each).trouble is None]
-            yield _Tenant(resource, standing, claims, recorded, frozenset(proven), usable)
+            yield self._tenant(resource, now, recorded)
+
+    def _tenant(
+        self, resource: ProtectedResource, now: datetime, recorded: frozenset[tuple[str, Rule]] = frozenset()
+    ) -> _Tenant:
+        standing, claims = self._state.standings.get(resource.key), list(self._grants.claims(resource, now))
+        found = standing.usable() if standing is not None else []
+        proven = [each for each in found if _is_named(each, resource)]
+        usable = [each for each in proven if self._state.target(each).trouble is None]
+        return _Tenant(resource, standing, claims, recorded, frozenset(proven), usable)
 
     def _undecided(self, target: Target, tenants: Sequence[_Tenant], now: datetime, second: float) -> Iterator[Rule]:
         for tenant in tenants if second < self._state.reads_settle_at else ():
@@ -215,17 +220,15 @@ class Demands:
 
     # where
 
-    def _place(self, target: Target, tenants: Sequence[_Tenant], second: float) -> Mapping[ClaimKey, set[Target]]:
+    def _place(
+        self, target: Target, tenants: Iterable[_Tenant], now: datetime, second: float
+    ) -> Mapping[ClaimKey, set[Target]]:
         """Place what is not placed yet, the oldest first; answers where, for each claim that got a place."""
-        unplaced = [
-            (claim, tenant)
-            for tenant in tenants
-            if target in tenant.usable and all(self._state.target(t).read_at is not None for t in tenant.usable)
-            for claim in tenant.claims
-            if not self._settled(claim, tenant) and not self._parked(claim, second)
-            if not (claim.granted and self._unseen(tenant))
-            if not (claim.ending and claim.until is None)  # a static range of what nothing holds gets nothing new
-        ]
+        tenants = [tenant for tenant in tenants if target in tenant.usable]
+        unplaced = [entry for tenant in tenants for entry in self._unplaced(tenant, second)]
+        while others := self._rivals(unplaced, tenants, now):
+            tenants += others
+            unplaced += [entry for tenant in others for entry in self._unplaced(tenant, second)]
         recorded = self._recorded([tenant for claim, tenant in unplaced if claim.granted])
         usable = dict.fromkeys(target for _, tenant in unplaced for target in tenant.usable)
         rooms = {other: self._room(other) for other in usable}
@@ -238,6 +241,26 @@ class Demands:
             if targets := self._place_one(claim, tenant, recorded, rooms, closed, ahead, counted):
                 placed[claim.key] = targets
         return placed
+
+    def _unplaced(self, tenant: _Tenant, second: float) -> Iterator[tuple[Claim, _Tenant]]:
+        if not all(self._state.target(target).read_at is not None for target in tenant.usable):
+            return
+        for claim in tenant.claims:
+            if self._settled(claim, tenant) or self._parked(claim, second) or (claim.granted and self._unseen(tenant)):
+                continue
+            if not (claim.ending and claim.until is None):  # a static range of what nothing holds gets nothing new
+                yield claim, tenant
+
+    def _rivals(
+        self, unplaced: Iterable[tuple[Claim, _Tenant]], known: Iterable[_Tenant], now: datetime
+    ) -> list[_Tenant]:
+        """Other tenants, of whom somebody waits for room where these may be placed, and may have come before them."""
+        waiting = {claim.resource for claim, wait in self._state.waiting.items() if not wait.hopeless}
+        wanted = {target for _, tenant in unplaced for target in tenant.usable}
+        named = {key for target in wanted for key in self._state.tenants[target]}
+        others = sorted(named - {tenant.resource.key for tenant in known})
+        found = filter(None, map(self._state.store.resources.get, others))
+        return [self._tenant(resource, now) for resource in found if resource.uid in waiting]
 
     def _recorded(self, tenants: Sequence[_Tenant]) -> Mapping[tuple[ClaimKey, Rule], Target]:
         """Where the rules of sessions are, by their statuses: after a start, they stay there."""

@@ -41,11 +41,6 @@ def is_over(entry: SessionResourceStatus) -> bool:
     return was_granted(entry) and taken_back and all(rule.removed_at for rule in entry.rules)
 
 
-def has_been_granted(session: AccessSession) -> bool:
-    """Had the session got anything?"""
-    return any(map(was_granted, session.status.resources))
-
-
 def key_of(requester: Requester | None) -> Key | None:
     """The ApiKeyBinding whose key started a session; None when a person or a controller did."""
     if requester is None or not requester.username.startswith(KEY_USER):
@@ -182,7 +177,7 @@ class Grants:
             return (*used, *(each for each in addresses_of(session) if each.version not in families))
         if used:
             return used
-        return addresses_of(session) if kind.declared or has_been_granted(session) else ()
+        return addresses_of(session) if kind.declared or self.has_been_granted(session) else ()
 
     def ranges(self, session: AccessSession) -> tuple[str, ...]:
         """The same in CIDR form."""
@@ -325,6 +320,10 @@ class Grants:
         if telling is not None and telling.version == session.metadata.resource_version and key in telling.granted:
             return telling.granted[key]
         return session.resource_status(key)
+
+    def has_been_granted(self, session: AccessSession) -> bool:
+        """Had it got anything, as its status says or may say by now?"""
+        return any(was_granted(self._on_record(session, key)) for key in session.resource_keys())
 
     def heard(self, session: AccessSession) -> bool:
         """Is it known since the start what has become of its runner? Until then, no rule that has gone is put again."""

@@ -13,7 +13,7 @@ from gatepass.core.ports import Clock, SourceFinder
 from gatepass.core.status import ResourceView, seen_from
 from gatepass.core.types.common import Key, SourceKind
 from gatepass.core.types.session import LONGEST_EVIDENCE, AccessSession, SourceAddress
-from gatepass.engine.grants import Grants, has_been_granted
+from gatepass.engine.grants import Grants
 from gatepass.engine.queue import Queue
 from gatepass.engine.state import State, Whereabouts
 
@@ -200,7 +200,7 @@ class Sources:
         used = self._grants.addresses(session)
         if session.spec.source.kind is SourceKind.CLAIM:
             self._put(session, replace(before, addresses=used, trouble=None))  # which are those on record
-        elif not used or not has_been_granted(session):
+        elif not used or not self._grants.has_been_granted(session):
             self._put(session, Whereabouts(found, trouble))
         else:
             self._follow(session, before, used, found, trouble)

@@ -99,6 +99,9 @@ class Store:
         """Keep the resource; False when it is not news."""
         if resource.uid in self._gone or not _is_news(self.resources.get(resource.key), resource):
             return False
+        before = self.resources.get(resource.key)
+        if before is not None and before.uid != resource.uid:
+            self.remove_resource(before.key, before.uid)
         self._unname(resource.key)
         self.resources[resource.key] = resource
         for id_ in _target_ids(resource):
@@ -125,6 +128,9 @@ class Store:
         """Keep the binding; False when it is not news."""
         if binding.uid in self._gone or not _is_news(self.bindings.get(binding.key), binding):
             return False
+        before = self.bindings.get(binding.key)
+        if before is not None and before.uid != binding.uid:
+            self.remove_binding(before.key, before.uid)
         self._unbind(binding.key)
         self.bindings[binding.key] = binding
         for hash_ in binding.hashes:

@@ -126,8 +126,7 @@ class Verifier:
             if before is None:
                 # Somebody may be waiting to hear of it before anything is revoked.
                 refusal = ProviderError(Failure.RETRY, "ApiServer", "the API server does not answer")
-                access = access_of(resource, self._state.owner)
-                self._state.set_standing(key, self._refused(resource, access, refusal, None))
+                self._keep(resource, self._refused(resource, access_of(resource, self._state.owner), refusal, None))
                 self._verified(key, before)
             return
         self._turns.let_in(key.namespace, key)
@@ -172,14 +171,20 @@ class Verifier:
             barred = barred or (None if resource.deleting else _leaving(access, secret))
             standing = self._standing(resource, access, account, barred, facts)
         standing = replace(standing, secret=secret)
-        current = self._state.store.resources.get(resource.key)
-        if current is not None and current.uid == resource.uid:
-            self._state.set_standing(resource.key, standing)
+        if self._keep(resource, standing):
             now = asyncio.get_running_loop().time()
             for target in filter(standing.lost, standing.everywhere()):
                 if not self._state.target(target).remembers(now):  # else it may be an answer that lags
                     self._state.forget_target(target)
         return standing
+
+    def _keep(self, resource: ProtectedResource, standing: Standing) -> bool:
+        """Unless the resource has gone meanwhile: nobody would ever forget what is kept of it then."""
+        current = self._state.store.resources.get(resource.key)
+        there = current is not None and current.uid == resource.uid
+        if there:
+            self._state.set_standing(resource.key, standing)
+        return there
 
     async def _secret(self, resource: ProtectedResource, access: Access) -> SecretSeen | None:
         """What the Secret is before it is read; held, unless the resource is about to let it go."""
