@@ -15,7 +15,7 @@ from gatepass.engine.targets import READS_LAG_SECONDS
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.refused import granted_unheard
 from tests.engine.test_sweeper import force_delete
-from tests.engine.world import BIG_BANG, OWNER, World
+from tests.engine.world import BIG_BANG, OWNER, World, eventually, throughout
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -153,6 +153,74 @@ async def test_ours_is_put_soon_after_a_strangers_has_ended(world: World, cloud:
         del cloud.rules(group)[theirs]
         await asyncio.sleep(10)
         assert [rule.rule for rule in cloud.rules(group).values()] == [OURS]
+
+
+@pytest.mark.parametrize("seconds", [900, -3600])
+async def test_whose_maker_has_left_it_open_is_never_marked_as_ours(
+    world: World, cloud: SlowFirewalls, seconds: float
+) -> None:
+    """With a later time it would be a stranger again, and nothing would be revoked once nobody wants it."""
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        resource = world.resource()
+        await asyncio.sleep(5)
+        theirs = cloud.put(group, OURS, marked(world, seconds), OWNER, f"another/{world.at(0)}")
+        before = cloud.rules(group)[theirs]
+        shared, own = world.session("shared", duration="5h"), world.session("own", cidrs=("203.0.113.9/32",))
+        await asyncio.sleep(2400)
+        assert cloud.rules(group)[theirs] == before
+        assert {world.status(each).phase for each in (shared, own)} == {Phase.ACTIVE}
+        for each in (shared, own):
+            world.edit(AccessSession, each.key, stop=True)
+        await eventually(lambda: cloud.rules(group) == {}, "nothing is open", 5)
+        await eventually(lambda: world.status(own).phase is Phase.CANCELLED, "the end is told", 5)
+        assert conflict(world, resource) is None
+
+
+async def test_nor_does_a_static_range_make_it_ours(world: World, cloud: SlowFirewalls) -> None:
+    """As a static rule of somebody else it would have no time at all, and hold up the group for good."""
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        resource = world.resource()
+        await asyncio.sleep(5)
+        theirs = cloud.put(group, OURS, marked(world, -3600), OWNER, f"another/{world.at(0)}")
+        world.edit(ProtectedResource, resource.key, staticCIDRs=[{"cidr": OURS.cidr}])
+        session = world.session(cidrs=("203.0.113.9/32",), duration="10m")
+        await throughout(lambda: theirs in cloud.rules(group), "the door is open", 60)
+        world.edit(ProtectedResource, resource.key, staticCIDRs=[])
+        await eventually(lambda: theirs not in cloud.rules(group), "it is gone", 5)
+        await asyncio.sleep(600)
+        assert world.status(session).phase is Phase.EXPIRED
+        assert cloud.rules(group) == {}
+
+
+async def test_ours_is_put_soon_after_one_is_closed_that_was_left_open(world: World, cloud: SlowFirewalls) -> None:
+    """Its maker is back, or somebody sweeps up what has expired."""
+    group = cloud.create("sg-0aaa")
+    async with world.running(resync=3600):
+        world.resource()
+        await asyncio.sleep(5)
+        theirs = cloud.put(group, OURS, marked(world, -3600), OWNER, f"another/{world.at(0)}")
+        world.session(duration="5h")
+        await throughout(lambda: list(cloud.rules(group)) == [theirs], "it serves", 300)
+        del cloud.rules(group)[theirs]
+        await eventually(lambda: [rule.rule for rule in cloud.rules(group).values()] == [OURS], "ours is there", 25)
+
+
+async def test_sessions_from_before_a_lease_that_was_deleted_close_in_time(world: World, cloud: SlowFirewalls) -> None:
+    group = cloud.create("sg-0aaa")
+    async with world.running(leadership=Leadership("forgotten")):
+        world.resource()
+        extended = world.session("extended", duration="10m")
+        await asyncio.sleep(5)
+    async with world.running(leadership=Leadership("next")):
+        await asyncio.sleep(60)
+        world.edit(AccessSession, extended.key, duration="1h")
+        later = world.session("later", duration="59m", cidrs=("203.0.113.9/32",))
+        await asyncio.sleep(3530)
+        assert len(cloud.rules(group)) == 2
+        await eventually(lambda: cloud.rules(group) == {}, "nothing is open", 20)
+        await eventually(lambda: world.status(later).phase is Phase.EXPIRED, "the end is told", 5)
 
 
 async def test_with_an_id_of_its_own_a_clone_closes_what_it_has_opened(world: World, cloud: SlowFirewalls) -> None:

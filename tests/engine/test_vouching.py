@@ -107,3 +107,10 @@ def test_what_somebody_else_made_is_touched_in_no_way(state: State) -> None:
     spared = vouching.spare(GROUP, rules, replace(plan, revokes=("ours", "theirs")), NOON)
     assert spared == Plan(relabels={"mine": "later"}, retags=("mine",), conflicts=(rules["theirs"],))
     assert vouching.spare(GROUP, rules, Plan(revokes=("ours", "mine")), NOON).revokes == ("ours", "mine")
+
+
+def test_what_somebody_else_made_may_go_when_its_time_is_over_and_is_marked_by_nobody(state: State) -> None:
+    rules = {id_: replace(UNSIGNED, id=id_, maker=ANOTHER) for id_ in ("theirs", "same")}
+    plan = Plan(revokes=("theirs",), relabels={"same": "later"}, retags=("same",))
+    spared = Vouching(state).spare(GROUP, rules, plan, UNTIL + MARGIN + timedelta(seconds=1))
+    assert spared == Plan(revokes=("theirs",))

@@ -228,9 +228,15 @@ class Reconciler:
         )
 
     def _await_foreign_ends(self, known: TargetState, desired: Iterable[Rule], now: float) -> None:
-        """Look again for whether another installation's rule that stands for one of ours is gone, to put our own."""
-        present = self._clock.now()
-        ahead = known.next_look_at_others(desired, self._vouching.others(known.target, present), present, now)
+        """Look again for whether another installation's rule that stands for one of ours is gone, to put our own.
+
+        Also one whose time is over: its maker, or who sweeps up what has expired, may close it at any time.
+        """
+
+        def others(rule: ObservedRule) -> bool:
+            return rule.owner != self._state.owner or self._vouching.made_elsewhere(known.target, rule)
+
+        ahead = known.next_look_at_others(desired, others, self._clock.now(), now)
         known.look_again_at = float("inf") if ahead is None else now + ahead
         if ahead is not None:
             self.queue.add(known.target, ahead)

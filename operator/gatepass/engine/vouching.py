@@ -67,18 +67,21 @@ class Vouching:
         self._places.add(place)
 
     def spare(self, target: Target, rules: Mapping[str, ObservedRule], plan: Plan, now: datetime) -> Plan:
-        """The plan without what touches a stranger; where one would have to go, nothing is revoked at all."""
-        touched = (rules[id_] for id_ in {*plan.revokes, *plan.relabels, *plan.retags} if id_ in rules)
-        strange = {rule.id: rule for rule in touched if self.stranger(target, rule, now)}
-        if not strange:
-            return plan
-        relabels = {id_: text for id_, text in plan.relabels.items() if id_ not in strange}
-        plan = replace(plan, relabels=relabels, retags=tuple(id_ for id_ in plan.retags if id_ not in strange))
-        unwanted = [id_ for id_ in plan.revokes if id_ in strange]
+        """The plan without what touches a stranger; where one would have to go, nothing is revoked at all.
+
+        What others made is never marked, though its time is over: with a later one it would be a stranger again.
+        """
+        marked = (rules[id_] for id_ in {*plan.relabels, *plan.retags} if id_ in rules)
+        if theirs := {rule.id for rule in marked if self.made_elsewhere(target, rule)}:
+            relabels = {id_: text for id_, text in plan.relabels.items() if id_ not in theirs}
+            plan = replace(plan, relabels=relabels, retags=tuple(id_ for id_ in plan.retags if id_ not in theirs))
+        revoked = (rules[id_] for id_ in plan.revokes if id_ in rules)
+        unwanted = [rule for rule in revoked if self.stranger(target, rule, now)]
         if not unwanted:
             return plan
-        log.warning("rules with our id that we did not make", target=str(target), ids=unwanted)
-        return replace(plan, revokes=(), conflicts=(*plan.conflicts, *(strange[id_] for id_ in unwanted)))
+        ids = [rule.id for rule in unwanted]
+        log.warning("rules with our id that we did not make", target=str(target), ids=ids)
+        return replace(plan, revokes=(), conflicts=(*plan.conflicts, *unwanted))
 
     def others(self, target: Target, now: datetime) -> Others:
         """Which rules are another installation's, be it one with our id?"""
@@ -87,8 +90,11 @@ class Vouching:
     def stranger(self, target: Target, rule: ObservedRule, now: datetime) -> bool:
         """Did somebody else make it, who still keeps it? Whose time is long over, it may go whoever made it."""
         mark = parse_mark(rule.description)
-        if mark is not None and mark.until is not None and mark.until + MARGIN < now:
-            return False
+        over = mark is not None and mark.until is not None and mark.until + MARGIN < now
+        return not over and self.made_elsewhere(target, rule)
+
+    def made_elsewhere(self, target: Target, rule: ObservedRule) -> bool:
+        """Did somebody else make it, whether he keeps it or not?"""
         if rule.maker is not None:
             return not self._state.leadership.made(rule.maker)
         return rule.id not in self._ours.get(target, ()) and rule.id not in self._state.store.recorded()
