@@ -1,7 +1,7 @@
 """How many calls are made, and what is told when their answers are lost: on the strict emulator."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import pytest
@@ -240,37 +240,63 @@ async def test_when_others_empty_the_bucket_the_targets_share_what_comes(aws_wor
         at_a_stand.close()
 
 
-async def test_where_nobody_listens_nothing_was_sent(monkeypatch: pytest.MonkeyPatch, aws_world: AwsWorld) -> None:
+@pytest.fixture
+def lonely(monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsSecurityGroups]:
+    """A provider that reaches nobody, at a stand."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAUNREACHABLE00002")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
     vault = Vault({("team", "keys"): {"aws_access_key_id": "AKIAUNREACHABLE00001", "aws_secret_access_key": "s"}})
-    lonely = AwsSecurityGroups(vault)
-    access = Access("aws", "eu-central-1", Credentials(secret=("team", "keys")))
+    made = AwsSecurityGroups(vault, monotonic=lambda: 1000.0)
+    yield made
+    made.close()
+
+
+LONELY = Access("aws", "eu-central-1", Credentials(secret=("team", "keys")))
+
+
+async def failures(provider: AwsSecurityGroups, access: Access, at_a_time: int = 1) -> list[str]:
+    """What becomes of so many calls."""
+    told = await asyncio.gather(*(provider.regions(access) for _ in range(at_a_time)), return_exceptions=True)
+    return [str(each) for each in told]
+
+
+def held_up(told: list[str]) -> int:
+    return sum("is asked again" in each for each in told)
+
+
+async def test_where_nobody_listens_nothing_was_sent(aws_world: AwsWorld, lonely: AwsSecurityGroups) -> None:
     target = aws_world.firewall()
-    try:
-        with pytest.raises(ProviderError, match="NoConnection"):
-            await lonely.identify(access)
-        outcomes = await lonely.grant(access, target, NEW[:1], STAMP)
-    finally:
-        lonely.close()
+    with pytest.raises(ProviderError, match="NoConnection"):
+        await lonely.identify(LONELY)
+    outcomes = await lonely.grant(LONELY, target, NEW[:1], STAMP)
     assert [getattr(outcome, "reason", None) for outcome in outcomes.values()] == ["NoConnection"]
 
 
-async def test_a_call_that_is_not_let_through_costs_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_that_is_not_let_through_costs_no_token(lonely: AwsSecurityGroups) -> None:
     """Nothing would be left to ask with when a Region answers again."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    vault = Vault({("team", "keys"): {"aws_access_key_id": "AKIAUNREACHABLE00001", "aws_secret_access_key": "s"}})
-    lonely = AwsSecurityGroups(vault, monotonic=lambda: 1000.0)
-    access = Access("aws", "eu-central-1", Credentials(secret=("team", "keys")))
     bucket = lonely._pacing["", "eu-central-1"].bucket("DescribeRegions")
-    before, told = bucket.tokens(1000.0), []
-    try:
-        for _ in range(4):
-            told += await asyncio.gather(*(lonely.regions(access) for _ in range(20)), return_exceptions=True)
-    finally:
-        lonely.close()
-    held_up = sum("is asked again" in str(each) for each in told)
-    assert held_up > 20
-    assert before - bucket.tokens(1000.0) == len(told) - held_up
+    before, told = bucket.tokens(1000.0), list[str]()
+    for _ in range(4):
+        told += await failures(lonely, LONELY, at_a_time=20)
+    assert held_up(told) > 20
+    assert before - bucket.tokens(1000.0) == len(told) - held_up(told)
+
+
+async def test_who_cannot_sign_in_does_not_make_a_silent_region_answer(lonely: AwsSecurityGroups) -> None:
+    """One tenant with a garbled Secret, tried every second, would have all threads held."""
+    for _ in range(3):
+        await failures(lonely, LONELY)
+    garbled = replace(LONELY, credentials=Credentials(secret=("team", "garbled")))
+    assert "SecretNotFound" in (await failures(lonely, garbled))[0]
+    assert held_up(await failures(lonely, LONELY, at_a_time=20)) == 19
+
+
+async def test_who_cannot_sign_in_as_sts_is_silent_does_not_make_ec2_silent(lonely: AwsSecurityGroups) -> None:
+    role = replace(LONELY, credentials=Credentials(role="arn:aws:iam::111122223333:role/gatepass", external_id="7d1f"))
+    for _ in range(3):
+        assert "sts:AssumeRole: AWS cannot be reached" in (await failures(lonely, role))[0]
+    assert held_up(await failures(lonely, LONELY, at_a_time=2)) == 0
 
 
 async def test_a_second_call_that_has_no_token_is_left_to_the_next_pass(aws_world: AwsWorld, vault: Vault) -> None:

@@ -7,9 +7,15 @@ import pytest
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.providers.aws_lines import Lines
+from gatepass.providers.aws_pacing import ScarceError
 
 LOST = [UnknownOutcomeError("lost"), ProviderError(Failure.RETRY, "NoConnection", ""), UnknownOutcomeError("again")]
 SAID_NO = ProviderError(Failure.FORBIDDEN, "UnauthorizedOperation", "")
+NOT_MADE = [
+    ProviderError(Failure.RETRY, "NotLeading", ""),
+    ProviderError(Failure.FORBIDDEN, "NoCredentials", ""),
+    ScarceError(),
+]
 
 
 class Silence:
@@ -122,3 +128,56 @@ async def test_calls_that_are_lost_now_and_then_hold_up_nobody(answer: Exception
     both = [await silence.begin(None, gate) for _ in range(2)]
     gate.set()
     await asyncio.gather(*both)
+
+
+@pytest.mark.parametrize("reason", NOT_MADE)
+async def test_a_call_that_was_not_made_is_no_answer(reason: Exception) -> None:
+    silence, gate = Silence(), asyncio.Event()
+    await silence.lose()
+    with pytest.raises(type(reason)):
+        await silence.call(reason)
+    asking = await silence.begin(None, gate)
+    await silence.refuses()
+    gate.set()
+    await asking
+
+
+@pytest.mark.parametrize("reason", NOT_MADE)
+async def test_nor_is_it_one_that_was_lost(reason: Exception) -> None:
+    silence, gate = Silence(), asyncio.Event()
+    for _ in LOST:
+        with pytest.raises(type(reason)):
+            await silence.call(reason)
+    both = [await silence.begin(None, gate) for _ in range(2)]
+    gate.set()
+    await asyncio.gather(*both)
+
+
+@pytest.mark.parametrize("reason", NOT_MADE)
+async def test_a_call_that_was_not_made_bars_nobody(reason: Exception) -> None:
+    silence, hangs = Silence(spare=2), asyncio.Event()
+    await silence.lose()
+    asking = [await silence.begin(LOST[0], hangs)]
+    silence.now += 1.0
+    with pytest.raises(type(reason)):
+        await silence.call(reason)
+    asking.append(await silence.begin(None, hangs))
+    await silence.refuses()  # this one was made
+    hangs.set()
+    await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def test_one_that_waits_in_vain_lets_nobody_in_behind_who_was_let_in_since() -> None:
+    silence, hangs, waits = Silence(spare=3), asyncio.Event(), asyncio.Event()
+    await silence.lose()
+    asking = [await silence.begin(LOST[0], hangs)]
+    silence.now += 1.0
+    in_vain = await silence.begin(ScarceError(), waits)
+    silence.now += 1.0
+    asking.append(await silence.begin(None, hangs))
+    waits.set()
+    with pytest.raises(ScarceError):
+        await in_vain
+    await silence.refuses()
+    hangs.set()
+    await asyncio.gather(*asking, return_exceptions=True)

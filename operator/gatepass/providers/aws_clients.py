@@ -3,9 +3,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import inf
@@ -120,16 +120,26 @@ class AwsClients:
             user_agent_extra="gatepass",
         )
 
-    async def call(self, access: Access, action: str, request: Callable[[Clients], T]) -> T:
-        """One request; raises ProviderError or UnknownOutcomeError, named after the action."""
+    async def call(
+        self,
+        access: Access,
+        action: str,
+        request: Callable[[Clients], T],
+        line: AbstractAsyncContextManager[None] | None = None,
+    ) -> T:
+        """One request; raises ProviderError or UnknownOutcomeError, named after the action.
+
+        It goes out from within its `line`, of a service that is paced, else from the service's in the Region. Nobody
+        enters one before he has signed in: what fails there says nothing of the service.
+        """
         clients = await self._clients(access)
-        with self._line(action, access.region):
+        async with line or self._line(action, access.region):
             return await self._called(access, action, partial(request, clients))
 
-    def _line(self, action: str, region: str) -> AbstractContextManager[None]:
-        """EC2's is whoever paces its calls to hold: who is not let through takes no token."""
-        service = action.partition(":")[0]
-        return nullcontext() if service == "ec2" else self.lines.call((service, region), self._monotonic())
+    @asynccontextmanager
+    async def _line(self, action: str, region: str) -> AsyncIterator[None]:
+        with self.lines.call((action.partition(":")[0], region), self._monotonic()):
+            yield
 
     async def _called(self, access: Access, action: str, request: Callable[[], T]) -> T:
         started = self._monotonic()
@@ -153,9 +163,15 @@ class AwsClients:
         else:
             log.info("AWS call", **called, rules=rule_ids(answer), seconds=round(seconds, 3))
 
-    async def read(self, access: Access, action: str, request: Callable[[Clients], T]) -> T:
+    async def read(
+        self,
+        access: Access,
+        action: str,
+        request: Callable[[Clients], T],
+        line: AbstractAsyncContextManager[None] | None = None,
+    ) -> T:
         """One request that changes nothing: when its answer is lost, it may be made again."""
-        return await _repeatable(self.call(access, action, request))
+        return await _repeatable(self.call(access, action, request, line))
 
     async def renew(self, access: Access) -> None:
         """Read a Secret anew, and assume a role anew that AWS has refused since it was assumed."""

@@ -31,6 +31,9 @@ THROTTLED: Final = frozenset(
         "TooManyRequestsException",
     }
 )
+UNSENT: Final = frozenset({"InvalidRequest", "NoCredentials", "NotLeading"})
+"""Reasons of our own: AWS was not asked."""
+UNANSWERED: Final = frozenset({"NoAnswer", "NoConnection"})
 DUPLICATE: Final = "InvalidPermission.Duplicate"
 FULL: Final = "RulesPerSecurityGroupLimitExceeded"
 GONE: Final = "InvalidSecurityGroupRuleId.NotFound"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
+from gatepass.providers.aws_errors import UNANSWERED, UNSENT
 
 _SILENT_AFTER: Final = 3
 """So many calls in a row had no answer."""
@@ -39,18 +40,24 @@ class Lines:
 
     @contextmanager
     def call(self, place: Hashable, now: float) -> Iterator[None]:
-        """One call, at the monotonic second `now`; raises ProviderError at once while enough others are asking."""
+        """One call, at the monotonic second `now`; raises ProviderError at once while enough others are asking.
+
+        One that is not made after all tells nothing, and keeps nobody out.
+        """
         line = self._lines[place]
         another = line.unanswered >= _SILENT_AFTER and line.under_way > 0
         if another and (now < line.asked_at + _ANOTHER_AFTER_SECONDS or not self._spare):
             raise ProviderError(Failure.RETRY, "NoConnection", "AWS does not answer in this Region, and is asked again")
-        line.asked_at, answers = now, line.answers
+        asked_before, line.asked_at, answers = line.asked_at, now, line.answers
         line.under_way += 1
         self._spare -= another
         try:
             yield
-        except (ProviderError, UnknownOutcomeError) as error:
-            if not (isinstance(error, UnknownOutcomeError) or error.reason in ("NoConnection", "NoAnswer")):
+        except Exception as error:
+            if not _was_made(error):
+                if line.asked_at == now:  # else somebody has asked since
+                    line.asked_at = asked_before
+            elif not _was_lost(error):
                 line.answered()
             elif line.answers == answers:  # else somebody who has asked later was answered meanwhile
                 line.unanswered += 1
@@ -60,3 +67,12 @@ class Lines:
         finally:
             line.under_way -= 1
             self._spare += another
+
+
+def _was_made(error: Exception) -> bool:
+    """What is of our own making was not: no token, not leading any more, nothing to sign with."""
+    return isinstance(error, UnknownOutcomeError) or (isinstance(error, ProviderError) and error.reason not in UNSENT)
+
+
+def _was_lost(error: Exception) -> bool:
+    return not isinstance(error, ProviderError) or error.reason in UNANSWERED

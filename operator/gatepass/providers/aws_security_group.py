@@ -3,7 +3,8 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -370,26 +371,24 @@ class AwsSecurityGroups:
         return self._accounts.get(access, ""), access.region
 
     async def _read(self, access: Access, action: str, request: Callable[[Clients], T]) -> T:
-        name = f"ec2:{action}"
         place = self._place(access)
-        bucket = self._pacing[place].bucket(action)
-        return await self._paced(place, action, bucket.take, lambda: self._clients.read(access, name, request))
+        take = self._pacing[place].bucket(action).take
+        return await self._clients.read(access, f"ec2:{action}", request, self._paced(place, action, take))
 
     async def _write(
         self, access: Access, target: Target, action: str, request: Callable[[Clients], T], *, doubtful: bool = False
     ) -> T:
-        place, name = (target.account, target.region), f"ec2:{action}"
+        place = target.account, target.region
         spend = partial(self._pacing[place].spend, target, action, doubtful=doubtful)
-        return await self._paced(place, action, spend, lambda: self._clients.call(access, name, request))
+        return await self._clients.call(access, f"ec2:{action}", request, self._paced(place, action, spend))
 
-    async def _paced(
-        self, place: tuple[str, str], action: str, take: Callable[[float], float], call: Callable[[], Awaitable[T]]
-    ) -> T:
-        """Take a token, wait until it is there, then call; who is not let through, as AWS is silent, takes none."""
+    @asynccontextmanager
+    async def _paced(self, place: tuple[str, str], action: str, take: Callable[[float], float]) -> AsyncIterator[None]:
+        """Take a token, and wait until it is there; who is not let through, as AWS is silent, takes none."""
         try:
             with self._clients.lines.call(place, self._monotonic()):
                 await asyncio.sleep(take(self._monotonic()))
-                return await call()
+                yield
         except ProviderError as error:
             if error.reason in THROTTLED:
                 self._pacing[place].bucket(action).drain(self._monotonic())
