@@ -5,7 +5,16 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
-from gatepass.core.ports import Access, GrantOutcome, NewRule, RevokeOutcome, Still, TargetFacts, Unknown
+from gatepass.core.ports import (
+    Access,
+    GrantOutcome,
+    NewRule,
+    RelabelOutcome,
+    RevokeOutcome,
+    Still,
+    TargetFacts,
+    Unknown,
+)
 from gatepass.core.rules import ObservedRule, Rule, Stamp, Target
 from gatepass.providers.memory import MemoryFirewalls
 
@@ -25,6 +34,7 @@ class SlowFirewalls(MemoryFirewalls):
         self.read_refused = False
         self.sealed: set[str] = set()
         self.revoke_refused = False
+        self.relabel_refused = False
         self.all_refused = False
         self.bolted: set[str] = set()
         self.barred: dict[str, Failure] = {}
@@ -86,6 +96,12 @@ class SlowFirewalls(MemoryFirewalls):
         if secret and (failure := self.barred.get(secret[1])):
             raise ProviderError(failure, failure.name, "the call failed with this Secret")
         return await super().revoke(access, target, ids, doubtful=doubtful)
+
+    async def relabel(
+        self, access: Access, target: Target, descriptions: Mapping[str, str]
+    ) -> Mapping[str, RelabelOutcome]:
+        self._refuse(self.relabel_refused or self.all_refused)
+        return await super().relabel(access, target, descriptions)
 
 
 class MemorySwitches:

@@ -12,6 +12,7 @@ def refuse(cloud: SlowFirewalls, what: str, refused: bool = True) -> None:
     """Have the identity lack one permission or all of EC2, or be nobody; or no more."""
     cloud.read_refused = refused and what == "read"
     cloud.revoke_refused = refused and what == "revoke"
+    cloud.relabel_refused = refused and what == "relabel"
     cloud.all_refused = refused and what == "ec2"
     cloud.missing = [None] if refused and what == "identity" else ()
 

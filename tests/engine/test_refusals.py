@@ -8,13 +8,14 @@ import pytest
 
 from gatepass.core.errors import Failure
 from gatepass.core.ports import ClusterError
-from gatepass.core.rules import Target
+from gatepass.core.rules import Target, parse_mark
+from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.queue import Queue
 from gatepass.engine.turns import Turns
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.refused import refuse, stopped
-from tests.engine.world import World
+from tests.engine.world import World, eventually
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -43,6 +44,40 @@ async def test_what_was_refused_closes_within_two_seconds(
         refuse(cloud, what, refused=False)
         await asyncio.sleep(2)
         assert cloud.rules(group) == {}
+
+
+@pytest.mark.parametrize("static", [False, True])
+async def test_a_resource_says_that_a_later_time_cannot_be_written_on_a_rule(
+    world: World, cloud: SlowFirewalls, static: bool
+) -> None:
+    """The rule says that its time is over, to whoever sweeps up what has expired, and nothing ends there."""
+    group = cloud.create("sg-0aaa")
+
+    def told() -> tuple[str, str, bool]:
+        conditions = world.cluster.get(ProtectedResource, resource.key).status.conditions
+        ready = next(each for each in conditions if each.type == "Ready")
+        return ready.status, ready.reason, engine.insight.snapshot().targets[0].failing
+
+    async with world.running() as engine:
+        resource, session = world.resource(), world.session(duration="1h")
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it is open")
+        refuse(cloud, "relabel")
+        if static:
+            world.edit(ProtectedResource, resource.key, staticCIDRs=[{"cidr": "203.0.113.7/32"}])
+        else:
+            world.edit(AccessSession, session.key, duration="5h")
+        refused = ("False", "UnauthorizedOperation", True)
+        await eventually(lambda: told() == refused, "it is told")
+        await asyncio.sleep(700)
+        assert told() == refused
+        assert world.status(session).phase is Phase.ACTIVE
+        refuse(cloud, "relabel", refused=False)
+        await asyncio.sleep(310)
+        assert told() == ("True", "Ready", False)
+        (rule,) = cloud.rules(group).values()
+        mark = parse_mark(rule.description)
+        assert mark is not None
+        assert mark.until == (None if static else world.status(session).expires_at)
 
 
 @pytest.mark.parametrize("what", ["revoke", "ec2"])

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from gatepass.core.rules import Mark, ObservedRule, Rule, parse_mark
 
@@ -25,6 +25,8 @@ class Wanted:
 
 Write = Literal["grants", "revokes", "relabels", "retags"]
 """What is written by one kind of call."""
+WRITES: Final[tuple[Write, ...]] = get_args(Write)
+"""All of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Plan:
     @property
     def kinds(self) -> list[Write]:
         """Of which kinds that is."""
-        return [kind for kind in get_args(Write) if getattr(self, kind)]
+        return [kind for kind in WRITES if getattr(self, kind)]
 
     def without(self, kinds: Collection[Write]) -> "Plan":
         """The others alone."""

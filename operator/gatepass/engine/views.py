@@ -10,7 +10,7 @@ from typing import Final
 from gatepass.core.desired import ClaimKey, static_claims
 from gatepass.core.errors import ClaimAwaitedError, Failure, ProviderError
 from gatepass.core.lifecycle import End, deadline
-from gatepass.core.plan import Write, is_ours
+from gatepass.core.plan import WRITES, Write, is_ours
 from gatepass.core.policy import Refusal
 from gatepass.core.resource_status import Findings
 from gatepass.core.rules import Rule, Target, canonical_cidr, rules_for
@@ -299,7 +299,7 @@ class Views:
         sessions = list(self._state.store.sessions_of(resource.key))
         live = [s for s in sessions if self._state.placements.of(ClaimKey(s.uid, resource.uid))]
         known = [self._state.target(target) for target in standing.everywhere()]
-        troubles = (self._target_trouble(standing, target, ("grants", "revokes")) for target in standing.usable())
+        troubles = (self._target_trouble(standing, target, WRITES) for target in standing.usable())
         return Findings(
             account=standing.account,
             external_id=external_id(resource, self._state.owner),
