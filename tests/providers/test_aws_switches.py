@@ -85,6 +85,7 @@ async def test_what_is_asked_of_scheduler(aws_world: AwsWorld, switches: AwsSwit
         assert found["FlexibleTimeWindow"] == {"Mode": "OFF"}
         assert (found["ScheduleExpression"], found["ScheduleExpressionTimezone"]) == ("at(2026-11-22T12:05:00)", "UTC")
         assert found["Target"]["Arn"] == "arn:aws:scheduler:::aws-sdk:ec2:revokeSecurityGroupIngress"
+        assert found["Target"]["RetryPolicy"]["MaximumEventAgeInSeconds"] == 300
         assert found["Target"]["RoleArn"].endswith(f":{target.account}:role/gatepass-switch")
         asked = json.loads(found["Target"]["Input"])
         assert asked == {"GroupId": target.id, "SecurityGroupRuleIds": ["sgr-0a"]}

@@ -21,6 +21,8 @@ PREFIX: Final = "gatepass-"
 """Of the names of schedules, which end in the id of the rule; all are in the group `default`."""
 GRACE: Final = timedelta(minutes=5)
 """What the operator has left to close a rule itself, and to move `until` later."""
+_RETRIED: Final = timedelta(minutes=5)
+"""A call that was throttled may land so much later. By default it is a day, and closes what was extended since."""
 _REVOKE: Final = "scheduler:::aws-sdk:ec2:revokeSecurityGroupIngress"
 _PER_PAGE: Final = 100
 _EXISTS: Final = "ConflictException"
@@ -103,6 +105,7 @@ class AwsSwitches:
                 "Arn": f"arn:{role.split(':')[1]}:{_REVOKE}",
                 "RoleArn": role,
                 "Input": json.dumps({"GroupId": target.id, "SecurityGroupRuleIds": [id_]}),
+                "RetryPolicy": {"MaximumEventAgeInSeconds": int(_RETRIED.total_seconds())},
             },
         }
 
