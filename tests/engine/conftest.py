@@ -4,7 +4,7 @@ import pytest
 
 from gatepass.core.types.common import SourceKind
 from tests.engine.finders import HERE, ScriptedFinder
-from tests.engine.firewalls import SlowFirewalls
+from tests.engine.firewalls import MemorySwitches, SlowFirewalls
 from tests.engine.world import World
 
 
@@ -24,4 +24,12 @@ def finder(world: World) -> ScriptedFinder:
     made = ScriptedFinder()
     made.answers["it-1"] = (HERE,)
     world.finders = {SourceKind.POD: made}
+    return made
+
+
+@pytest.fixture
+def switches(world: World) -> MemorySwitches:
+    """Those of all groups."""
+    made = MemorySwitches()
+    world.switches = {"aws": made}
     return made

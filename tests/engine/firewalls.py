@@ -105,34 +105,43 @@ class SlowFirewalls(MemoryFirewalls):
 
 
 class MemorySwitches:
-    """Dead man's switches in memory: what each is for, and how often each method was called."""
+    """Dead man's switches in memory: what each is for, and how often each method was called.
+
+    `denied` are the calls, or the rules, that are refused with `failure`; a listing does not show the `unlisted`.
+    """
 
     def __init__(self) -> None:
         self.held: dict[str, datetime] = {}
         self.calls: list[str] = []
         self.slow = 0.0
         self.refused = False
+        self.denied: set[str] = set()
+        self.failure = Failure.FORBIDDEN
+        self.unlisted: set[str] = set()
         self.lose_answers = False
 
-    async def _called(self, what: str) -> None:
+    async def _called(self, what: str, id_: str = "") -> None:
         self.calls.append(what)
         await asyncio.sleep(self.slow)
-        if self.refused:
-            raise ProviderError(Failure.FORBIDDEN, "AccessDeniedException", f"scheduler refuses to {what}")
+        if self.refused or {what, id_} & self.denied:
+            raise ProviderError(self.failure, "AccessDeniedException", f"scheduler refuses to {what}")
 
     def covers(self, target: Target) -> bool:
         return target.region == "eu-central-1"
 
     async def armed(self, access: Access) -> Collection[str]:
         await self._called("list")
-        return set(self.held)
+        return self.held.keys() - self.unlisted
 
-    async def arm(self, access: Access, target: Target, id_: str, until: datetime, *, again: bool) -> None:
-        await self._called("move" if again else "arm")
+    async def arm(self, access: Access, target: Target, id_: str, until: datetime, *, again: bool) -> bool:
+        await self._called("move" if again else "arm", id_)
+        if id_ in self.held and not again:
+            return False
         self.held[id_] = until
         if self.lose_answers:
             raise UnknownOutcomeError("scheduler: the answer was lost")
+        return True
 
     async def disarm(self, access: Access, target: Target, id_: str) -> None:
-        await self._called("disarm")
+        await self._called("disarm", id_)
         self.held.pop(id_, None)

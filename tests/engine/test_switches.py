@@ -16,13 +16,6 @@ from tests.engine.world import BIG_BANG, OWNER, World, eventually
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
 
-@pytest.fixture
-def switches(world: World) -> MemorySwitches:
-    made = MemorySwitches()
-    world.switches = {"aws": made}
-    return made
-
-
 def after(**time: float) -> datetime:
     return BIG_BANG + timedelta(**time)
 

@@ -196,8 +196,11 @@ class Switches(Protocol):
         """The ids of all rules of the Region that have a switch."""
         ...
 
-    async def arm(self, access: Access, target: Target, id_: str, until: datetime, *, again: bool) -> None:
-        """Close the rule some minutes after `until`; `again` when it has a switch, which is moved."""
+    async def arm(self, access: Access, target: Target, id_: str, until: datetime, *, again: bool) -> bool:
+        """Close the rule some minutes after `until`; `again` when it has a switch, which is moved.
+
+        Answers whether that is done: one that is there against expectation, for whatever time, is left as it is.
+        """
         ...
 
     async def disarm(self, access: Access, target: Target, id_: str) -> None:

@@ -348,10 +348,9 @@ class Engine:
         return phase in FINAL or (phase is Phase.ACTIVE and not ends)
 
     def _switched(self, target: Target) -> None:
-        """A switch was moved, so that the rule's label may follow; or one is missing, or no longer is."""
+        """A switch was moved, so that labels and promises may follow; or one is missing, or no longer is."""
         self._reconciler.queue.add(target)
-        for key in self._state.tenants[target]:
-            self._resources.queue.add(key)
+        self._reconciled(target, (), for_all=True)
 
     def _touch_targets(self, resource: Key) -> None:
         standing = self._state.standings.get(resource)

@@ -93,7 +93,6 @@ class Reconciler:
             self.queue.add(target, known.ends_at - now)
         seen_at = self._clock.now() - timedelta(seconds=now - (known.read_at or now) if blind else 0.0)
         plan = self._plan(known, demand.rules, seen_at, now)
-        plan = self._switchboard.before(known, plan, demand.rules)
         settled = [id_ for id_ in plan.revokes if known.rules[id_].rule not in demand.undecided]
         if blind:  # what is known to be over closes
             plan = plan.without({"grants", "relabels", "retags"})
@@ -283,6 +282,7 @@ class Reconciler:
             known=self._records.ids(known),
         )
         plan = replace(plan, grants=tuple(want for want in plan.grants if not known.hidden(want.rule, now)))
+        plan = self._switchboard.before(known, plan, desired)
         if known.unproven or known.doubtful:
             plan = replace(plan, relabels={**proofs(known, desired), **plan.relabels})
         return self._vouching.spare(known.target, known.rules, plan, seen_at)

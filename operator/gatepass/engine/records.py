@@ -61,7 +61,8 @@ class Records:
         now, told = self._clock.now(), set[str]()
         for key, session, record in self._of(known.target):
             if record.id not in known.rules:
-                mark = Mark(str(key), self._grants.deadline(session)[0])
+                # As it was told: its label, and its dead man's switch, may not be for what is wanted by now.
+                mark = Mark(str(key), session.status.expires_at or self._grants.deadline(session)[0])
                 known.suppose(put(rule_of(record), record.id, str(mark), self._state.owner))
             known.put_before(record.id, (now - record.applied_at).total_seconds())
             if not self._grants.closed(session, now):

@@ -188,8 +188,8 @@ class State:
     `cutoff` ends every session that was created before it, as its time being up does.
     `whereabouts` are those of sessions, by uid, that do not declare where they come from.
     `strays` are targets with rules of ours that no resource names, with the credentials that reach them; `strangers`
-    counts in such targets those with our marks that were not made by us. `armed` is,
-    by a rule's id, the time that its dead man's switch is for, and `unarmed` what was the matter, where one is missing.
+    counts in such targets those with our marks that were not made by us. `unarmed` is what was the matter, where a dead
+    man's switch is missing.
     `runners` says which sessions have lost their runner, by uid, and how; that is final. `heard` are
     those of which it is known since the start what has become of what they are bound to, or that nobody can tell.
     `coming` are new ones that have not been told anything, and whose first pass is not over.
@@ -207,7 +207,6 @@ class State:
     tenants: defaultdict[Target, set[Key]] = field(default_factory=lambda: defaultdict(set))
     strays: dict[Target, Sequence[Access]] = field(default_factory=dict)
     strangers: dict[Target, int] = field(default_factory=dict)
-    armed: dict[str, datetime] = field(default_factory=dict)
     unarmed: dict[Target, ProviderError] = field(default_factory=dict)
     placements: Placements = field(default_factory=Placements)
     waiting: dict[ClaimKey, Wait] = field(default_factory=dict)

@@ -1,14 +1,15 @@
 """Dead man's switches, kept in step with the rules: off the path to open, and before a longer time is promised.
 
-A description is moved later only after its switch was. So where a switch is found after a restart, it is known to
-be for the description's time or later, although a listing of switches tells no times.
+Of each switch one thing is known: the earliest time that it may be for. No label says a later time than the switch of
+its rule is for, and no session is told one. So where a switch is found after a restart, it is known to be for the
+label's time or later, although a listing of switches tells no times.
 """
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import structlog
@@ -29,6 +30,10 @@ log = structlog.get_logger(__name__)
 
 _WORKERS: Final = 16
 _NO_ANSWER: Final = ProviderError(Failure.RETRY, "NoAnswer", "EventBridge Scheduler does not answer")
+_UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)
+"""The time of a switch that may be there, for whatever time."""
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+"""That of one that is not there, and so closes nothing."""
 
 
 class Switchboard:
@@ -54,62 +59,50 @@ class Switchboard:
         self._moved = moved
         self._wanted: dict[Target, Mapping[Rule, datetime | None]] = {}
         self._accesses: dict[Target, Sequence[Access]] = {}
-        self._mine: dict[Target, set[str]] = {}
+        self._armed: dict[Target, dict[str, datetime]] = {}  # a rule that is not in it has no switch
         self._listed: dict[Place, Collection[str]] = {}
         self._turns: defaultdict[Place, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._unlisted: set[Target] = set()
-        self._doubtful: set[str] = set()
         self.queue: Queue[Target] = Queue("switch", self.run, workers=_WORKERS)
 
     def again(self) -> None:
         """A resync: look for switches that are missing."""
         self._listed.clear()
-        for gone in self._wanted.keys() - self._state.targets.keys():
-            for id_ in self._mine.pop(gone, ()):
-                self._state.armed.pop(id_, None)
-            self._wanted.pop(gone)
-            self._accesses.pop(gone, None)
-        self._unlisted = set(self._wanted)  # every target goes through a pass now
+        for gone in self._armed.keys() - self._state.targets.keys():
+            for of in (self._armed, self._wanted, self._accesses):
+                of.pop(gone, None)
+        self._unlisted = set(self._armed)  # every target goes through a pass now
 
     def before(self, known: TargetState, plan: Plan, wishes: Wishes) -> Plan:
         """A pass begins: the labels that have to wait for their switches do."""
-        if not self._covers(known.target):
+        target = known.target
+        if not self._covers(target):
             return plan
-        self._wanted[known.target] = {rule: want.until for rule, (want, _) in wishes.items()}
-        if known.target not in self._accesses:
-            self._suppose(known)
-        armed = plan.relabels.keys() & self._state.armed.keys()
-        ahead = {id_ for id_ in armed if self._behind(known.target, known.rules[id_])}
-        return replace(plan, relabels={id_: text for id_, text in plan.relabels.items() if id_ not in ahead})
+        self._wanted[target] = {rule: want.until for rule, (want, _) in wishes.items()}
+        if target not in self._armed:
+            self._armed[target] = self._supposed(known, plan.relabels)
+            self._unlisted.add(target)
+        armed = self._armed[target]
+        on_time = {id_: text for id_, text in plan.relabels.items() if armed.get(id_, _NEVER) >= _label(text, _UNKNOWN)}
+        return replace(plan, relabels=on_time)
 
     def after(self, known: TargetState, accesses: Sequence[Access]) -> None:
         """A pass has ended: switches follow what it did."""
-        target = known.target
-        if self._covers(target):
-            if target not in self._accesses:
-                self._unlisted.add(target)
-            self._accesses[target] = accesses
-            if target in self._unlisted or self._due(known):
-                self.queue.add(target)
+        if self._covers(known.target):
+            self._accesses[known.target] = accesses
+            if known.target in self._unlisted or self._due(known):
+                self.queue.add(known.target)
 
     async def run(self, target: Target) -> None:
         """Bring the switches of a target in line with its rules."""
         known = self._state.targets.get(target)
-        if known is None or not self._accesses.get(target):
+        if known is None or known.read_at is None or not self._accesses.get(target):
             self.queue.succeeded(target)
             return
-        moved, trouble = False, None
+        before, trouble = dict(self._of(target)), None
         for access in self._accesses[target]:
-            try:
-                await self._take_stock(known, access)
-                for id_ in self._due(known):
-                    moved = await self._follow(known, id_, access) or moved
-            except ProviderError as error:
-                trouble = error
-            except UnknownOutcomeError:
-                trouble = _NO_ANSWER
-            else:
-                trouble = None
+            trouble = await self._follow_all(known, access)
+            if trouble is None:
                 break
         if trouble is not None:
             log.warning("a dead man's switch is missing", target=str(target), error=str(trouble))
@@ -120,18 +113,23 @@ class Switchboard:
         else:
             self._state.unarmed[target] = trouble
             self.queue.retry(target)
-        if moved or told != trouble:
+        after = self._of(target)
+        later = any(after.get(id_, _NEVER) > before[id_] for id_ in before.keys() & known.rules.keys())
+        if later or told != trouble:  # a label or a promise may wait for it
             self._moved(target)
 
     # what there is
 
-    def _suppose(self, known: TargetState) -> None:
-        """Before it is known which rules have a switch: each, for the time in its description."""
-        for id_, rule in known.rules.items():
-            mark = parse_mark(rule.description)
-            if self._is_ours(known.target, rule) and mark is not None and mark.until is not None:
-                self._state.armed.setdefault(id_, mark.until)
-                self._mine.setdefault(known.target, set()).add(id_)
+    def _of(self, target: Target) -> dict[str, datetime]:
+        return self._armed.get(target, {})
+
+    def _supposed(self, known: TargetState, relabels: Collection[str]) -> dict[str, datetime]:
+        """Before it is known which rules have a switch: each, for the time on its label, if that was read."""
+        return {
+            id_: _UNKNOWN if id_ in known.doubtful else _label(rule.description, _UNKNOWN)
+            for id_, rule in known.rules.items()
+            if self._is_ours(known.target, rule, relabels)
+        }
 
     async def _take_stock(self, known: TargetState, access: Access) -> None:
         """After a start or a resync: which of the rules have a switch?"""
@@ -143,35 +141,37 @@ class Switchboard:
             if place not in self._listed:
                 self._listed[place] = await self._switches[target.provider].armed(access)
             listed = self._listed[place]
-        for id_ in known.rules.keys() - listed:
-            self._state.armed.pop(id_, None)
-        ours = (id_ for id_ in known.rules.keys() & listed if self._is_ours(target, known.rules[id_]))
-        self._mine.setdefault(target, set()).update(ours)  # also of one that an earlier process has made static
+        armed = self._of(target)
+        for id_ in armed.keys() - listed:
+            del armed[id_]
+        for id_ in known.rules.keys() & listed:
+            if self._is_ours(target, known.rules[id_], armed):
+                armed.setdefault(id_, _UNKNOWN)
         self._unlisted.discard(target)
 
     # what is to be done
 
     def _due(self, known: TargetState) -> list[str]:
-        """Rules without a switch, with one that is too early, and switches without a rule."""
+        """Switches without a rule first, or of a static one; then those that are too early, then rules without one."""
+        armed = self._of(known.target)
+        obsolete = [id_ for id_ in armed if self._obsolete(known, id_)]
         behind = [id_ for id_, rule in known.rules.items() if self._behind(known.target, rule)]
-        return [*behind, *(id_ for id_ in self._mine.get(known.target, ()) if self._obsolete(known, id_))]
+        return [*obsolete, *sorted(behind, key=lambda id_: id_ not in armed)]
 
     def _behind(self, target: Target, rule: ObservedRule) -> bool:
         until = self._until(target, rule)
-        armed = self._state.armed.get(rule.id)
-        if until is None or until <= self._clock.now():
-            return False
-        return armed is None or armed < until or rule.id in self._doubtful
+        return until is not None and self._of(target).get(rule.id, _UNKNOWN) < until
 
     def _until(self, target: Target, rule: ObservedRule) -> datetime | None:
-        if rule.rule is None or not self._is_ours(target, rule):
+        """What its switch is to be for: not less than its label says, which the next process believes of it."""
+        until = None if rule.rule is None else self._wanted.get(target, {}).get(rule.rule)
+        if until is None or until <= self._clock.now() or not self._is_ours(target, rule, self._of(target)):
             return None
-        until = self._wanted.get(target, {}).get(rule.rule)
-        return None if until is None else until.replace(microsecond=0)
+        return max(until.replace(microsecond=0), _label(rule.description, _UNKNOWN))
 
-    def _is_ours(self, target: Target, rule: ObservedRule) -> bool:
-        """And not a stranger's, who may keep it for longer than we want it."""
-        ours = is_ours(rule, self._state.owner, known=())
+    def _is_ours(self, target: Target, rule: ObservedRule, known: Collection[str]) -> bool:
+        """And not a stranger's, who may keep it for longer than we want it. A `known` one may have lost its marks."""
+        ours = is_ours(rule, self._state.owner, known)
         return ours and not self._vouching.stranger(target, rule, self._clock.now())
 
     def _obsolete(self, known: TargetState, id_: str) -> bool:
@@ -181,35 +181,48 @@ class Switchboard:
             return True
         return self._wanted.get(known.target, {}).get(rule.rule, self._clock.now()) is None
 
-    async def _follow(self, known: TargetState, id_: str, access: Access) -> bool:
-        """Answers whether a switch was moved later, which something else waits for."""
-        target = known.target
+    async def _follow_all(self, known: TargetState, access: Access) -> ProviderError | None:
+        """Answers what was the matter last. A refusal holds up no other switch; silence and throttling end it all."""
+        trouble = None
+        try:
+            await self._take_stock(known, access)
+            for id_ in self._due(known):
+                try:
+                    await self._follow(known, id_, access)
+                except ProviderError as error:
+                    trouble = error
+                    if error.failure is Failure.RETRY:
+                        break
+        except ProviderError as error:
+            trouble = error
+        except UnknownOutcomeError:
+            trouble = _NO_ANSWER
+        return trouble
+
+    async def _follow(self, known: TargetState, id_: str, access: Access) -> None:
+        target, armed = known.target, self._of(known.target)
         switches = self._switches[target.provider]
-        mine = self._mine.setdefault(target, set())
         if self._obsolete(known, id_):
             await switches.disarm(access, target, id_)
-            self._state.armed.pop(id_, None)
-            self._doubtful.discard(id_)
-            mine.discard(id_)
-            return False
+            armed.pop(id_, None)
+            return
         until = self._until(target, known.rules[id_])
         if until is None:
-            return False
-        again = id_ in self._state.armed
-        mine.add(id_)
-        self._state.armed.setdefault(id_, until)  # from now on it may be there, and nothing later is promised
+            return
+        there = id_ in armed
+        armed.setdefault(id_, until)  # from now on it may be there, and nothing later is promised
         try:
-            await switches.arm(access, target, id_, until, again=again)
+            if not await switches.arm(access, target, id_, until, again=there):
+                there, armed[id_] = True, _UNKNOWN
+                await switches.arm(access, target, id_, until, again=True)
         except ProviderError:
-            if not again:
-                self._state.armed.pop(id_, None)
+            if not there:
+                del armed[id_]
             raise
         except UnknownOutcomeError:
-            self._doubtful.add(id_)
+            armed[id_] = _UNKNOWN
             raise
-        self._state.armed[id_] = until
-        self._doubtful.discard(id_)
-        return again
+        armed[id_] = until
 
     def _covers(self, target: Target) -> bool:
         switches = self._switches.get(target.provider)
@@ -221,16 +234,14 @@ class Switchboard:
         """The end that may be told: the deadline, or what a switch is for that has still to move, if no more was."""
         if not self._switches:
             return deadline
-        told = session.status.expires_at
-        behind = [until for until in self._armed_for(session, told, now) if until < deadline]
-        return min(deadline, max(min(behind), told or min(behind))) if behind else deadline
+        return min([deadline, *self._bounds(session, session.status.expires_at, now)])
 
-    def _armed_for(self, session: AccessSession, told: datetime | None, now: datetime) -> Iterator[datetime]:
-        """The times of switches that are too early for the session; what it was told, where they are not known yet."""
+    def _bounds(self, session: AccessSession, told: datetime | None, now: datetime) -> Iterator[datetime]:
+        """What may still be told where a switch is too early for the session, or nobody knows yet: no less than was."""
         for key in session.resource_keys():
             standing = self._state.standings.get(key)
             targets = standing.everywhere() if standing is not None else []
-            unknown = standing is None or any(self._covers(t) and t not in self._accesses for t in targets)
+            unknown = standing is None or any(self._covers(t) and t not in self._armed for t in targets)
             if unknown and told is not None and was_granted(session.resource_status(key)):
                 yield told
             resource = self._state.store.resources.get(key)
@@ -239,6 +250,15 @@ class Switchboard:
                 continue
             for rule, target in self._state.placements.of(claim.key).items():
                 held = self._state.target(target).holding().get(rule)
-                armed = None if held is None else self._state.armed.get(held.id)
-                if armed is not None and armed < claim.until.replace(microsecond=0):
-                    yield armed
+                armed = None if held is None else self._of(target).get(held.id)
+                if held is None or armed is None or armed >= claim.until.replace(microsecond=0):
+                    continue
+                bound = max(armed, told or _label(held.description, armed))
+                if bound > _UNKNOWN:  # else nothing is known of it, and nothing was told that could be kept
+                    yield bound
+
+
+def _label(description: str, other: datetime) -> datetime:
+    """The time on a label; the `other` where there is none."""
+    mark = parse_mark(description)
+    return other if mark is None or mark.until is None else mark.until

@@ -58,24 +58,28 @@ class AwsSwitches:
                 return found
             following = {"NextToken": page["NextToken"]}
 
-    async def arm(self, access: Access, target: Target, id_: str, until: datetime, *, again: bool) -> None:
-        """One call; a second one where the schedule is there, or is not, against expectation."""
+    async def arm(self, access: Access, target: Target, id_: str, until: datetime, *, again: bool) -> bool:
+        """One call; a second one where there is no schedule to update."""
         schedule = self._schedule(target, id_, until)
-        for update in (again, not again):
+        if again:
             try:
-                if update:
-                    await self._clients.call(
-                        access, "scheduler:UpdateSchedule", lambda aws: _scheduler(aws).update_schedule(**schedule)
-                    )
-                else:
-                    await self._clients.call(
-                        access, "scheduler:CreateSchedule", lambda aws: _scheduler(aws).create_schedule(**schedule)
-                    )
+                await self._clients.call(
+                    access, "scheduler:UpdateSchedule", lambda aws: _scheduler(aws).update_schedule(**schedule)
+                )
             except ProviderError as error:
-                if update is not again or error.reason != (_GONE if update else _EXISTS):
+                if error.reason != _GONE:
                     raise
             else:
-                return
+                return True
+        try:
+            await self._clients.call(
+                access, "scheduler:CreateSchedule", lambda aws: _scheduler(aws).create_schedule(**schedule)
+            )
+        except ProviderError as error:
+            if error.reason != _EXISTS:
+                raise
+            return False
+        return True
 
     async def disarm(self, access: Access, target: Target, id_: str) -> None:
         """Delete the schedule."""
