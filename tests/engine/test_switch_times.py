@@ -147,12 +147,12 @@ async def test_one_that_cannot_be_made_holds_up_no_other(
         world.session()
         await eventually(lambda: switches.held, "a switch")
         (static,) = cloud.rules(group)
-        switches.denied = {"arm"}
+        switches.denied, switches.failure = {"arm"}, Failure.RETRY
         hopeless = world.session("hopeless", cidrs=("203.0.113.8/32",))
         await eventually(lambda: world.status(hopeless).phase is Phase.ACTIVE, "it is open")
         world.edit(ProtectedResource, resource.key, staticCIDRs=STATIC)
         await eventually(lambda: static not in switches.held, "nothing closes a static range", 10)
-        switches.denied = ids(world, hopeless)
+        switches.denied, switches.failure = ids(world, hopeless), Failure.FORBIDDEN
         another = world.session("another", cidrs=("203.0.113.9/32",))
         await eventually(lambda: switches.held.keys() == ids(world, another) != set(), "a switch", 120)
 
