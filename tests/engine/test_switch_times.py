@@ -138,6 +138,20 @@ async def test_what_is_not_there_any_more_is_found_out_without_its_switch(
         await eventually(lambda: cloud.rules(group), "it is open again", 5)
 
 
+async def test_one_whose_answer_was_lost_may_not_be_there(
+    world: World, cloud: SlowFirewalls, switches: MemorySwitches
+) -> None:
+    cloud.create("sg-0aaa")
+    switches.lose_answers = True
+    async with world.running():
+        world.resource()
+        world.session()
+        await eventually(lambda: switches.held, "the call was made")
+        switches.held.clear()
+        switches.lose_answers = False
+        await eventually(lambda: switches.held, "it is made again", 60)
+
+
 async def test_one_that_cannot_be_made_holds_up_no_other(
     world: World, cloud: SlowFirewalls, switches: MemorySwitches
 ) -> None:
