@@ -15,7 +15,6 @@ from gatepass.core.placement import FAMILIES
 from gatepass.core.plan import Plan, Wanted, Write
 from gatepass.core.ports import (
     Access,
-    Clock,
     Duplicate,
     Full,
     Gone,
@@ -57,7 +56,6 @@ class Calls:
         self,
         state: State,
         providers: Mapping[str, Provider],
-        clock: Clock,
         journal: Journal,
         records: Records,
         vouching: Vouching,
@@ -67,7 +65,6 @@ class Calls:
     ) -> None:
         self._state = state
         self._providers = providers
-        self._clock = clock
         self._journal = journal
         self._records = records
         self._vouching = vouching
@@ -90,7 +87,7 @@ class Calls:
             else:
                 self._made(known, (access, "reads"), None)
                 self._vouching.see(known.target, observed)
-                known.read(observed, started, self._vouching.others(known.target, self._clock.now()))
+                known.read(observed, started, self._vouching.others(known.target))
                 if self._state.may_lag(known):
                     self._records.correct(known)
                 else:

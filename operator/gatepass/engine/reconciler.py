@@ -65,9 +65,7 @@ class Reconciler:
         self._came: defaultdict[tuple[str, str], float] = defaultdict(lambda: float("-inf"))
         self.queue: Queue[Target] = Queue("target", self.reconcile, workers=32)
         self._turns: Turns[Call, Target] = Turns(self.queue)
-        self._calls = Calls(
-            state, providers, clock, journal, self._records, vouching, self.queue, self._turns, reverify
-        )
+        self._calls = Calls(state, providers, journal, self._records, vouching, self.queue, self._turns, reverify)
 
     async def reconcile(self, target: Target) -> None:
         """One pass. A failure is kept in the target's state, reported, and tried again with backoff."""
@@ -231,11 +229,7 @@ class Reconciler:
 
         Also one whose time is over: its maker, or who sweeps up what has expired, may close it at any time.
         """
-
-        def others(rule: ObservedRule) -> bool:
-            return rule.owner != self._state.owner or self._vouching.made_elsewhere(known.target, rule)
-
-        ahead = known.next_look_at_others(desired, others, self._clock.now(), now)
+        ahead = known.next_look_at_others(desired, self._vouching.others(known.target), self._clock.now(), now)
         known.look_again_at = float("inf") if ahead is None else now + ahead
         if ahead is not None:
             self.queue.add(known.target, ahead)

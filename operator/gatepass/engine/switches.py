@@ -170,9 +170,8 @@ class Switchboard:
         return max(until.replace(microsecond=0), _label(rule.description, _UNKNOWN))
 
     def _is_ours(self, target: Target, rule: ObservedRule, known: Collection[str]) -> bool:
-        """And not a stranger's, who may keep it for longer than we want it. A `known` one may have lost its marks."""
-        ours = is_ours(rule, self._state.owner, known)
-        return ours and not self._vouching.stranger(target, rule, self._clock.now())
+        """And not made by another, who may keep it longer than we want it. A `known` one may have lost its marks."""
+        return is_ours(rule, self._state.owner, known) and not self._vouching.made_elsewhere(target, rule)
 
     def _obsolete(self, known: TargetState, id_: str) -> bool:
         """Is the rule gone, or is it now static? One that should be gone and is not keeps its switch."""
@@ -212,9 +211,10 @@ class Switchboard:
         there = id_ in armed
         armed.setdefault(id_, until)  # from now on it may be there, and nothing later is promised
         try:
-            if not await switches.arm(access, target, id_, until, again=there):
+            done = await switches.arm(access, target, id_, until, again=there)
+            if not done:
                 there, armed[id_] = True, _UNKNOWN
-                await switches.arm(access, target, id_, until, again=True)
+                done = await switches.arm(access, target, id_, until, again=True)
         except ProviderError:
             if not there:
                 del armed[id_]
@@ -222,7 +222,7 @@ class Switchboard:
         except UnknownOutcomeError:
             armed[id_] = _UNKNOWN
             raise
-        armed[id_] = until
+        armed[id_] = until if done else _UNKNOWN
 
     def _covers(self, target: Target) -> bool:
         switches = self._switches.get(target.provider)

@@ -83,9 +83,9 @@ class Vouching:
         log.warning("rules with our id that we did not make", target=str(target), ids=ids)
         return replace(plan, revokes=(), conflicts=(*plan.conflicts, *unwanted))
 
-    def others(self, target: Target, now: datetime) -> Others:
-        """Which rules are another installation's, be it one with our id?"""
-        return lambda rule: rule.owner != self._state.owner or self.stranger(target, rule, now)
+    def others(self, target: Target) -> Others:
+        """Which rules are another installation's, be it one with our id? They may close at any time."""
+        return lambda rule: rule.owner != self._state.owner or self.made_elsewhere(target, rule)
 
     def stranger(self, target: Target, rule: ObservedRule, now: datetime) -> bool:
         """Did somebody else make it, who still keeps it? Whose time is long over, it may go whoever made it."""
