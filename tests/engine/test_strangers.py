@@ -12,7 +12,7 @@ from gatepass.core.types.common import Condition
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.targets import READS_LAG_SECONDS
-from tests.engine.firewalls import SlowFirewalls
+from tests.engine.firewalls import MemorySwitches, SlowFirewalls
 from tests.engine.refused import granted_unheard
 from tests.engine.test_sweeper import force_delete
 from tests.engine.world import BIG_BANG, OWNER, World, eventually, throughout
@@ -194,15 +194,19 @@ async def test_nor_does_a_static_range_make_it_ours(world: World, cloud: SlowFir
         assert cloud.rules(group) == {}
 
 
-async def test_ours_is_put_soon_after_one_is_closed_that_was_left_open(world: World, cloud: SlowFirewalls) -> None:
-    """Its maker is back, or somebody sweeps up what has expired."""
+@pytest.mark.parametrize("serves", [300, 30])
+async def test_ours_is_put_soon_after_one_is_closed_that_was_left_open(
+    world: World, cloud: SlowFirewalls, switches: MemorySwitches, serves: int
+) -> None:
+    """Its maker is back, or somebody sweeps up what has expired. No switch of ours closes what he keeps."""
     group = cloud.create("sg-0aaa")
     async with world.running(resync=3600):
         world.resource()
         await asyncio.sleep(5)
         theirs = cloud.put(group, OURS, marked(world, -3600), OWNER, f"another/{world.at(0)}")
         world.session(duration="5h")
-        await throughout(lambda: list(cloud.rules(group)) == [theirs], "it serves", 300)
+        await throughout(lambda: list(cloud.rules(group)) == [theirs], "it serves", serves)
+        assert not switches.held
         del cloud.rules(group)[theirs]
         await eventually(lambda: [rule.rule for rule in cloud.rules(group).values()] == [OURS], "ours is there", 25)
 
