@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gatepass.core.errors import Failure
+from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.ports import ClusterError
 from gatepass.core.rules import Target, parse_mark
 from gatepass.core.types.resource import ProtectedResource
@@ -15,7 +15,7 @@ from gatepass.engine.queue import Queue
 from gatepass.engine.turns import Turns
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.refused import refuse, stopped
-from tests.engine.world import World, eventually
+from tests.engine.world import World, eventually, throughout
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -78,6 +78,27 @@ async def test_a_resource_says_that_a_later_time_cannot_be_written_on_a_rule(
         mark = parse_mark(rule.description)
         assert mark is not None
         assert mark.until == (None if static else world.status(session).expires_at)
+
+
+async def test_a_mark_that_is_late_for_a_moment_is_nobodys_trouble(
+    world: World, cloud: SlowFirewalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.create("sg-0aaa")
+    throttled = ProviderError(Failure.RETRY, "RequestLimitExceeded", "throttled")
+    async with world.running():
+        world.resource()
+        session = world.session(duration="1h")
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it is open")
+        asked = asyncio.Event()
+
+        async def relabel(*_: object) -> None:
+            asked.set()
+            raise throttled
+
+        monkeypatch.setattr(cloud, "relabel", relabel)
+        world.edit(AccessSession, session.key, duration="5h")
+        await asyncio.wait_for(asked.wait(), 5)
+        await throughout(lambda: world.ready("staging-db") == "True", "it is ready", 60)
 
 
 @pytest.mark.parametrize("what", ["revoke", "ec2"])

@@ -96,3 +96,27 @@ async def test_nobody_is_overtaken_by_who_could_be_elsewhere_too(
             await asyncio.sleep(6)
         await eventually(lambda: live([big]), "it opens", 5)
         assert live(later) == later[:1]
+
+
+async def test_who_waits_is_told_his_place_at_once_whoever_else_wants_the_same_room(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    """His own group's pass tells him, and no other places him before."""
+    cloud.create("sg-0aaa", limit=1)
+    cloud.create("sg-0bbb", limit=2)
+    async with world.running(resync=36_000):
+        world.resource("either", groups=("sg-0aaa", "sg-0bbb"))
+        world.resource("wide", groups=("sg-0bbb",), ports=({"port": 1}, {"port": 2}))
+        either = ({"name": "either"},)
+        first = [world.session(f"s-{n}", resources=either, cidrs=(f"203.0.113.{n}/32",)) for n in range(3)]
+        await eventually(lambda: all(world.status(each).phase is Phase.ACTIVE for each in first), "all are full", 10)
+        wide = [world.session("wide-1", resources=({"name": "wide"},), cidrs=("198.51.100.1/32",))]
+        await asyncio.sleep(200)
+        world.session("later", resources=either, cidrs=("203.0.113.9/32",))
+        wide.append(world.session("wide-2", resources=({"name": "wide"},), cidrs=("198.51.100.2/32",)))
+
+        def told() -> list[str | None]:
+            return [entry.message for each in wide for entry in world.status(each).resources]
+
+        places = [f"place {number}: needs 2 rules, 0 free (IPv4)" for number in (1, 2)]
+        await eventually(lambda: told() == places, "they are told", 2)

@@ -64,3 +64,15 @@ def test_what_another_one_has_replaced_does_not_come_back(build: Callable[..., A
         for uid, version in (("old", "1"), ("new", "5"), ("old", "3"))
     )
     assert [put(each) for each in (old, new, late)] == [True, True, False]
+    assert [put(each) for each in (old, build(metadata={"uid": "new", "resourceVersion": "6"}))] == [False, True]
+
+
+@pytest.mark.parametrize("build", [a_session, a_resource, a_binding])
+def test_nor_is_it_taken_for_the_newer_one(build: Callable[..., Any]) -> None:
+    store = Store()
+    put = {a_session: store.put_session, a_resource: store.put_resource, a_binding: store.put_binding}[build]
+    new, old, later = (
+        build(metadata={"uid": uid, "resourceVersion": version})
+        for uid, version in (("new", "20"), ("old", "10"), ("new", "21"))
+    )
+    assert [put(each) for each in (new, old, later)] == [True, False, True]

@@ -46,6 +46,10 @@ def kept(world: World, cloud: SlowFirewalls, switches: MemorySwitches, session: 
     return true
 
 
+def descriptions(cloud: SlowFirewalls, group: Target) -> list[str]:
+    return [rule.description for rule in cloud.rules(group).values()]
+
+
 async def is_moved(world: World, cloud: SlowFirewalls, switches: MemorySwitches, session: AccessSession) -> None:
     """After a restart, a longer time is told when the switch was moved there."""
     async with world.running():
@@ -301,3 +305,93 @@ async def test_a_label_that_was_removed_comes_back_when_the_switch_was_moved(
     switches.denied, switches.calls = set(), []
     await is_moved(world, cloud, switches, session)
     assert world.at(4 * 3600) in cloud.rules(group)[rule.id].description
+
+
+@pytest.mark.parametrize("moves", [True, False])
+async def test_one_of_a_rule_that_is_shown_late_and_on_nobodys_record(
+    world: World, cloud: SlowFirewalls, switches: MemorySwitches, monkeypatch: pytest.MonkeyPatch, moves: bool
+) -> None:
+    """Its maker was killed before it could record the rule. What is on its label the next process believes."""
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        await eventually(lambda: world.ready("staging-db") == "True", "it is ready")
+        world.cluster.refuse = lambda verb: verb == "status"
+        session = world.session()
+        await eventually(lambda: switches.held, "a switch")
+    world.cluster.refuse = lambda _verb: False
+    world.edit(AccessSession, session.key, duration="5h")
+    switches.denied = set() if moves else {"move"}
+    observe, started = cloud.observe, world.clock.monotonic()
+
+    async def lagging(access: Access, target: Target) -> list[ObservedRule]:
+        found = list(await observe(access, target))
+        return [] if world.clock.monotonic() < started + 5 else found
+
+    monkeypatch.setattr(cloud, "observe", lagging)
+    async with world.running():
+        await eventually(lambda: ids(world, session), "it is on record", 60)
+        await throughout(lambda: moves or world.at(3600) in descriptions(cloud, group)[0], "its label", 30)
+    switches.denied, switches.calls = set(), []
+    await is_moved(world, cloud, switches, session)
+
+
+@pytest.mark.parametrize("refused", [set(), {"move"}])
+async def test_the_label_of_a_shared_rule_stays_where_it_is_while_no_read_shows_it(
+    world: World, cloud: SlowFirewalls, switches: MemorySwitches, monkeypatch: pytest.MonkeyPatch, refused: set[str]
+) -> None:
+    """It is for the longest that anybody was told."""
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        for number in range(5):
+            world.session(f"it-{number}", duration=f"{1 + (number + 2) % 5}h")
+        await eventually(lambda: list(switches.held.values()) == [after(hours=5)], "a switch")
+        await eventually(lambda: world.at(5 * 3600) in descriptions(cloud, group)[0], "its label")
+    switches.denied = refused
+    observe, started = cloud.observe, world.clock.monotonic()
+
+    async def lagging(access: Access, target: Target) -> list[ObservedRule]:
+        found = list(await observe(access, target))
+        return [] if world.clock.monotonic() < started + READS_LAG_SECONDS / 2 else found
+
+    monkeypatch.setattr(cloud, "observe", lagging)
+    label = descriptions(cloud, group)
+    async with world.running():
+        await throughout(lambda: descriptions(cloud, group) == label, "its label", READS_LAG_SECONDS)
+
+
+async def test_a_group_that_does_not_exist_holds_up_no_promise(
+    world: World, cloud: SlowFirewalls, switches: MemorySwitches
+) -> None:
+    cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource(groups=("sg-0aaa", "sg-0bbb"))
+        session = world.session()
+        await eventually(lambda: switches.held, "a switch", 60)
+        await eventually(lambda: world.status(session).expires_at == after(hours=1), "it is told", 5)
+        world.edit(AccessSession, session.key, duration="4h")
+        await eventually(lambda: world.status(session).expires_at == after(hours=4), "more is told", 10)
+
+
+async def test_one_that_can_be_neither_moved_nor_made_is_tried_again_soon(
+    world: World, cloud: SlowFirewalls, switches: MemorySwitches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        session = world.session()
+        await eventually(lambda: world.status(session).expires_at == after(hours=1), "it is told")
+        await eventually(lambda: switches.held, "a switch")
+        asked = asyncio.Event()
+
+        async def undecided(*_: object, **__: object) -> bool:
+            asked.set()
+            return False
+
+        with monkeypatch.context() as inconsistent:
+            inconsistent.setattr(switches, "arm", undecided)
+            world.edit(AccessSession, session.key, duration="4h")
+            await asyncio.wait_for(asked.wait(), 5)
+        await eventually(lambda: world.status(session).expires_at == after(hours=4), "it is told", 10)
+        assert list(switches.held.values()) == [after(hours=4)]

@@ -1,6 +1,7 @@
 """How many calls are made, and what is told when their answers are lost: on the strict emulator."""
 
 import asyncio
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -20,6 +21,7 @@ from gatepass.core.ports import (
     Unknown,
 )
 from gatepass.core.rules import Rule, Target
+from gatepass.providers.aws_clients import AwsClients
 from gatepass.providers.aws_security_group import AwsSecurityGroups
 from gatepass.sandbox.ec2.faults import Fault
 from tests.providers.worlds import STAMP, AwsWorld, Vault
@@ -297,6 +299,25 @@ async def test_who_cannot_sign_in_as_sts_is_silent_does_not_make_ec2_silent(lone
     for _ in range(3):
         assert "sts:AssumeRole: AWS cannot be reached" in (await failures(lonely, role))[0]
     assert held_up(await failures(lonely, LONELY, at_a_time=2)) == 0
+
+
+@pytest.mark.usefixtures("lonely")
+async def test_who_waits_while_another_one_signs_in_shares_what_he_hears() -> None:
+    """One after the other they would hold up all workers, each for as long as STS may be silent."""
+    asked, ticks = list[str](), itertools.count()
+
+    def told_of(action: str, *_: object) -> None:
+        asked.append(action)
+
+    clients = AwsClients(Vault({}), 4, lambda _seconds: True, lambda: float(next(ticks)), told=told_of)
+    role = replace(LONELY, credentials=Credentials(role="arn:aws:iam::111122223333:role/gatepass", external_id="7d1f"))
+    try:
+        calls = (clients.read(role, "sts:GetCallerIdentity", lambda _aws: None) for _ in range(8))
+        told = await asyncio.gather(*calls, return_exceptions=True)
+    finally:
+        clients.close()
+    assert all(isinstance(each, ProviderError) for each in told)
+    assert asked == ["sts:AssumeRole"]
 
 
 async def test_a_second_call_that_has_no_token_is_left_to_the_next_pass(aws_world: AwsWorld, vault: Vault) -> None:

@@ -1,5 +1,6 @@
 """What a target should hold: every live claim on it, placed where there is room."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
@@ -144,12 +145,12 @@ class Demands:
                 continue
             records = self._state.store.records_of(resource.key, target.id)
             recorded = frozenset((session.uid, rule_of(record)) for session, record in records)
-            yield self._tenant(resource, now, recorded)
+            yield self._tenant(resource, list(self._grants.claims(resource, now)), recorded)
 
     def _tenant(
-        self, resource: ProtectedResource, now: datetime, recorded: frozenset[tuple[str, Rule]] = frozenset()
+        self, resource: ProtectedResource, claims: Sequence[Claim], recorded: frozenset[tuple[str, Rule]] = frozenset()
     ) -> _Tenant:
-        standing, claims = self._state.standings.get(resource.key), list(self._grants.claims(resource, now))
+        standing = self._state.standings.get(resource.key)
         found = standing.usable() if standing is not None else []
         proven = [each for each in found if _is_named(each, resource)]
         usable = [each for each in proven if self._state.target(each).trouble is None]
@@ -221,46 +222,58 @@ class Demands:
     # where
 
     def _place(
-        self, target: Target, tenants: Iterable[_Tenant], now: datetime, second: float
+        self, target: Target, tenants: Sequence[_Tenant], now: datetime, second: float
     ) -> Mapping[ClaimKey, set[Target]]:
         """Place what is not placed yet, the oldest first; answers where, for each claim that got a place."""
-        tenants = [tenant for tenant in tenants if target in tenant.usable]
-        unplaced = [entry for tenant in tenants for entry in self._unplaced(tenant, second)]
-        while others := self._rivals(unplaced, tenants, now):
-            tenants += others
-            unplaced += [entry for tenant in others for entry in self._unplaced(tenant, second)]
+        unplaced = [
+            (claim, tenant)
+            for tenant in tenants
+            if target in tenant.usable and self._all_read(tenant)
+            for claim in tenant.claims
+            if not self._settled(claim, tenant) and not self._parked(claim, second)
+            if not (claim.granted and self._unseen(tenant))
+            if not (claim.ending and claim.until is None)  # a static range of what nothing holds gets nothing new
+        ]
+        rivals = list(self._rivals(target, unplaced, now))
         recorded = self._recorded([tenant for claim, tenant in unplaced if claim.granted])
-        usable = dict.fromkeys(target for _, tenant in unplaced for target in tenant.usable)
+        usable = dict.fromkeys(other for _, tenant in (*unplaced, *rivals) for other in tenant.usable)
         rooms = {other: self._room(other) for other in usable}
         closed: set[tuple[Target, int]] = set()
         ahead: dict[str, int] = {}
         live = {tenant.resource.uid: self._live(tenant) for tenant in tenants if tenant.ceiling is not None}
         placed: dict[ClaimKey, set[Target]] = {}
-        for claim, tenant in sorted(unplaced, key=lambda entry: entry[0].order):
+        for claim, tenant in sorted((*unplaced, *rivals), key=lambda entry: entry[0].order):
+            if tenant.resource.key not in self._state.tenants[target]:
+                place(claim.rules, tenant.quotas, rooms, closed, {})
+                continue
             counted = live.get(tenant.resource.uid, set())
             if targets := self._place_one(claim, tenant, recorded, rooms, closed, ahead, counted):
                 placed[claim.key] = targets
         return placed
 
-    def _unplaced(self, tenant: _Tenant, second: float) -> Iterator[tuple[Claim, _Tenant]]:
-        if not all(self._state.target(target).read_at is not None for target in tenant.usable):
-            return
-        for claim in tenant.claims:
-            if self._settled(claim, tenant) or self._parked(claim, second) or (claim.granted and self._unseen(tenant)):
-                continue
-            if not (claim.ending and claim.until is None):  # a static range of what nothing holds gets nothing new
-                yield claim, tenant
-
     def _rivals(
-        self, unplaced: Iterable[tuple[Claim, _Tenant]], known: Iterable[_Tenant], now: datetime
-    ) -> list[_Tenant]:
-        """Other tenants, of whom somebody waits for room where these may be placed, and may have come before them."""
-        waiting = {claim.resource for claim, wait in self._state.waiting.items() if not wait.hopeless}
-        wanted = {target for _, tenant in unplaced for target in tenant.usable}
-        named = {key for target in wanted for key in self._state.tenants[target]}
-        others = sorted(named - {tenant.resource.key for tenant in known})
-        found = filter(None, map(self._state.store.resources.get, others))
-        return [self._tenant(resource, now) for resource in found if resource.uid in waiting]
+        self, target: Target, unplaced: Iterable[tuple[Claim, _Tenant]], now: datetime
+    ) -> Iterator[tuple[Claim, _Tenant]]:
+        """Who waits for room elsewhere, where these may be placed too: what comes before them in line is kept for him.
+
+        He is placed by the passes of the targets that he names.
+        """
+        elsewhere = {other for _, tenant in unplaced for other in tenant.usable} - {target}
+        named = {key for other in elsewhere for key in self._state.tenants[other]} - self._state.tenants[target]
+        found = filter(None, map(self._state.store.resources.get, sorted(named)))
+        resources = {resource.uid: resource for resource in found}
+        waiting = defaultdict[str, set[ClaimKey]](set)
+        for key, wait in self._state.waiting.items() if resources else ():
+            if wait.for_room and key.resource in resources:
+                waiting[key.resource].add(key)
+        for uid, keys in waiting.items():
+            claims = [claim for claim in self._grants.claims(resources[uid], now) if claim.key in keys]
+            tenant = self._tenant(resources[uid], claims)
+            if elsewhere.intersection(tenant.usable) and self._all_read(tenant):
+                yield from ((claim, tenant) for claim in claims)
+
+    def _all_read(self, tenant: _Tenant) -> bool:
+        return all(self._state.target(target).read_at is not None for target in tenant.usable)
 
     def _recorded(self, tenants: Sequence[_Tenant]) -> Mapping[tuple[ClaimKey, Rule], Target]:
         """Where the rules of sessions are, by their statuses: after a start, they stay there."""
@@ -324,7 +337,7 @@ class Demands:
             self._state.waiting[key] = Wait(str(found), hopeless=True)
             return set()
         place_in_line = ahead[key.resource] = ahead.get(key.resource, 0) + 1
-        self._state.waiting[key] = Wait(f"place {place_in_line}: {found}")
+        self._state.waiting[key] = Wait(f"place {place_in_line}: {found}", for_room=isinstance(found, Shortage))
         return set()
 
     def _live(self, tenant: _Tenant) -> set[ClaimKey]:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from datetime import datetime
 
 from gatepass.core.plan import is_ours
 from gatepass.core.ports import Clock
@@ -58,11 +59,15 @@ class Records:
 
     def correct(self, known: TargetState) -> None:
         """What is on record and not shown is there; what is shown, ours and on record for nobody has to be proven."""
-        now, told = self._clock.now(), set[str]()
-        for key, session, record in self._of(known.target):
+        now, told, until = self._clock.now(), set[str](), dict[str, datetime]()
+        records = list(self._of(known.target))
+        for _, session, record in records:
+            # As they were told: its label, and its dead man's switch, may not be for what is wanted by now.
+            end = session.status.expires_at or self._grants.deadline(session)[0]
+            until[record.id] = max(until.get(record.id, end), end)
+        for key, session, record in records:
             if record.id not in known.rules:
-                # As it was told: its label, and its dead man's switch, may not be for what is wanted by now.
-                mark = Mark(str(key), session.status.expires_at or self._grants.deadline(session)[0])
+                mark = Mark(str(key), until[record.id])
                 known.suppose(put(rule_of(record), record.id, str(mark), self._state.owner))
             known.put_before(record.id, (now - record.applied_at).total_seconds())
             if not self._grants.closed(session, now):

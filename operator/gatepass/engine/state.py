@@ -92,10 +92,11 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """What a claim waits for, in words; a hopeless one would not fit if nobody else were there."""
+    """What a claim waits for, in words, and if that is room; a hopeless one would not fit if nobody else were there."""
 
     text: str
     hopeless: bool = False
+    for_room: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,6 +250,9 @@ def _age(binding: ApiKeyBinding) -> datetime:
 
 def _is_news(known: C | None, seen: C) -> bool:
     """Versions of one API server are numbers that grow (KEP-5504, Kubernetes 1.35)."""
-    if known is None or known.uid != seen.uid:
-        return known is None or known.metadata.creation_timestamp <= seen.metadata.creation_timestamp
-    return int(seen.metadata.resource_version) > int(known.metadata.resource_version)
+    if known is None:
+        return True
+    before, now = (int(each.metadata.resource_version or 0) for each in (known, seen))
+    if known.uid != seen.uid:  # of two that were made in one second, the version tells
+        return (known.metadata.creation_timestamp, before) <= (seen.metadata.creation_timestamp, now)
+    return before < now

@@ -30,6 +30,9 @@ log = structlog.get_logger(__name__)
 
 _WORKERS: Final = 16
 _NO_ANSWER: Final = ProviderError(Failure.RETRY, "NoAnswer", "EventBridge Scheduler does not answer")
+_UNSETTLED: Final = ProviderError(
+    Failure.RETRY, "SwitchUnsettled", "EventBridge Scheduler knows of no switch to move, and makes none as there is one"
+)
 _UNKNOWN: Final = datetime.min.replace(tzinfo=UTC)
 """The time of a switch that may be there, for whatever time."""
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
@@ -60,6 +63,7 @@ class Switchboard:
         self._wanted: dict[Target, Mapping[Rule, datetime | None]] = {}
         self._accesses: dict[Target, Sequence[Access]] = {}
         self._armed: dict[Target, dict[str, datetime]] = {}  # a rule that is not in it has no switch
+        self._seen: defaultdict[Target, set[str]] = defaultdict(set)  # until reads show all that was put before
         self._listed: dict[Place, Collection[str]] = {}
         self._turns: defaultdict[Place, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._unlisted: set[Target] = set()
@@ -69,7 +73,7 @@ class Switchboard:
         """A resync: look for switches that are missing."""
         self._listed.clear()
         for gone in self._armed.keys() - self._state.targets.keys():
-            for of in (self._armed, self._wanted, self._accesses):
+            for of in (self._armed, self._wanted, self._accesses, self._seen):
                 of.pop(gone, None)
         self._unlisted = set(self._armed)  # every target goes through a pass now
 
@@ -79,9 +83,8 @@ class Switchboard:
         if not self._covers(target):
             return plan
         self._wanted[target] = {rule: want.until for rule, (want, _) in wishes.items()}
-        if target not in self._armed:
-            self._armed[target] = self._supposed(known, plan.relabels)
-            self._unlisted.add(target)
+        if target not in self._armed or self._state.may_lag(known):
+            self._suppose(known, plan.relabels)
         armed = self._armed[target]
         on_time = {id_: text for id_, text in plan.relabels.items() if armed.get(id_, _NEVER) >= _label(text, _UNKNOWN)}
         return replace(plan, relabels=on_time)
@@ -123,13 +126,20 @@ class Switchboard:
     def _of(self, target: Target) -> dict[str, datetime]:
         return self._armed.get(target, {})
 
-    def _supposed(self, known: TargetState, relabels: Collection[str]) -> dict[str, datetime]:
-        """Before it is known which rules have a switch: each, for the time on its label, if that was read."""
-        return {
-            id_: _UNKNOWN if id_ in known.doubtful else _label(rule.description, _UNKNOWN)
-            for id_, rule in known.rules.items()
-            if self._is_ours(known.target, rule, relabels)
-        }
+    def _suppose(self, known: TargetState, relabels: Collection[str]) -> None:
+        """Before it is known which rules have a switch: each, for the time on its label, if that was read.
+
+        Those that were there before us, be it that a read shows them later.
+        """
+        target, seen = known.target, self._seen[known.target]
+        first, armed = target not in self._armed, self._armed.setdefault(target, {})
+        ours = {id_ for id_, rule in known.rules.items() if self._is_ours(target, rule, relabels)}
+        found = ours - seen - (set() if first else known.put_by_us)
+        seen |= ours | known.put_by_us
+        for id_ in found - armed.keys():
+            armed[id_] = _UNKNOWN if id_ in known.doubtful else _label(known.rules[id_].description, _UNKNOWN)
+        if first or found:
+            self._unlisted.add(target)
 
     async def _take_stock(self, known: TargetState, access: Access) -> None:
         """After a start or a resync: which of the rules have a switch?"""
@@ -215,6 +225,8 @@ class Switchboard:
             if not done:
                 there, armed[id_] = True, _UNKNOWN
                 done = await switches.arm(access, target, id_, until, again=True)
+            if not done:
+                raise _UNSETTLED
         except ProviderError:
             if not there:
                 del armed[id_]
@@ -222,7 +234,7 @@ class Switchboard:
         except UnknownOutcomeError:
             armed[id_] = _UNKNOWN
             raise
-        armed[id_] = until if done else _UNKNOWN
+        armed[id_] = until
 
     def _covers(self, target: Target) -> bool:
         switches = self._switches.get(target.provider)
@@ -241,7 +253,8 @@ class Switchboard:
         for key in session.resource_keys():
             standing = self._state.standings.get(key)
             targets = standing.everywhere() if standing is not None else []
-            unknown = standing is None or any(self._covers(t) and t not in self._armed for t in targets)
+            unread = (t for t in targets if self._covers(t) and t not in self._armed)
+            unknown = standing is None or not all(map(standing.lost, unread))
             if unknown and told is not None and was_granted(session.resource_status(key)):
                 yield told
             resource = self._state.store.resources.get(key)

@@ -269,7 +269,7 @@ class TargetState:
         """What is in the way of calls of these kinds."""
         if self.trouble is not None:
             return self.tries.error((access, "reads")) or _UNREAD
-        errors = (self.tries.error((access, kind)) for kind in kinds)
+        errors = (self.tries.trouble((access, kind)) for kind in kinds)
         return next(filter(None, errors), self.conflict if "revokes" in kinds else None)
 
     @property

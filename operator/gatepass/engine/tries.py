@@ -88,6 +88,10 @@ class Tries:
             return tried.error
         return tried.error if tried.needed_since is not None and tried.at >= tried.needed_since else None
 
+    def trouble(self, call: Call) -> ProviderError | None:
+        """What is the matter with it that counts: a mark that is late for a moment is in nobody's way."""
+        return self.error(call) if call[1] not in ("relabels", "retags") or self.refuses(call) else None
+
     def plenty(self, access: Access, kind: Write) -> bool:
         """Was there no need to wait for it?"""
         return self.last(access, kind).scarce_since is None
@@ -108,7 +112,7 @@ class Tries:
 
     def fails(self, kinds: Collection[Write]) -> bool:
         """Is something the matter with any of these?"""
-        return any(call[1] in kinds and self.error(call) for call in self._last)
+        return any(call[1] in kinds and self.trouble(call) for call in self._last)
 
 
 def matter(outcomes: Iterable[object]) -> ProviderError | None:

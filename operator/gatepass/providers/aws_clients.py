@@ -110,6 +110,7 @@ class AwsClients:
         self._known: dict[Access, Clients] = {}
         self._used: dict[Access, float] = {}
         self._doubted: set[Access] = set()
+        self._failed: dict[Access, tuple[float, ProviderError]] = {}
         self._turns: WeakValueDictionary[Access, asyncio.Lock] = WeakValueDictionary()  # of those under way
         # Retries are the engine's: it knows what may be tried again, and what is no longer wanted.
         self._config = Config(
@@ -207,7 +208,12 @@ class AwsClients:
             raise translated(error, action) from None
 
     async def _clients(self, access: Access) -> Clients:
+        """Who waits while another one signs in hears what he hears: each for himself would be silent for seconds."""
+        came = self._monotonic()
         async with self._turns.setdefault(access, asyncio.Lock()):
+            failed_at, failure = self._failed.get(access, (-inf, None))
+            if failure is not None and came < failed_at:
+                raise failure.with_traceback(None)
             now, known = self._monotonic(), self._known.get(access)
             idle = now - self._used.get(access, now)
             self._used[access] = now
@@ -219,8 +225,9 @@ class AwsClients:
                 return known
             try:
                 return await self._make(access)
-            except ProviderError:
+            except ProviderError as error:
                 if known is None or now >= known.ends_at:
+                    self._failed[access] = self._monotonic(), error
                     raise
                 # They still work for a while, and STS may answer until they end.
                 self._known[access] = replace(known, renew_at=now + _RENEW_PAUSE)
@@ -247,6 +254,7 @@ class AwsClients:
         for access in [access for access, used in self._used.items() if used < since and access != in_use]:
             del self._used[access]
             self._doubted.discard(access)
+            self._failed.pop(access, None)
             if (known := self._known.pop(access, None)) is not None:
                 known.close()
 
