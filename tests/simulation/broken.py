@@ -10,7 +10,6 @@ from gatepass.core.rules import ObservedRule, Stamp, Target
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, AccessSessionStatus, EndedReason, Phase
 from gatepass.engine.engine import Engine
-from gatepass.engine.grants import has_been_granted
 from gatepass.engine.state import Whereabouts
 from tests.simulation.cloud import Cloud
 from tests.simulation.process import OWNER, LoopClock
@@ -113,7 +112,8 @@ def _misses_the_end_of_jobs(engine: Engine, _cloud: Cloud) -> None:
 
 
 def _withdraws_at_will(engine: Engine, _cloud: Cloud) -> None:
-    engine._grants._withdrawn = lambda session, _now, _refusals: has_been_granted(session)  # type: ignore[method-assign]
+    grants = engine._grants
+    grants._withdrawn = lambda session, _now, _refusals: grants.has_been_granted(session)  # type: ignore[method-assign]
 
 
 def _mistakes_why(engine: Engine, _cloud: Cloud) -> None:
