@@ -38,7 +38,7 @@ async def test_what_another_tool_has_removed_before_a_start_holds_up_none_that_i
             world.cluster.refuse = lambda verb: verb == "status"
         sessions.append(world.session("there", cidrs=("203.0.113.8/32",)))
         await eventually(lambda: len(cloud.rules(group)) == NUMBER + 1, "and the last", 5)
-        await asyncio.sleep(5)  # the sessions' statuses tell of it now, if they can be written
+        await eventually(lambda: not recorded or world.status(sessions[-1]).phase is Phase.ACTIVE, "it is told", 5)
     world.cluster.refuse = lambda _verb: False
     for id_ in gone:
         del cloud.rules(group)[id_]

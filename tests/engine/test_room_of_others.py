@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -82,6 +83,9 @@ async def test_nobody_is_overtaken_by_who_could_be_elsewhere_too(
         def small(number: int) -> AccessSession:
             return world.session(f"s-{number}", resources=({"name": "either"},), cidrs=(f"203.0.113.{number}/32",))
 
+        def over(session: AccessSession) -> bool:
+            return world.status(session).phase is Phase.CANCELLED
+
         def live(sessions: list[AccessSession]) -> list[AccessSession]:
             return [each for each in sessions if world.status(each).phase is Phase.ACTIVE]
 
@@ -93,7 +97,7 @@ async def test_nobody_is_overtaken_by_who_could_be_elsewhere_too(
         await eventually(lambda: all(world.status(each).phase is Phase.PENDING for each in later), "all wait", 5)
         for each in first:
             world.edit(AccessSession, each.key, stop=True)
-            await asyncio.sleep(6)
+            await eventually(partial(over, each), "its end", 6)
         await eventually(lambda: live([big]), "it opens", 5)
         assert live(later) == later[:1]
 
@@ -111,7 +115,7 @@ async def test_who_waits_is_told_his_place_at_once_whoever_else_wants_the_same_r
         first = [world.session(f"s-{n}", resources=either, cidrs=(f"203.0.113.{n}/32",)) for n in range(3)]
         await eventually(lambda: all(world.status(each).phase is Phase.ACTIVE for each in first), "all are full", 10)
         wide = [world.session("wide-1", resources=({"name": "wide"},), cidrs=("198.51.100.1/32",))]
-        await asyncio.sleep(200)
+        await throughout(lambda: world.status(wide[0]).phase is Phase.PENDING, "it waits", 200)
         world.session("later", resources=either, cidrs=("203.0.113.9/32",))
         wide.append(world.session("wide-2", resources=({"name": "wide"},), cidrs=("198.51.100.2/32",)))
 

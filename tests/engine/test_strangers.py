@@ -163,12 +163,11 @@ async def test_whose_maker_has_left_it_open_is_never_marked_as_ours(
     group = cloud.create("sg-0aaa")
     async with world.running():
         resource = world.resource()
-        await asyncio.sleep(5)
+        await eventually(lambda: world.ready("staging-db") == "True", "it is ready")
         theirs = cloud.put(group, OURS, marked(world, seconds), OWNER, f"another/{world.at(0)}")
         before = cloud.rules(group)[theirs]
         shared, own = world.session("shared", duration="5h"), world.session("own", cidrs=("203.0.113.9/32",))
-        await asyncio.sleep(2400)
-        assert cloud.rules(group)[theirs] == before
+        await throughout(lambda: cloud.rules(group)[theirs] == before, "as it was", 2400)
         assert {world.status(each).phase for each in (shared, own)} == {Phase.ACTIVE}
         for each in (shared, own):
             world.edit(AccessSession, each.key, stop=True)
@@ -182,15 +181,14 @@ async def test_nor_does_a_static_range_make_it_ours(world: World, cloud: SlowFir
     group = cloud.create("sg-0aaa")
     async with world.running():
         resource = world.resource()
-        await asyncio.sleep(5)
+        await eventually(lambda: world.ready("staging-db") == "True", "it is ready")
         theirs = cloud.put(group, OURS, marked(world, -3600), OWNER, f"another/{world.at(0)}")
         world.edit(ProtectedResource, resource.key, staticCIDRs=[{"cidr": OURS.cidr}])
         session = world.session(cidrs=("203.0.113.9/32",), duration="10m")
         await throughout(lambda: theirs in cloud.rules(group), "the door is open", 60)
         world.edit(ProtectedResource, resource.key, staticCIDRs=[])
         await eventually(lambda: theirs not in cloud.rules(group), "it is gone", 5)
-        await asyncio.sleep(600)
-        assert world.status(session).phase is Phase.EXPIRED
+        await eventually(lambda: world.status(session).phase is Phase.EXPIRED, "the end of the other", 600)
         assert cloud.rules(group) == {}
 
 
@@ -202,7 +200,7 @@ async def test_ours_is_put_soon_after_one_is_closed_that_was_left_open(
     group = cloud.create("sg-0aaa")
     async with world.running(resync=3600):
         world.resource()
-        await asyncio.sleep(5)
+        await eventually(lambda: world.ready("staging-db") == "True", "it is ready")
         theirs = cloud.put(group, OURS, marked(world, -3600), OWNER, f"another/{world.at(0)}")
         world.session(duration="5h")
         await throughout(lambda: list(cloud.rules(group)) == [theirs], "it serves", serves)
@@ -216,13 +214,13 @@ async def test_sessions_from_before_a_lease_that_was_deleted_close_in_time(world
     async with world.running(leadership=Leadership("forgotten")):
         world.resource()
         extended = world.session("extended", duration="10m")
-        await asyncio.sleep(5)
+        await eventually(lambda: world.status(extended).phase is Phase.ACTIVE, "it is open", 5)
     async with world.running(leadership=Leadership("next")):
-        await asyncio.sleep(60)
+        await throughout(lambda: len(cloud.rules(group)) == 1, "it is open", 60)
         world.edit(AccessSession, extended.key, duration="1h")
         later = world.session("later", duration="59m", cidrs=("203.0.113.9/32",))
-        await asyncio.sleep(3530)
-        assert len(cloud.rules(group)) == 2
+        await eventually(lambda: len(cloud.rules(group)) == 2, "both are open", 5)
+        await throughout(lambda: len(cloud.rules(group)) == 2, "both are open", 3530)
         await eventually(lambda: cloud.rules(group) == {}, "nothing is open", 20)
         await eventually(lambda: world.status(later).phase is Phase.EXPIRED, "the end is told", 5)
 
