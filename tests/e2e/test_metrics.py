@@ -18,10 +18,10 @@ def test_what_a_session_leaves_in_the_metrics(sandbox: Sandbox, tenant: Tenant, 
     def scraped(name: str, **labels: str) -> float:
         return Scrape(sandbox.metrics_url).value(name, **labels)
 
+    # A write is counted when it is answered, which may be after somebody has read it.
+    ready = "gatepass_session_ready_seconds_count"
+    wait_for(lambda: scraped(ready) == before.value(ready) + 1, "the opening is counted")
     opened = Scrape(sandbox.metrics_url)
-    assert (
-        opened.value("gatepass_session_ready_seconds_count") == before.value("gatepass_session_ready_seconds_count") + 1
-    )
     assert opened.value("gatepass_sessions", phase="Active") >= 1
     for name in ("used", "ours"):
         assert opened.values(f"gatepass_target_rules_{name}", target=group.id, family="ipv4") == [1]
@@ -33,9 +33,9 @@ def test_what_a_session_leaves_in_the_metrics(sandbox: Sandbox, tenant: Tenant, 
 
     tenant.edit("it-1", stop=True)
     tenant.until_stopped("it-1")
-    closed = Scrape(sandbox.metrics_url)
     late = "gatepass_session_closing_lateness_seconds"
-    assert closed.value(f"{late}_count") == before.value(f"{late}_count") + 1
+    wait_for(lambda: scraped(f"{late}_count") == before.value(f"{late}_count") + 1, "the closing is counted")
+    closed = Scrape(sandbox.metrics_url)
     assert closed.value(f"{late}_sum") - before.value(f"{late}_sum") < 60
     for action in ("AuthorizeSecurityGroupIngress", "RevokeSecurityGroupIngress"):
         labels = {"action": f"ec2:{action}", "outcome": "ok"}

@@ -27,6 +27,7 @@ def test_withdrawn_from_one_resource_and_then_from_the_last(tenant: Tenant, grou
     assert other_group.rules() == []
     # Loosened again, nothing comes back: an end is final.
     tenant.patch(RESOURCE, "cache", spec={"policy": WIDE})
+    tenant.until_condition(RESOURCE, "cache", "Ready")
     tenant.create_soon(tenant.session_body("cache", name="it-2", cidrs=(NETWORK,)))
     tenant.until_phase("it-2", "Active")
     assert tenant.get(SESSION, "it-1")["status"] == ended["status"]
@@ -66,6 +67,7 @@ def test_bounds_that_bind_new_sessions_only(tenant: Tenant, group: Group) -> Non
     tenant.resource(group.id)
     tenant.until_phase(tenant.session(), "Active")
     tenant.patch(RESOURCE, "db", spec={"policy": {"requireReason": True, "maxConcurrentSessions": 1}})
+    tenant.until_condition(RESOURCE, "db", "Ready")
     tenant.create_soon(tenant.session_body(name="it-2", cidrs=("203.0.113.8/32",), reason="tests"))
     tenant.until_part("it-2", "db", "Waiting", "maxConcurrentSessions")
     session = tenant.get(SESSION, "it-1")

@@ -150,6 +150,7 @@ def loses_its_job(stage: Stage, observer: Observer) -> None:
 def runs_in_a_pod(stage: Stage, _: Observer) -> str:
     """A session is for a pod, which leaves from the address of its node."""
     stage.tenant.patch(RESOURCE, "db", spec={"policy": {"followAddressChanges": True}})
+    stage.tenant.until_condition(RESOURCE, "db", "Ready")
     node = stage.pods.node("kind://docker/kind/worker", NODE, FIRST)
     stage.pods.pending()
     stage.pods.schedule(node)
