@@ -75,6 +75,11 @@ class Standing:
         facts = self.targets.get(target, self.draining.get(target))
         return isinstance(facts, ProviderError) and facts.failure is Failure.NOT_FOUND
 
+    def refuses(self, target: Target) -> bool:
+        """Can its credentials not use it, for longer than a moment?"""
+        facts = self.targets.get(target, self.draining.get(target))
+        return isinstance(facts, ProviderError) and facts.failure is not Failure.RETRY
+
     def quota(self, target: Target) -> int:
         """Rules per IP family that the target takes; 0 when it cannot be used."""
         facts = self.targets.get(target)

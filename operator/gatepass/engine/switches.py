@@ -18,11 +18,11 @@ from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
 from gatepass.core.plan import Plan, is_ours
 from gatepass.core.ports import Access, Clock, Switches
 from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
-from gatepass.core.types.session import AccessSession
+from gatepass.core.types.session import AccessSession, SessionResourceStatus
 from gatepass.engine.demand import Wishes
 from gatepass.engine.grants import Grants, was_granted
 from gatepass.engine.queue import Queue
-from gatepass.engine.state import State
+from gatepass.engine.state import Standing, State
 from gatepass.engine.targets import TargetState
 from gatepass.engine.vouching import Place, Vouching, place_of
 
@@ -65,6 +65,7 @@ class Switchboard:
         self._armed: dict[Target, dict[str, datetime]] = {}  # a rule that is not in it has no switch
         self._seen: defaultdict[Target, set[str]] = defaultdict(set)  # until reads show all that was put before
         self._listed: dict[Place, Collection[str]] = {}
+        self._made: defaultdict[Place, set[str]] = defaultdict(set)  # since that listing began
         self._turns: defaultdict[Place, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._unlisted: set[Target] = set()
         self.queue: Queue[Target] = Queue("switch", self.run, workers=_WORKERS)
@@ -83,8 +84,8 @@ class Switchboard:
         if not self._covers(target):
             return plan
         self._wanted[target] = {rule: want.until for rule, (want, _) in wishes.items()}
-        if target not in self._armed or self._state.may_lag(known):
-            self._suppose(known, plan.relabels)
+        if target not in self._armed or target in self._seen:
+            self._suppose(known, {*plan.relabels, *plan.retags})
         armed = self._armed[target]
         on_time = {id_: text for id_, text in plan.relabels.items() if armed.get(id_, _NEVER) >= _label(text, _UNKNOWN)}
         return replace(plan, relabels=on_time)
@@ -140,6 +141,8 @@ class Switchboard:
             armed[id_] = _UNKNOWN if id_ in known.doubtful else _label(known.rules[id_].description, _UNKNOWN)
         if first or found:
             self._unlisted.add(target)
+        if not self._state.may_lag(known):  # this read has shown all of them
+            del self._seen[target]
 
     async def _take_stock(self, known: TargetState, access: Access) -> None:
         """After a start or a resync: which of the rules have a switch?"""
@@ -149,10 +152,11 @@ class Switchboard:
         place = place_of(target)
         async with self._turns[place]:
             if place not in self._listed:
+                self._made[place].clear()
                 self._listed[place] = await self._switches[target.provider].armed(access)
             listed = self._listed[place]
         armed = self._of(target)
-        for id_ in armed.keys() - listed:
+        for id_ in armed.keys() - listed - self._made[place]:
             del armed[id_]
         for id_ in known.rules.keys() & listed:
             if self._is_ours(target, known.rules[id_], armed):
@@ -234,6 +238,8 @@ class Switchboard:
         except UnknownOutcomeError:
             armed[id_] = _UNKNOWN
             raise
+        finally:
+            self._made[place_of(target)].add(id_)  # a listing that began before its answer may not show it
         armed[id_] = until
 
     def _covers(self, target: Target) -> bool:
@@ -252,10 +258,8 @@ class Switchboard:
         """What may still be told where a switch is too early for the session, or nobody knows yet: no less than was."""
         for key in session.resource_keys():
             standing = self._state.standings.get(key)
-            targets = standing.everywhere() if standing is not None else []
-            unread = (t for t in targets if self._covers(t) and t not in self._armed)
-            unknown = standing is None or not all(map(standing.lost, unread))
-            if unknown and told is not None and was_granted(session.resource_status(key)):
+            entry = session.resource_status(key)
+            if told is not None and was_granted(entry) and self._is_unknown(standing, entry):
                 yield told
             resource = self._state.store.resources.get(key)
             claim = self._grants.claim(session, resource, now) if resource is not None else None
@@ -269,6 +273,14 @@ class Switchboard:
                 bound = max(armed, told or _label(held.description, armed))
                 if bound > _UNKNOWN:  # else nothing is known of it, and nothing was told that could be kept
                     yield bound
+
+    def _is_unknown(self, standing: Standing | None, entry: SessionResourceStatus | None) -> bool:
+        """May a rule have a switch that nobody has heard of? Not in a group that refuses us, if none is on record."""
+        if standing is None:
+            return True
+        recorded = {record.target for record in (entry.rules if entry else ()) if record.removed_at is None}
+        unread = (t for t in standing.everywhere() if self._covers(t) and t not in self._armed)
+        return any(not standing.lost(t) and (t.id in recorded or not standing.refuses(t)) for t in unread)
 
 
 def _label(description: str, other: datetime) -> datetime:

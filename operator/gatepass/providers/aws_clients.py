@@ -231,13 +231,14 @@ class AwsClients:
                     raise
                 # They still work for a while, and STS may answer until they end.
                 self._known[access] = replace(known, renew_at=now + _RENEW_PAUSE)
+                if access.credentials.secret is not None:
+                    self._doubted.discard(access)  # until AWS refuses them once more
                 return known
 
     async def _make(self, access: Access) -> Clients:
         keys, seconds = await self._sign_in(access)
-        known = self._known.get(access)
+        ends_at, known = self._monotonic() + seconds, self._known.get(access)
         if known is None or known.keys != keys or (access in self._doubted and keys.id is None):
-            ends_at = self._monotonic() + seconds
             made = await _repeatable(
                 self._in_thread("aws:CreateClient", lambda: self._build(access.region, keys, ends_at))
             )
@@ -245,6 +246,8 @@ class AwsClients:
                 known.close()
             self._known[access] = known = made
             self._forget_unused(access)
+        else:  # which may have been put off when these could not be had
+            self._known[access] = known = replace(known, renew_at=ends_at - _RENEW_BEFORE, ends_at=ends_at)
         self._doubted.discard(access)
         return known
 
