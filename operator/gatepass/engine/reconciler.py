@@ -54,7 +54,6 @@ class Reconciler:
         switchboard: Switchboard,
     ) -> None:
         self._state = state
-        self._grants = grants
         self._demands = Demands(state, grants)
         self._records = Records(state, grants, clock, vouching)
         self._vouching = vouching

@@ -118,11 +118,6 @@ class Whereabouts:
     elsewhere: tuple[SourceAddress, ...] = ()
     unfollowed: str | None = None
 
-    @property
-    def ranges(self) -> tuple[str, ...]:
-        """What is let in."""
-        return tuple(address.cidr for address in self.addresses)
-
 
 class Placements:
     """Which target holds each rule of each claim."""
@@ -164,12 +159,10 @@ class Placements:
         """The target is no more; nothing may be placed there."""
         self._at.pop(target, None)
 
-    def drop_at(self, target: Target, rules: Iterable[Rule]) -> set[ClaimKey]:
+    def drop_at(self, target: Target, rules: Iterable[Rule]) -> None:
         """The target does not take these rules: everybody who placed one there looks for another place."""
-        displaced = {claim for rule in rules for claim in self._at[target].get(rule, ())}
-        for claim in displaced:
+        for claim in {claim for rule in rules for claim in self._at[target].get(rule, ())}:
             self.drop(claim)
-        return displaced
 
 
 NOT_ASKED: Final = Refusal("", "")
