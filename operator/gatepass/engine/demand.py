@@ -162,7 +162,7 @@ class Demands:
                 yield from self._grants.undecided(tenant.resource, now)
         all_heard = all(
             not (tenant.standing is None and tenant.resource.held and self._state.awaits(tenant.resource, target))
-            and all(self._state.target(target).read_at is not None for target in tenant.usable)
+            and self._all_read(tenant)
             for tenant in tenants
         )
         if not all_heard:  # until then nobody knows where the rules that are wanted will be
