@@ -71,12 +71,11 @@ class Vouching:
 
         What others made is never marked, though its time is over: with a later one it would be a stranger again.
         """
-        marked = (rules[id_] for id_ in {*plan.relabels, *plan.retags} if id_ in rules)
+        marked = (rules[id_] for id_ in {*plan.relabels, *plan.retags})
         if theirs := {rule.id for rule in marked if self.made_elsewhere(target, rule)}:
             relabels = {id_: text for id_, text in plan.relabels.items() if id_ not in theirs}
             plan = replace(plan, relabels=relabels, retags=tuple(id_ for id_ in plan.retags if id_ not in theirs))
-        revoked = (rules[id_] for id_ in plan.revokes if id_ in rules)
-        unwanted = [rule for rule in revoked if self.stranger(target, rule, now)]
+        unwanted = [rules[id_] for id_ in plan.revokes if self.stranger(target, rules[id_], now)]
         if not unwanted:
             return plan
         ids = [rule.id for rule in unwanted]
