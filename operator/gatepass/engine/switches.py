@@ -225,12 +225,10 @@ class Switchboard:
         there = id_ in armed
         armed.setdefault(id_, until)  # from now on it may be there, and nothing later is promised
         try:
-            done = await switches.arm(access, target, id_, until, again=there)
-            if not done:
+            if not await switches.arm(access, target, id_, until, again=there):
                 there, armed[id_] = True, _UNKNOWN
-                done = await switches.arm(access, target, id_, until, again=True)
-            if not done:
-                raise _UNSETTLED
+                if not await switches.arm(access, target, id_, until, again=True):
+                    raise _UNSETTLED
         except ProviderError:
             if not there:
                 del armed[id_]
