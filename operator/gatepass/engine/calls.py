@@ -103,12 +103,12 @@ class Calls:
 
     async def _look(self, known: TargetState, access: Access) -> Sequence[ObservedRule]:
         """One read. Whoever asks for one while it is under way gets another: he may want it younger."""
-        known.stale, observed = False, None
+        known.stale = False
         try:
-            observed = await self._providers[known.target.provider].observe(access, known.target)
-        finally:
-            known.stale = known.stale or observed is None
-        return observed
+            return await self._providers[known.target.provider].observe(access, known.target)
+        except BaseException:
+            known.stale = True
+            raise
 
     def _wake_neighbours(self, target: Target) -> None:
         """Their passes place claims, and let rules go, by whether this target can be read."""
