@@ -1,7 +1,6 @@
 """How full the targets of a resource are."""
 
 from gatepass.core.placement import FAMILIES
-from gatepass.core.plan import is_ours
 from gatepass.core.resource_status import capacity_of
 from gatepass.core.types.resource import Capacity
 from gatepass.engine.state import Standing, State
@@ -19,7 +18,7 @@ def capacity(state: State, standing: Standing) -> Capacity | None:
                 sum(each.used(family) for _, each in read),
                 sum(each.limit(family, standing.quota(target)) for target, each in read),
                 sum(
-                    is_ours(rule, state.owner, known=()) and rule.weight[FAMILIES.index(family)] > 0
+                    state.is_ours(rule) and rule.weight[FAMILIES.index(family)] > 0
                     for _, each in read
                     for rule in each.rules.values()
                 ),

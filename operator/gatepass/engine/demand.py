@@ -306,7 +306,7 @@ class Demands:
     def _lasts(self, rule: ObservedRule) -> bool:
         """Does it stay, whichever session ends? Another's does, and one of a static range."""
         mark = parse_mark(rule.description)
-        return mark is None or mark.static or not self._state.is_ours(rule, known=())
+        return mark is None or mark.static or not self._state.is_ours(rule)
 
     def _place_one(
         self,

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gatepass.core import lifecycle
 from gatepass.core.placement import FAMILIES
-from gatepass.core.plan import is_half_marked, is_ours
+from gatepass.core.plan import is_half_marked
 from gatepass.core.ports import Clock
 from gatepass.core.rules import ObservedRule, Target, parse_mark
 from gatepass.core.types.common import Key
@@ -148,7 +148,7 @@ class Insight:
         placed = self._state.placements.at(target)
         used, ours, late = [0, 0], [0, 0], []
         for rule in known.rules.values():
-            mine = is_ours(rule, self._state.owner, known=())
+            mine = self._state.is_ours(rule)
             for family, weight in enumerate(rule.weight):
                 used[family] += weight
                 ours[family] += mine and weight > 0

@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from datetime import datetime
 
-from gatepass.core.plan import is_ours
 from gatepass.core.ports import Clock
 from gatepass.core.rules import Mark, Target
 from gatepass.core.types.common import Key
@@ -72,7 +71,7 @@ class Records:
             known.put_before(record.id, (now - record.applied_at).total_seconds())
             if not self._grants.closed(session, now):
                 told.add(record.id)
-        marked = (rule for rule in known.rules.values() if is_ours(rule, self._state.owner, known=()))
+        marked = (rule for rule in known.rules.values() if self._state.is_ours(rule))
         ours = (rule.id for rule in marked if not self._vouching.stranger(known.target, rule, now))
         known.question(id_ for id_ in ours if id_ not in told)
 

@@ -5,7 +5,6 @@ from typing import Final
 
 import structlog
 
-from gatepass.core.plan import is_ours
 from gatepass.core.ports import Clock, Cluster
 from gatepass.core.resource_status import resource_status
 from gatepass.core.types.common import ABANDON, Key
@@ -120,7 +119,7 @@ class ResourcePass:
             f"{target.id}/{rule.id} ({rule.rule})"
             for target in (standing.everywhere() if standing else ())
             for rule in self._state.target(target).rules.values()
-            if is_ours(rule, self._state.owner, known=())
+            if self._state.is_ours(rule)
         ]
 
     async def _release(self, resource: ProtectedResource) -> None:

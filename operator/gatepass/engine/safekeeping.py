@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from gatepass.core.desired import static_claims
-from gatepass.core.plan import is_ours
 from gatepass.core.ports import Cluster, SecretSeen
 from gatepass.core.rules import ObservedRule, Target, parse_mark
 from gatepass.core.types.common import Key
@@ -96,7 +95,7 @@ class Safekeeping:
 
     def _ends(self, rule: ObservedRule, target: Target, resource: ProtectedResource) -> bool:
         """Is it a rule of the resource, be it one that was never recorded, and of no static range that it has there?"""
-        mark = parse_mark(rule.description) if is_ours(rule, self._state.owner, known=()) else None
+        mark = parse_mark(rule.description) if self._state.is_ours(rule) else None
         if mark is None or mark.resource != str(resource.key):
             return False
         listed = mark.static and target.id in resource.spec.aws.security_groups

@@ -281,7 +281,7 @@ class State:
         for claim in [claim for claim in self.parked if claim.resource == resource]:
             del self.parked[claim]
 
-    def is_ours(self, rule: ObservedRule, known: Collection[str]) -> bool:
+    def is_ours(self, rule: ObservedRule, known: Collection[str] = ()) -> bool:
         """Has it both marks, or is it `known` from a record? Never one with another's id that was not made here.
 
         Of two that had one id by mistake, one has taken for its own what the other had put.

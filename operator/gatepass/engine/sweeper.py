@@ -7,7 +7,6 @@ from typing import Final
 import structlog
 
 from gatepass.core.errors import ProviderError, UnknownOutcomeError
-from gatepass.core.plan import is_ours
 from gatepass.core.ports import Access, Clock, Provider
 from gatepass.core.rules import Target
 from gatepass.core.types.common import Key
@@ -94,9 +93,7 @@ class Sweeper:
             unnamed = [
                 (target, rule)
                 for target, rule in found
-                if is_ours(rule, self._state.owner, known=())
-                and target.account == place.account
-                and not self._state.tenants.get(target)
+                if self._state.is_ours(rule) and target.account == place.account and not self._state.tenants.get(target)
             ]
             strange = Counter(target for target, rule in unnamed if self._vouching.stranger(target, rule, now))
             for target in sorted(strange):

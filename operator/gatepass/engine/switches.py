@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from gatepass.core.errors import Failure, ProviderError, UnknownOutcomeError
-from gatepass.core.plan import Plan, is_ours
+from gatepass.core.plan import Plan
 from gatepass.core.ports import Access, Clock, Switches
 from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.core.types.session import AccessSession, SessionResourceStatus
@@ -185,7 +185,7 @@ class Switchboard:
 
     def _is_ours(self, target: Target, rule: ObservedRule, known: Collection[str]) -> bool:
         """And not made by another, who may keep it longer than we want it. A `known` one may have lost its marks."""
-        return is_ours(rule, self._state.owner, known) and not self._vouching.made_elsewhere(target, rule)
+        return self._state.is_ours(rule, known) and not self._vouching.made_elsewhere(target, rule)
 
     def _obsolete(self, known: TargetState, id_: str) -> bool:
         """Is the rule gone, or is it now static? One that should be gone and is not keeps its switch."""

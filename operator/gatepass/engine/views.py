@@ -10,7 +10,7 @@ from typing import Final
 from gatepass.core.desired import ClaimKey, static_claims
 from gatepass.core.errors import ClaimAwaitedError, Failure, ProviderError
 from gatepass.core.lifecycle import End, deadline
-from gatepass.core.plan import WRITES, Write, is_ours
+from gatepass.core.plan import WRITES, Write
 from gatepass.core.policy import Refusal
 from gatepass.core.resource_status import Findings
 from gatepass.core.rules import Rule, Target, canonical_cidr, rules_for
@@ -369,7 +369,7 @@ class Views:
             rule.rule is not None
             and (any(map(others, placed.get(rule.rule, ()))) or self._kept(known, rule.rule, others))
             for rule in known.rules.values()
-            if is_ours(rule, self._state.owner, known=())
+            if self._state.is_ours(rule)
         )
 
     def finished(self, resource: ProtectedResource, standing: Standing | None) -> bool:
