@@ -158,9 +158,9 @@ class Switchboard:
         armed = self._of(target)
         for id_ in armed.keys() - listed - self._made[place]:
             del armed[id_]
-        for id_ in known.rules.keys() & listed:
-            if self._is_ours(target, known.rules[id_], armed):
-                armed.setdefault(id_, _UNKNOWN)
+        for id_ in (known.rules.keys() & listed) - armed.keys():
+            if self._is_ours(target, known.rules[id_], ()):
+                armed[id_] = _UNKNOWN
         self._unlisted.discard(target)
 
     # what is to be done
