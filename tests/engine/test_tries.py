@@ -49,7 +49,7 @@ def test_an_error_is_forgotten_with_the_need() -> None:
     assert tries.error(CALL) is None
     needs(tries, CALL, at=4.0)
     assert tries.error(CALL) is None
-    assert not tries.fails(["grants"])
+    assert not tries.fails()
     assert tries.in_turn([ONE, OTHER], "grants") == [OTHER, ONE], "who is asked first is another matter"
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from gatepass.core.desired import Claim, ClaimKey
 from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.placement import FAMILIES, Lasting, Room
-from gatepass.core.plan import WRITES, Write
+from gatepass.core.plan import Write
 from gatepass.core.ports import Access
 from gatepass.core.rules import ObservedRule, Rule, Target, parse_mark
 from gatepass.engine.queue import CLOSING_RETRY
@@ -275,7 +275,7 @@ class TargetState:
     @property
     def fails(self) -> bool:
         """Is something in the way of reading or writing, for anybody?"""
-        return bool(self.trouble or self.conflict) or self.tries.fails(WRITES)
+        return bool(self.trouble or self.conflict) or self.tries.fails()
 
     def lost(self, rule: Rule, at: float) -> None:
         """The answer to a grant was lost: the rule may be there until a read settles it."""

@@ -110,9 +110,9 @@ class Tries:
         tried = {access: self.last(access, kind) for access in accesses}
         return sorted(tried, key=lambda access: tried[access].at if tried[access].error else float("-inf"))
 
-    def fails(self, kinds: Collection[Write]) -> bool:
-        """Is something the matter with any of these?"""
-        return any(call[1] in kinds and self.trouble(call) for call in self._last)
+    def fails(self) -> bool:
+        """Is something the matter with any write?"""
+        return any(call[1] != "reads" and self.trouble(call) for call in self._last)
 
 
 def matter(outcomes: Iterable[object]) -> ProviderError | None:
