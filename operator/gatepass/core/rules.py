@@ -42,6 +42,11 @@ class Rule:
         """4 or 6."""
         return 6 if ":" in self.cidr else 4
 
+    @property
+    def weight(self) -> tuple[int, int]:
+        """How many rules it counts for, IPv4 and IPv6."""
+        return (1, 0) if self.family == 4 else (0, 1)
+
     def __str__(self) -> str:
         if self.port is None:
             return f"{self.cidr} {self.protocol}"

@@ -2,7 +2,6 @@
 
 import structlog
 
-from gatepass.core.placement import FAMILIES
 from gatepass.core.rules import ObservedRule, Rule
 from gatepass.engine.demand import Wishes
 from gatepass.engine.targets import TargetState
@@ -12,8 +11,7 @@ log = structlog.get_logger(__name__)
 
 def put(rule: Rule, id_: str, description: str, owner: str, maker: str | None = None) -> ObservedRule:
     """A rule of ours as a read shows it."""
-    weight = (1, 0) if rule.family == FAMILIES[0] else (0, 1)
-    return ObservedRule(id_, rule, description, owner, weight, maker)
+    return ObservedRule(id_, rule, description, owner, rule.weight, maker)
 
 
 def proofs(known: TargetState, desired: Wishes) -> dict[str, str]:

@@ -68,8 +68,7 @@ class MemoryFirewalls:
     ) -> str:
         """Somebody puts a rule by hand; answers its id."""
         id_ = f"sgr-{next(self._ids):017x}"
-        weight = (1, 0) if rule.family == FAMILIES[0] else (0, 1)
-        self._firewall(target).rules[id_] = ObservedRule(id_, rule, description, owner, weight, maker)
+        self._firewall(target).rules[id_] = ObservedRule(id_, rule, description, owner, rule.weight, maker)
         return id_
 
     def _firewall(self, target: Target) -> _Firewall:
