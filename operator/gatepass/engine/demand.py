@@ -48,6 +48,7 @@ class _Tenant:
     """A resource that names the target, what is known of it, and what is wanted of it.
 
     `proven` are its own targets that were found, and `usable` those of them that can be read: new rules may go there.
+    `recorded` are the rules that statuses name there, with the uid of the session.
     """
 
     resource: ProtectedResource

@@ -39,7 +39,10 @@ _TOKEN_SECONDS: Final = 2.0
 
 
 class Reconciler:
-    """Makes each target hold what is granted, and nothing else of ours."""
+    """Makes each target hold what is granted, and nothing else of ours.
+
+    `report` hears of each pass: its target, the uids of the sessions that it concerns, and whether it may concern all.
+    """
 
     def __init__(
         self,

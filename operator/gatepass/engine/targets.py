@@ -43,9 +43,13 @@ class TargetState:
     `claims` are those that its last pass has heard, whatever became of them; the first one's time is up at `ends_at`.
     `placed` are the holders of those that have got a place, here or elsewhere, or wait for one from now on, and have
     not been told, and `kept` the claims that keep a rule here, having no place here, as its last pass has found them.
-    `conflict` says why nothing is revoked. `unheard` are rules whose revocation had no answer, and since
-    when; `unknown` are those whose ids EC2 did not know in the last call; `missed` are new ones that neither a read nor
-    a write finds, which are put again for whoever wants them, and revoked by their ids for the others.
+    `conflict` says why nothing is revoked. `revoked` is when a revocation was acknowledged, by id, and `settled` are
+    rules that are gone by the answer to a write, while reads may lag. `doubtful` are rules that neither the last read
+    nor a write since has shown, `unproven` those that only a write can prove. What is held back is written at
+    `resumes_at`, and at `look_again_at` a read is due for another installation's rules. `unheard` are rules whose
+    revocation had no answer, and since when; `unknown` are those whose ids EC2 did not know in the last call; `missed`
+    are new ones that neither a read nor a write finds, which are put again for whoever wants them, and revoked by their
+    ids for the others.
     """
 
     target: Target

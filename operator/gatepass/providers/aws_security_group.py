@@ -1,4 +1,4 @@
-"""AWS security groups: one Authorize and one Revoke per pass, whatever the number of rules."""
+"""AWS security groups: one Authorize or one Revoke for all the rules of a call, whatever their number."""
 
 import asyncio
 import time
