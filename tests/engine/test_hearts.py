@@ -4,13 +4,14 @@ import asyncio
 
 import pytest
 
+from gatepass.core.ports import ClusterError
 from gatepass.core.rules import Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.ends import lease_name
 from gatepass.core.types.session import AccessSession, EndedReason
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.runners import HEART, beat, ended, live, opened, rules
-from tests.engine.world import World
+from tests.engine.world import World, throughout
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -225,3 +226,25 @@ async def test_a_session_that_is_taken_away_while_its_lease_is_read_leaves_no_he
         world.cluster.delete(AccessSession, session.key)
         await asyncio.sleep(10)
         assert not engine.ends.beating
+
+
+async def test_who_gets_more_time_while_his_lease_is_read_stays_open(world: World) -> None:
+    """By the deadline that the pass began with his time is up when the read is given up."""
+    async with world.running() as engine:
+        session = await opened(world, engine, duration="1m", heartbeat=HEART)
+        asked = asyncio.Event()
+
+        async def silent(_: AccessSession) -> str | None:
+            asked.set()
+            await asyncio.sleep(10)
+            raise ClusterError("timed out")
+
+        while world.clock.monotonic() < 45:
+            await beat(world, session, engine)
+            await asyncio.sleep(5)
+        world.cluster.renewed = silent  # type: ignore[method-assign]
+        await asyncio.wait_for(asked.wait(), 60)
+        await beat(world, session, None)
+        world.edit(AccessSession, session.key, duration="1h")
+        await throughout(lambda: live(world, session) and rules(world), "it is open", 15)
+        assert world.clock.monotonic() > 60

@@ -276,7 +276,9 @@ class Laws:
         return self._now() - self._edited.get(name, -GRACE) < self._grace()
 
     def _look_at_ceiling(self, name: str, resource: Name) -> None:
-        ceiling = ceiling_of(self.truth.resources.get(resource))
+        """By what the process knows of it too: while a watch is broken, it has not heard of an edit."""
+        ceilings = [ceiling_of(ledger.resources.get(resource)) for ledger in (self.truth, self.told)]
+        ceiling = None if None in ceilings else max(filter(None, ceilings))
         if ceiling is None or self._lately_edited(resource):
             return
         live = [each for each in open_at(self.truth.sessions.values(), resource) if self._may_count_on(each)]

@@ -47,3 +47,17 @@ def test_an_end_that_had_come_before_more_time_was_given_has_its_cause() -> None
 def test_the_time_of_a_session_whose_resource_is_not_there_is_up_too() -> None:
     steps = (OPENED[1], Step(10.0, "not-after", {"name": "it-1", "in": 60}))
     assert run(Script(0, 300.0, steps)).breach is None
+
+
+def test_a_ceiling_that_nobody_could_hear_of_binds_nobody() -> None:
+    """While a watch is broken, an edit is not heard of until the next listing."""
+    other = {**SESSION, "source": {"cidrs": ["203.0.113.8/32"]}}
+    steps = (
+        *OPENED,
+        Step(20.0, "break-watch", {"plural": "protectedresources", "seconds": 550.0}),
+        Step(
+            30.0, "edit-resource", {"namespace": "ci", "name": "db", "spec": {"policy": {"maxConcurrentSessions": 1}}}
+        ),
+        Step(500.0, "create-session", {"name": "it-2", "spec": other, "held": True}),
+    )
+    assert run(Script(0, 590.0, steps)).breach is None

@@ -117,7 +117,11 @@ class Grants:
         return (now if moved else at), reason
 
     def end(self, session: AccessSession, now: datetime) -> lifecycle.End | None:
-        """The end of the session, if it has come. Once its rules may go it stays ended, whatever its spec says then."""
+        """The end of the session, if it has come. Once its rules may go it stays ended, whatever its spec says then.
+
+        By what is known of it now: a pass may have asked somebody meanwhile, for seconds.
+        """
+        session = self._state.store.session(session.uid) or session
         known, latched = self._state.closed.get(session.uid), session.status.ended_at is not None
         if known is not None and (known.latched or not latched):
             return known
