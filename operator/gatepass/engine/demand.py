@@ -139,7 +139,7 @@ class Demands:
 
     def _tenants(self, target: Target, now: datetime) -> Iterator[_Tenant]:
         """Whoever may have a claim: also those whose credentials have not been verified, or cannot be now."""
-        for resource in self._state.store.resources_naming(target.id):
+        for resource in self._state.naming(target):
             standing = self._state.standings.get(resource.key)
             elsewhere = standing is not None and standing.account is not None and target not in standing.everywhere()
             if resource.spec.aws.region != target.region or elsewhere:

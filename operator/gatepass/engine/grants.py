@@ -121,7 +121,7 @@ class Grants:
 
         By what is known of it now: a pass may have asked somebody meanwhile, for seconds.
         """
-        session = self._state.store.session(session.uid) or session
+        session = self._latest(session)
         known, latched = self._state.closed.get(session.uid), session.status.ended_at is not None
         if known is not None and (known.latched or not latched):
             return known
@@ -149,6 +149,9 @@ class Grants:
         if lifecycle.closed(session, found):
             self._state.closed[session.uid] = first
         return first
+
+    def _latest(self, session: AccessSession) -> AccessSession:
+        return self._state.store.session(session.uid) or session
 
     def closed(self, session: AccessSession, now: datetime) -> bool:
         """May its rules go?"""
@@ -294,6 +297,7 @@ class Grants:
 
     def claim(self, session: AccessSession, resource: ProtectedResource, now: datetime) -> Claim | None:
         """What the session wants of the resource now; None when it may have nothing, or is not decided on yet."""
+        session = self._latest(session)  # what is kept is kept for this one
         end = self.end(session, now)
         if end is not None:
             return self._claim(session, resource, end, now)

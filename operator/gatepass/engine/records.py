@@ -77,7 +77,7 @@ class Records:
 
     def _of(self, target: Target) -> Iterator[tuple[Key, AccessSession, RuleStatus]]:
         """Also for who has not been verified yet."""
-        for resource in self._state.store.resources_naming(target.id):
+        for resource in self._state.naming(target):
             if resource.spec.aws.region == target.region:
                 for session, record in self._state.store.records_of(resource.key, target.id):
                     yield resource.key, session, record

@@ -57,6 +57,7 @@ class ResourcePass:
         emptied = _is_emptied(resource)
         if standing is not None and not emptied:
             resource = await self._report(resource, standing)
+            standing = self._state.standings.get(resource.key)  # a verification may have ended meanwhile
         if resource.deleting and resource.held and (emptied or self._may_go(resource, standing)):
             await self._release(resource)
         return False

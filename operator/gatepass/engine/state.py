@@ -227,6 +227,14 @@ class State:
             known = self.targets[target] = TargetState(target)
         return known
 
+    def naming(self, target: Target) -> Sequence[ProtectedResource]:
+        """The resources that have, or had, it on their list: as their specs and statuses say, or were verified with it.
+
+        Whoever has taken it off may have rules there that its status has not come to tell of.
+        """
+        keys = {each.key for each in self.store.resources_naming(target.id)} | self.tenants.get(target, set())
+        return [self.store.resources[key] for key in sorted(keys) if key in self.store.resources]
+
     def set_standing(self, key: Key, standing: Standing | None) -> None:
         """Take the result of a verification, or forget the resource."""
         before = self.standings.pop(key, None)

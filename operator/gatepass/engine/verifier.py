@@ -21,7 +21,7 @@ from gatepass.core.ports import (
     SecretSeen,
     TargetFacts,
 )
-from gatepass.core.rules import Target
+from gatepass.core.rules import Target, parse_mark
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.engine.queue import CLOSING_RETRY, LAST_RETRY, Queue
@@ -217,7 +217,25 @@ class Verifier:
     def _known_ids(self, resource: ProtectedResource) -> list[str]:
         before = self._state.standings.get(resource.key)
         recorded = [target.id for target in resource.status.targets]
-        return list(dict.fromkeys([*recorded, *(target.id for target in (before.targets if before else ()))]))
+        if before is None:
+            return recorded
+        # A status may not have come to name what was on the list for a moment.
+        left = (target for target in before.draining if not before.lost(target) and self._may_hold(target, resource))
+        return list(dict.fromkeys([*recorded, *(target.id for target in (*before.targets, *left))]))
+
+    def _may_hold(self, target: Target, resource: ProtectedResource) -> bool:
+        """Has the resource rules there, for all that is known?"""
+        known = self._state.target(target)
+        if known.read_at is None or known.any_unsettled:
+            return True
+        placed = self._state.placements.at(target).values()
+        recorded = self._state.store.records_of(resource.key, target.id)
+        marks = (parse_mark(rule.description) for rule in known.rules.values() if self._state.is_ours(rule))
+        return (
+            any(claim.resource == resource.uid for claims in placed for claim in claims)
+            or any(record.id in known.rules for _, record in recorded)
+            or any(mark is not None and mark.resource == str(resource.key) for mark in marks)
+        )
 
     def _standing(
         self,

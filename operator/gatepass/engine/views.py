@@ -247,8 +247,7 @@ class Views:
 
     def _wants(self, claim: ClaimKey, rule: Rule, target: Target) -> bool:
         """Does a claim that is placed want the rule still? While no pass succeeds, nobody takes it out of its place."""
-        naming = self._state.store.resources_naming(target.id)
-        resource = next((each for each in naming if each.uid == claim.resource), None)
+        resource = next((each for each in self._state.naming(target) if each.uid == claim.resource), None)
         if resource is None:
             return False
         if self._state.store.session(claim.holder) is None:  # a static range, or nobody
