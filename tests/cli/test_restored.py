@@ -9,6 +9,7 @@ import pytest
 from gatepass.sandbox.cloud import ACCOUNT
 from gatepass.sandbox.controlplane import ControlPlane
 from gatepass.sandbox.environment import Sandbox
+from gatepass.sandbox.kubeapi import KubeApiError
 from tests.conftest import AwsAccount
 from tests.e2e.firewall import Firewall
 from tests.e2e.product import RESYNC_SECONDS, Product
@@ -36,6 +37,21 @@ def copied(plane: ControlPlane, source: Path, to: Path) -> None:
     plane.start()
 
 
+def until_admission_answers(tenant: Tenant) -> None:
+    """An API server that has just started may not know yet of the kinds that its policies look at."""
+
+    def answers() -> bool:
+        try:
+            tenant.patch(SESSION, "over", metadata={})
+        except KubeApiError as error:
+            if "failed to configure policy" not in str(error):
+                raise
+            return False
+        return True
+
+    wait_for(answers, "admission is configured")
+
+
 def test_what_has_ended_since_the_backup_stays_closed(sandbox: Sandbox, tmp_path: Path) -> None:
     plane, product = sandbox.control_plane, Product(sandbox)
     etcd, backup = plane.folder / "etcd", tmp_path / "etcd"
@@ -54,6 +70,7 @@ def test_what_has_ended_since_the_backup_stays_closed(sandbox: Sandbox, tmp_path
         api.close()
         copied(plane, etcd, backup)
 
+        until_admission_answers(tenant)
         product.start()
         tenant.until_stopped("over")
         tenant.until_phase(tenant.session(name="since", cidrs=("203.0.113.9/32",)), "Active")

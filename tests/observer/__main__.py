@@ -149,6 +149,8 @@ class Observation:
     def _catch_up_once(self) -> bool:
         if not self._list():
             return False
+        for heard in self._all_heard():  # what came and went before the listing, it does not show
+            self._hear(heard)
         self._read_log()
         self.judge.look(time.time(), self._listed)
         return True
