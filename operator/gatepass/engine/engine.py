@@ -92,7 +92,7 @@ class Engine:
         views = Views(state, grants)
         unverified = settings.admission_unverified
         self._journal = journal = Journal(audit, clock, required=settings.audit_required)
-        self._verifier = Verifier(state, providers, cluster, clock, settings.confinement, self._verified)
+        self._verifier = Verifier(state, providers, cluster, clock, settings.confinement, views.empty, self._verified)
         vouching = Vouching(state)
         self._switchboard = Switchboard(state, grants, switches or {}, clock, vouching, self._switched)
         self._reconciler = Reconciler(

@@ -21,7 +21,7 @@ from gatepass.core.ports import (
     SecretSeen,
     TargetFacts,
 )
-from gatepass.core.rules import Target, parse_mark
+from gatepass.core.rules import Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.engine.queue import CLOSING_RETRY, LAST_RETRY, Queue
@@ -90,6 +90,7 @@ class Verifier:
         cluster: Cluster,
         clock: Clock,
         confinement: Confinement,
+        empty: Callable[[Target, ProtectedResource, Standing], bool],
         verified: Callable[[Key, Standing | None], None],
     ) -> None:
         self._state = state
@@ -97,6 +98,7 @@ class Verifier:
         self._cluster = cluster
         self._clock = clock
         self._confinement = confinement
+        self._empty = empty
         self._verified = verified
         self.queue: Queue[Key] = Queue("verify", self.run, workers=16)
         self._turns: Turns[Access | str, Key] = Turns(self.queue)
@@ -220,22 +222,8 @@ class Verifier:
         if before is None:
             return recorded
         # A status may not have come to name what was on the list for a moment.
-        left = (target for target in before.draining if not before.lost(target) and self._may_hold(target, resource))
+        left = (target for target in before.draining if not self._empty(target, resource, before))
         return list(dict.fromkeys([*recorded, *(target.id for target in (*before.targets, *left))]))
-
-    def _may_hold(self, target: Target, resource: ProtectedResource) -> bool:
-        """Has the resource rules there, for all that is known?"""
-        known = self._state.target(target)
-        if known.read_at is None or known.any_unsettled:
-            return True
-        placed = self._state.placements.at(target).values()
-        recorded = self._state.store.records_of(resource.key, target.id)
-        marks = (parse_mark(rule.description) for rule in known.rules.values() if self._state.is_ours(rule))
-        return (
-            any(claim.resource == resource.uid for claims in placed for claim in claims)
-            or any(record.id in known.rules for _, record in recorded)
-            or any(mark is not None and mark.resource == str(resource.key) for mark in marks)
-        )
 
     def _standing(
         self,
