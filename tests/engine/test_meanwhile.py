@@ -83,7 +83,7 @@ async def test_who_is_edited_to_fit_while_he_is_asked_about_gets_in(world: World
         session = world.session(duration="2h")
         await eventually(lambda: world.status(session).phase is Phase.FAILED, "it is refused")
         asked = ask_slowly(world, 5)
-        world.edit(AccessSession, session.key, stop=False, duration="3h")
+        world.edit(AccessSession, session.key, duration="3h")
         await asyncio.wait_for(asked.wait(), 60)
         world.edit(AccessSession, session.key, duration="1h")
         await eventually(lambda: live(world, session), "it is open", 300)

@@ -9,7 +9,7 @@ from gatepass.core.errors import Failure, ProviderError
 from gatepass.core.ports import Access, TargetFacts
 from gatepass.core.types.session import AccessSession, Phase
 from tests.engine.firewalls import MemorySwitches, SlowFirewalls
-from tests.engine.test_switch_times import after, descriptions, ids, kept, see_nothing
+from tests.engine.test_switch_times import after, descriptions, ids, kept, put_unrecorded, see_nothing
 from tests.engine.world import World, eventually, throughout
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
@@ -19,14 +19,7 @@ async def test_a_listing_of_before_forgets_no_switch_that_was_made_since(
     world: World, cloud: SlowFirewalls, switches: MemorySwitches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A read that brings another rule late has the listing looked at once more."""
-    cloud.create("sg-0aaa")
-    async with world.running():
-        world.resource()
-        await eventually(lambda: world.ready("staging-db") == "True", "it is ready")
-        world.cluster.refuse = lambda verb: verb == "status"
-        world.session("first")
-        await eventually(lambda: switches.held, "a switch")
-    world.cluster.refuse = lambda _verb: False
+    await put_unrecorded(world, cloud, switches)
     see_nothing(world, cloud, monkeypatch, 10)
     switches.calls.clear()
     async with world.running():
@@ -79,14 +72,7 @@ async def test_the_first_read_after_minutes_brings_a_rule_of_before(
     world: World, cloud: SlowFirewalls, switches: MemorySwitches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between a read that lags and the next one EC2 is silent."""
-    group = cloud.create("sg-0aaa")
-    async with world.running():
-        world.resource()
-        await eventually(lambda: world.ready("staging-db") == "True", "it is ready")
-        world.cluster.refuse = lambda verb: verb == "status"
-        session = world.session()
-        await eventually(lambda: switches.held, "a switch")
-    world.cluster.refuse = lambda _verb: False
+    group, session = await put_unrecorded(world, cloud, switches)
     world.edit(AccessSession, session.key, duration="5h")
     switches.denied = {"move"}
     see_nothing(world, cloud, monkeypatch, 5)

@@ -61,6 +61,19 @@ def see_nothing(world: World, cloud: SlowFirewalls, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cloud, "observe", lagging)
 
 
+async def put_unrecorded(world: World, cloud: SlowFirewalls, switches: MemorySwitches) -> tuple[Target, AccessSession]:
+    """A process puts a rule and its switch, and is killed before it can record the rule."""
+    group = cloud.create("sg-0aaa")
+    async with world.running():
+        world.resource()
+        await eventually(lambda: world.ready("staging-db") == "True", "it is ready")
+        world.cluster.refuse = lambda verb: verb == "status"
+        session = world.session()
+        await eventually(lambda: switches.held, "a switch")
+    world.cluster.refuse = lambda _verb: False
+    return group, session
+
+
 async def is_moved(world: World, cloud: SlowFirewalls, switches: MemorySwitches, session: AccessSession) -> None:
     """After a restart, a longer time is told when the switch was moved there."""
     async with world.running():
@@ -318,14 +331,7 @@ async def test_one_of_a_rule_that_is_shown_late_and_on_nobodys_record(
     world: World, cloud: SlowFirewalls, switches: MemorySwitches, monkeypatch: pytest.MonkeyPatch, moves: bool
 ) -> None:
     """Its maker was killed before it could record the rule. What is on its label the next process believes."""
-    group = cloud.create("sg-0aaa")
-    async with world.running():
-        world.resource()
-        await eventually(lambda: world.ready("staging-db") == "True", "it is ready")
-        world.cluster.refuse = lambda verb: verb == "status"
-        session = world.session()
-        await eventually(lambda: switches.held, "a switch")
-    world.cluster.refuse = lambda _verb: False
+    group, session = await put_unrecorded(world, cloud, switches)
     world.edit(AccessSession, session.key, duration="5h")
     switches.denied = set() if moves else {"move"}
     see_nothing(world, cloud, monkeypatch, 5)

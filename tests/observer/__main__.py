@@ -88,8 +88,7 @@ class Observation:
     def step(self) -> None:
         """Hear what there is, and judge."""
         now = time.time()
-        for heard in self._all_heard():
-            self._hear(heard)
+        self._hear_all()
         self._read_log()
         self.judge.look(time.time(), self._listed)
         if self.judge.needs_listing and time.time() - self._listed > _LISTING_SECONDS:
@@ -149,8 +148,7 @@ class Observation:
     def _catch_up_once(self) -> bool:
         if not self._list():
             return False
-        for heard in self._all_heard():  # what came and went before the listing, it does not show
-            self._hear(heard)
+        self._hear_all()  # what came and went before the listing, it does not show
         self._read_log()
         self.judge.look(time.time(), self._listed)
         return True
@@ -173,6 +171,10 @@ class Observation:
         with contextlib.suppress(queue.Empty):
             while True:
                 yield self._heard.get_nowait()
+
+    def _hear_all(self) -> None:
+        for heard in self._all_heard():
+            self._hear(heard)
 
     def _list(self) -> bool:
         began = time.time()

@@ -278,9 +278,9 @@ class Laws:
     def _look_at_ceiling(self, name: str, resource: Name) -> None:
         """By what the process knows of it too: while a watch is broken, it has not heard of an edit."""
         ceilings = [ceiling_of(ledger.resources.get(resource)) for ledger in (self.truth, self.told)]
-        ceiling = None if None in ceilings else max(filter(None, ceilings))
-        if ceiling is None or self._lately_edited(resource):
+        if None in ceilings or self._lately_edited(resource):
             return
+        ceiling = max(each for each in ceilings if each is not None)
         live = [each for each in open_at(self.truth.sessions.values(), resource) if self._may_count_on(each)]
         if len(live) > ceiling:
             self.breach("more than the ceiling", f"{name}: {len(live)} of {ceiling} at {'/'.join(resource)}")

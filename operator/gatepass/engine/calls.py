@@ -106,7 +106,7 @@ class Calls:
         known.stale = False
         try:
             return await self._providers[known.target.provider].observe(access, known.target)
-        except BaseException:
+        except BaseException:  # cancelled too: nobody has its answer
             known.stale = True
             raise
 

@@ -66,18 +66,21 @@ class Standing:
         """The targets that may hold rules for it."""
         return [*self.targets, *self.draining]
 
+    def _found(self, target: Target) -> TargetFacts | ProviderError | None:
+        return self.targets.get(target, self.draining.get(target))
+
     def proves(self, target: Target) -> bool:
         """Has it shown that its credentials find this target?"""
-        return isinstance(self.targets.get(target, self.draining.get(target)), TargetFacts)
+        return isinstance(self._found(target), TargetFacts)
 
     def lost(self, target: Target) -> bool:
         """Is the firewall object no more?"""
-        facts = self.targets.get(target, self.draining.get(target))
+        facts = self._found(target)
         return isinstance(facts, ProviderError) and facts.failure is Failure.NOT_FOUND
 
     def refuses(self, target: Target) -> bool:
         """Can its credentials not use it, for longer than a moment?"""
-        facts = self.targets.get(target, self.draining.get(target))
+        facts = self._found(target)
         return isinstance(facts, ProviderError) and facts.failure is not Failure.RETRY
 
     def quota(self, target: Target) -> int:
