@@ -5,12 +5,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 
+from gatepass.manifests import ENFORCED_AFTER
 from gatepass.sandbox import binaries
 from gatepass.sandbox.cloud import REGION, Cloud
 from gatepass.sandbox.controlplane import ControlPlane
@@ -24,6 +26,7 @@ from tests.manifests.tenants import (
     RBAC,
     WRITES_SESSIONS,
     Cluster,
+    Person,
     may,
     refusal,
     resource,
@@ -35,6 +38,7 @@ from tests.manifests.tenants import (
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 DEPLOYMENT = "/apis/apps/v1/namespaces/gatepass-system/deployments/gatepass"
 JOB = "/apis/batch/v1/namespaces/gatepass-system/jobs/gatepass-drain"
+OPEN_SECONDS = 60.0
 NOW = "2026-11-22T18:00:00Z"
 
 
@@ -172,6 +176,20 @@ def in_pod(cluster: Cluster, workload: str, folder: Path, cloud: Cloud) -> tuple
     return command, {**os.environ, **cloud.env, **env, "KUBECONFIG": str(kubeconfig)}
 
 
+def wait_until_believed(cluster: Cluster) -> None:
+    """Return when it is a second, or more, since the policies vouch for what is created."""
+    bindings = cluster.api.request("GET", f"{ADMISSION}/validatingadmissionpolicybindings")["items"]
+    changed = max(entry["time"] for each in bindings for entry in each["metadata"]["managedFields"])
+    believed = datetime.fromisoformat(changed) + ENFORCED_AFTER + timedelta(seconds=1)
+    wait_until(lambda: datetime.now(UTC) > believed)
+
+
+def phase(person: Person) -> str | None:
+    """That of the session."""
+    told: str | None = person.get("AccessSession", "it-1").get("status", {}).get("phase")
+    return told
+
+
 @pytest.fixture
 def door(cloud: Cloud) -> Iterator[tuple[Any, str]]:
     """A client of EC2 and a security group."""
@@ -197,6 +215,7 @@ def test_an_uninstall_closes_what_is_open_first(
         every = ec2.describe_security_group_rules(Filters=filters)["SecurityGroupRules"]
         return [each for each in every if not each["IsEgress"]]
 
+    wait_until_believed(cluster)
     admin = cluster.admin("gatepass-system")
     admin.create(resource(aws={"region": REGION, "securityGroups": [group]}))
     admin.create(session(ttlAfterEnded="Never"))
@@ -204,7 +223,7 @@ def test_an_uninstall_closes_what_is_open_first(
     operator = Process("operator", command, tmp_path / "operator.log", env)
     operator.start()
     try:
-        wait_until(lambda: admin.get("AccessSession", "it-1").get("status", {}).get("phase") == "Active")
+        operator.wait_ready(lambda: phase(admin) == "Active", OPEN_SECONDS)
         assert len(rules()) == 1
         with uninstalling(cluster, helm) as uninstall:
             command, env = in_pod(cluster, JOB, tmp_path, cloud)

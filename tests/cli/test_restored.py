@@ -2,14 +2,13 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from gatepass.sandbox.cloud import ACCOUNT
-from gatepass.sandbox.controlplane import ControlPlane
 from gatepass.sandbox.environment import Sandbox
-from gatepass.sandbox.kubeapi import KubeApiError
 from tests.conftest import AwsAccount
 from tests.e2e.firewall import Firewall
 from tests.e2e.product import RESYNC_SECONDS, Product
@@ -29,36 +28,25 @@ def sandbox() -> Iterator[Sandbox]:
         yield sandbox
 
 
-def copied(plane: ControlPlane, source: Path, to: Path) -> None:
+def copied(sandbox: Sandbox, source: Path, to: Path) -> None:
     """While nobody writes."""
-    plane.stop()
+    sandbox.control_plane.stop()
     shutil.rmtree(to, ignore_errors=True)
     shutil.copytree(source, to)
-    plane.start()
-
-
-def until_admission_answers(tenant: Tenant) -> None:
-    """An API server that has just started may not know yet of the kinds that its policies look at."""
-
-    def answers() -> bool:
-        try:
-            tenant.patch(SESSION, "over", metadata={})
-        except KubeApiError as error:
-            if "failed to configure policy" not in str(error):
-                raise
-            return False
-        return True
-
-    wait_for(answers, "admission is configured")
+    sandbox.control_plane.start()
+    sandbox.wait_until_served()
 
 
 def test_what_has_ended_since_the_backup_stays_closed(sandbox: Sandbox, tmp_path: Path) -> None:
     plane, product = sandbox.control_plane, Product(sandbox)
     etcd, backup = plane.folder / "etcd", tmp_path / "etcd"
-    with plane.api() as api:
+    with ExitStack() as stack:
+        api = stack.enter_context(plane.api())
+        stack.callback(product.stop)
         api.request("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
         tenant, owner = Tenant(api, NAMESPACE), install_id(sandbox)
         account = AwsAccount(sandbox.endpoint_url, sandbox.ec2, account=ACCOUNT)
+        stack.callback(account.close)
         product.start()
         with Observer(sandbox, owner, RESYNC_SECONDS) as observer:
             group = Firewall(account, observer, owner).group()
@@ -68,15 +56,14 @@ def test_what_has_ended_since_the_backup_stays_closed(sandbox: Sandbox, tmp_path
             assert observer.take_breaches() == []
         product.stop()
         api.close()
-        copied(plane, etcd, backup)
+        copied(sandbox, etcd, backup)
 
-        until_admission_answers(tenant)
         product.start()
         tenant.until_stopped("over")
         tenant.until_phase(tenant.session(name="since", cidrs=("203.0.113.9/32",)), "Active")
         product.stop()
         api.close()
-        copied(plane, backup, etcd)
+        copied(sandbox, backup, etcd)
         assert tenant.get(SESSION, "over")["status"]["phase"] == "Active", "it is back"
         assert not tenant.exists(SESSION, "since")
         assert group.open_to() == {("203.0.113.1/32", 5432), ("203.0.113.9/32", 5432)}
@@ -85,12 +72,10 @@ def test_what_has_ended_since_the_backup_stays_closed(sandbox: Sandbox, tmp_path
         wait_for_the_time(cutoff)
         settings = {"GATEPASS_RESYNC_SECONDS": str(RESYNC_SECONDS)}
         restored = Replica(sandbox, "restored", options=["--end-sessions-created-before", cutoff], **settings)
+        stack.callback(restored.kill)
         restored.start()  # not under the observer: it knows of no option that ends what nobody has ended
         wait_for(lambda: tenant.phases() == {"Expired"}, "all have ended", seconds=SETTLED_SECONDS)
         wait_for(lambda: group.rules() == [], "nothing is left")
         calls = {call["action"] for call in sandbox.ec2.log(last)}
         assert "RevokeSecurityGroupIngress" in calls
         assert "AuthorizeSecurityGroupIngress" not in calls, "nothing opens again, not even for a moment"
-        restored.terminate()
-        restored.reap()
-        account.close()

@@ -24,15 +24,27 @@ async def answer(status: int, message: str) -> httpx.Response:
 
 
 @pytest.mark.parametrize(
-    "reason",
+    ("status", "reason"),
     [
-        "failed to configure policy: failed to find resource referenced by paramKind: "
-        "'gatepass.dev/v1alpha1, Kind=ProtectedResource'",
-        "failed to configure binding: paramKind kind `gatepass.dev/v1alpha1, Kind=ProtectedResource` not yet synced",
+        (
+            422,
+            f"{POLICY}failed to configure policy: failed to find resource referenced by paramKind: "
+            "'gatepass.dev/v1alpha1, Kind=ProtectedResource'",
+        ),
+        (
+            422,
+            f"{POLICY}failed to configure binding: paramKind kind `gatepass.dev/v1alpha1, Kind=ProtectedResource` "
+            "not yet synced",
+        ),
+        (
+            503,
+            "Resource kind gatepass.dev/v1alpha1, Kind=AccessSession not found. There can be a delay between when "
+            "CustomResourceDefinitions are created and when they are available.",
+        ),
     ],
 )
-async def test_an_api_server_that_has_just_started_is_no_fault_of_the_caller(reason: str) -> None:
-    told = await answer(422, POLICY + reason)
+async def test_an_api_server_that_has_just_started_is_no_fault_of_the_caller(status: int, reason: str) -> None:
+    told = await answer(status, reason)
     assert told.status_code == 503
     assert told.headers["Retry-After"] == "2"
     assert "try again" in told.json()["message"]

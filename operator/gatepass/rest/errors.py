@@ -115,8 +115,8 @@ def register(app: FastAPI) -> None:
         return answer(request.url.path, _unavailable())
 
 
-def _unavailable() -> ApiError:
-    told = "the Kubernetes API does not answer: try again"
+def _unavailable(why: str = "does not answer") -> ApiError:
+    told = f"the Kubernetes API {why}: try again"
     return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, told, headers={"Retry-After": "2"})
 
 
@@ -132,7 +132,7 @@ def _told(error: RefusedError) -> ApiError:
             return ApiError(HTTPStatus(error.status), told)
         case _:
             log.warning("the API server failed a call", status=error.status, error=error.message)
-            return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, "the Kubernetes API failed the call: try again")
+            return _unavailable("failed the call")
 
 
 def _allowed(app: FastAPI, request: Request) -> list[str]:

@@ -27,7 +27,6 @@ from gatepass.sandbox.command import InterruptedBySignalError
 from gatepass.sandbox.controlplane import ControlPlane, wait_until_served
 from gatepass.sandbox.ec2.profiles import profile
 from gatepass.sandbox.errors import SandboxError
-from gatepass.sandbox.kubeapi import KubeApi
 from gatepass.sandbox.processes import Process, free_ports, is_ready
 from gatepass.sandbox.progress import say
 
@@ -141,8 +140,13 @@ class Sandbox:
     def restart_api(self, *, kill: bool = False) -> None:
         """End the API server, by SIGKILL if `kill`, and start it again; returns when its admission works as before."""
         self.control_plane.restart_api(kill=kill)
+        self.wait_until_served()
+
+    def wait_until_served(self) -> None:
+        """Return when the API server, which has just started, serves our kinds and its admission works."""
         with self.control_plane.api() as api:
-            _wait_until_served(api)
+            for definition in crds():
+                wait_until_served(api, *_probe(definition), complete=_stamped)
 
     def account_kubeconfig(self, namespace: str, name: str) -> Path:
         """A kubeconfig of a service account, with a fresh token. Raises KubeApiError if there is no such account."""
@@ -204,7 +208,7 @@ class Sandbox:
             self._cloud.wait_ready(self._faults, self._seed)
             if self._with_operator:
                 self._operator.start()
-            _wait_until_served(api)  # held back by the API server for 2 s: the operator starts meanwhile
+            self.wait_until_served()  # held back by the API server for 2 s: the operator starts meanwhile
         if self._with_operator:
             self._operator.wait_ready(self.operator_ready, READY_SECONDS)
         # Before, the operator believes nobody: what is created has to be created again.
@@ -237,11 +241,6 @@ _PROBES: Mapping[str, Mapping[str, Any]] = {
         "ports": [{"protocol": "TCP", "port": 443}],
     },
 }
-
-
-def _wait_until_served(api: KubeApi) -> None:
-    for definition in crds():
-        wait_until_served(api, *_probe(definition), complete=_stamped)
 
 
 def _stamped(answer: Mapping[str, Any]) -> bool:
