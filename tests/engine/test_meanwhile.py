@@ -131,3 +131,15 @@ async def test_a_group_that_was_left_before_it_was_named_is_not_forgotten_by_the
         await throughout(lambda: cloud.rules(other) and live(world, session), "it is open", 5)
         world.edit(AccessSession, session.key, stop=True)
         await eventually(lambda: not cloud.rules(other), "it is closed", 5)
+
+
+async def test_nor_by_a_restart_before_it_was_named(world: World, cloud: SlowFirewalls) -> None:
+    """What live sessions have there is on their own records."""
+    async with world.running():
+        session, other = await leave_at_once(world, cloud)
+    named = world.cluster.get(ProtectedResource, Key("ci", "staging-db")).status.targets
+    assert other.id not in {target.id for target in named}
+    async with world.running():
+        await throughout(lambda: cloud.rules(other) and live(world, session), "it is open", 5)
+        world.edit(AccessSession, session.key, stop=True)
+        await eventually(lambda: not cloud.rules(other), "it is closed", 5)

@@ -220,6 +220,17 @@ class Store:
                 if record.target == id_ and not record.foreign and record.removed_at is None:
                     yield session, record
 
+    def targets_recorded(self, resource: ProtectedResource) -> set[str]:
+        """The firewall objects in which its sessions record rules that we have made."""
+        entries = (session.resource_status(resource.key) for session in self.sessions_of(resource.key))
+        return {
+            rule.target
+            for entry in entries
+            if entry is not None and entry.uid == resource.uid
+            for rule in entry.rules
+            if not rule.foreign and rule.removed_at is None
+        }
+
     def recorded(self) -> Iterator[str]:
         """The ids of all rules that sessions record."""
         return (

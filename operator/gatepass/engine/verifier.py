@@ -219,9 +219,9 @@ class Verifier:
     def _known_ids(self, resource: ProtectedResource) -> list[str]:
         before = self._state.standings.get(resource.key)
         recorded = [target.id for target in resource.status.targets]
-        if before is None:
-            return recorded
         # A status may not have come to name what was on the list for a moment.
+        if before is None:
+            return [*recorded, *sorted(self._state.store.targets_recorded(resource))]
         left = (target for target in before.draining if not self._empty(target, resource, before))
         return list(dict.fromkeys([*recorded, *(target.id for target in (*before.targets, *left))]))
 
