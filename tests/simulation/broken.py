@@ -8,7 +8,14 @@ from typing import Any
 from gatepass.core.ports import Access, Granted, NewRule, Revoked, Still
 from gatepass.core.rules import ObservedRule, Stamp, Target
 from gatepass.core.types.resource import ProtectedResource
-from gatepass.core.types.session import AccessSession, AccessSessionStatus, EndedReason, Phase
+from gatepass.core.types.session import (
+    AccessSession,
+    AccessSessionStatus,
+    EndedReason,
+    Phase,
+    ResourceState,
+    SessionResourceStatus,
+)
 from gatepass.engine.engine import Engine
 from gatepass.engine.state import Whereabouts
 from tests.simulation.cloud import Cloud
@@ -132,6 +139,22 @@ def _mistakes_the_phase(engine: Engine, _cloud: Cloud) -> None:
     cluster.write_session_status = mistaken  # type: ignore[method-assign]
 
 
+def _forgets_what_was_granted(engine: Engine, _cloud: Cloud) -> None:
+    cluster = engine._sessions._cluster
+    write = cluster.write_session_status
+
+    def forgotten(entry: SessionResourceStatus) -> SessionResourceStatus:
+        gone = entry.state in (ResourceState.PENDING, ResourceState.WAITING) and all(
+            rule.removed_at for rule in entry.rules
+        )
+        return entry.model_copy(update={"rules": ()}) if gone else entry
+
+    async def forgetful(session: AccessSession, status: AccessSessionStatus) -> AccessSession:
+        return await write(session, status.model_copy(update={"resources": tuple(map(forgotten, status.resources))}))
+
+    cluster.write_session_status = forgetful  # type: ignore[method-assign]
+
+
 def _knows_no_ceiling(engine: Engine, _cloud: Cloud) -> None:
     put = engine.store.put_resource
 
@@ -157,6 +180,7 @@ SABOTAGE: Mapping[str, tuple[Callable[[Engine, Cloud], None], frozenset[str]]] =
     "withdraws at will": (_withdraws_at_will, frozenset({"ended without cause"})),
     "mistakes why it ends": (_mistakes_why, frozenset({"ended without cause"})),
     "mistakes the phase": (_mistakes_the_phase, frozenset({"ended in another phase"})),
+    "forgets what was granted": (_forgets_what_was_granted, frozenset({"asked again"})),
     "knows no ceiling": (_knows_no_ceiling, frozenset({"more than the ceiling"})),
     "holds for ever": (_holds_for_ever, frozenset({"does not go"})),
 }

@@ -1,4 +1,4 @@
-"""Laws about ends: each has the cause and the phase that its status gives. And how many are open at once."""
+"""Laws about ends: each has the cause and the phase that its status gives. And about beginnings: how many, and once."""
 
 from collections.abc import Collection, Iterator
 from typing import Final
@@ -6,6 +6,7 @@ from typing import Final
 from tests.simulation.ledger import Holder, Json, Ledger, Name, entry_of
 
 _BY_TIME: Final = ("Expired", "NotAfter")
+_AT_FIRST: Final = ("DurationTooLong", "ReasonRequired", "ResourceDeleting", "NotAuthorized", "RequesterUnverified")
 _SECOND: Final = 1.0
 """As exact as the times in a status are."""
 
@@ -41,6 +42,11 @@ def newly_opened(before: Json, after: Json) -> Iterator[Name]:
         known = entry_of(before, name)
         if entry["state"] == "Applied" and not (known and known.get("rules")):
             yield name
+
+
+def refused_anew(entry: Json) -> bool:
+    """Is a resource refused for something that binds new sessions only?"""
+    return entry["state"] == "Failed" and entry.get("reason") in _AT_FIRST
 
 
 def open_at(sessions: Collection[Json], name: Name) -> Iterator[Holder]:

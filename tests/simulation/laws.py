@@ -22,7 +22,7 @@ from tests.observer.promise import Door
 from tests.simulation.apiserver import JOBS, RESOURCES, SESSIONS, Json
 from tests.simulation.breaches import BreachError, RuleSeen, place_of
 from tests.simulation.calm import CALM_GRACE, FOREVER, GRACE, Calm
-from tests.simulation.ends import ceiling_of, last_phase, newly_opened, open_at, without_cause
+from tests.simulation.ends import ceiling_of, last_phase, newly_opened, open_at, refused_anew, without_cause
 from tests.simulation.ledger import (
     Holder,
     Ledger,
@@ -64,6 +64,7 @@ class Laws:
         self._removed_by_others: dict[Place, float] = {}
         self.calm = Calm()
         self._over_since: dict[str, float] = {}
+        self._granted: set[Holder] = set()
         self._edited: dict[Name, float] = {}
         self._hours: Counter[tuple[str, int]] = Counter()
         self.calls: Counter[str] = Counter()
@@ -262,6 +263,12 @@ class Laws:
             self._ended(name, after, counted)
         for resource in newly_opened(before, after):
             self._look_at_ceiling(name, resource)
+        for entry in now.get("resources", ()):
+            holder = Holder(after["metadata"]["uid"], entry.get("uid", ""))
+            if entry.get("rules"):
+                self._granted.add(holder)
+            if holder in self._granted and refused_anew(entry):
+                self.breach("asked again", f"{name}: {entry['reason']}")
         if was.get("phase") in ENDED and now.get("phase") not in ENDED:
             self.breach("an end was taken back", f"{name}: {was['phase']} became {now.get('phase')}")
         if now.get("phase") == "Active" != was.get("phase"):

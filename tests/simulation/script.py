@@ -68,7 +68,8 @@ def write_script(seed: int, hours: float) -> Script:
     """A day, or part of one, of users at work and things going wrong."""
     chance = Random(f"script {seed}")
     seconds = hours * 3600
-    made = (*_beginning(chance), *_users(chance, seconds), *_storms(chance, seconds))
+    tightened = _tightenings(Random(f"tightenings {seed}"), seconds)
+    made = (*_beginning(chance), *_users(chance, seconds), *_storms(chance, seconds), *tightened)
     steps = [step for step in made if step.at < seconds]
     look_seconds = Random(f"looks {seed}").choice((2.0, *[60.0] * 9))
     return Script(seed, seconds, tuple(sorted(steps, key=lambda step: step.at)), look_seconds)
@@ -190,6 +191,21 @@ def _edit(chance: Random, at: float) -> Step:
         case field:
             spec = {field: fresh[field]}
     return Step(at, "edit-resource", {"namespace": namespace, "name": name, "spec": spec})
+
+
+def _tightenings(chance: Random, seconds: float) -> Iterator[Step]:
+    """Bounds of new sessions come while those of before have to get their rules anew, and EC2 is not ready for it."""
+    at = chance.uniform(500, 8000)
+    while at < seconds:
+        namespace, name = chance.choice(RESOURCES)
+        resource = {"namespace": namespace, "name": name}
+        policy = {"allowedNamespaces": {"from": "All"}, "minPrefixLength": {"ipv4": 28}}
+        bound = chance.choice(({"requireReason": True}, {"maxDuration": "5m"}))
+        yield Step(at, "edit-resource", {**resource, "spec": {"policy": {**policy, **bound}}})
+        yield Step(at + 5, "fault", {"mode": "throttle", "seconds": 20.0})
+        yield Step(at + 6, "edit-resource", {**resource, "spec": {"ports": chance.choice(PORTS)}})
+        yield Step(at + 300, "edit-resource", {**resource, "spec": {"policy": policy}})
+        at += chance.expovariate(1 / 8000)
 
 
 def _recreation(chance: Random, at: float) -> Iterator[Step]:

@@ -215,7 +215,7 @@ def _rules(
 ) -> tuple[RuleStatus, ...]:
     records = {(record.target, record.id): record for record in (before.rules if before else ())}
     present = {(found.target, found.id): found for found in view.present}
-    if over:
+    if over or not present:  # what was granted stays so, though none of its rules is there at the moment
         return tuple(
             record if record.removed_at is not None or key in present else record.model_copy(update={"removed_at": now})
             for key, record in records.items()
