@@ -221,9 +221,11 @@ class Verifier:
         recorded = [target.id for target in resource.status.targets]
         # A status may not have come to name what was on the list for a moment.
         if before is None:
-            return [*recorded, *sorted(self._state.store.targets_recorded(resource))]
-        left = (target for target in before.draining if not self._empty(target, resource, before))
-        return list(dict.fromkeys([*recorded, *(target.id for target in (*before.targets, *left))]))
+            used = sorted(self._state.store.targets_recorded(resource))
+        else:
+            left = (target for target in before.draining if not self._empty(target, resource, before))
+            used = [target.id for target in (*before.targets, *left)]
+        return list(dict.fromkeys([*recorded, *used]))
 
     def _standing(
         self,
