@@ -16,10 +16,11 @@ from tests.engine.firewalls import SlowFirewalls
 from tests.engine.runners import beat
 from tests.engine.test_claims import recorded
 from tests.engine.test_ends import ended, live
-from tests.engine.world import BIG_BANG, World, eventually
+from tests.engine.world import BIG_BANG, World, eventually, throughout
 
 HEART = {"interval": "5s", "missed": 3}
 LATER = SourceError("PodNotScheduled", "the pod has no node yet", awaited=True)
+UNREAD = SourceError("PodsNotRead", "the API server gives no list", retry=True)
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -165,3 +166,34 @@ async def test_a_source_that_is_lost_once_it_was_open_excuses_nobody(world: Worl
         engine.source_changed(session.key)
         await asyncio.sleep(12)
         ended(world, session, EndedReason.HEARTBEAT_LOST)
+
+
+@pytest.mark.parametrize("how", ["it takes its time", "it cannot tell", "nobody may ask"])
+async def test_a_restart_does_not_take_a_pod_that_nobody_has_found_for_one_that_runs(
+    world: World, finder: ScriptedFinder, how: str
+) -> None:
+    finder.answers["it-1"] = LATER
+    async with world.running() as engine:
+        engine.ends.leases_listed({})
+        world.resource()
+        session = world.session(source=POD, heartbeat=HEART, duration="1h")
+        await eventually(lambda: world.status(session).heartbeat is not None, "its Lease is named")
+    match how:
+        case "it takes its time":
+            finder.slow = 25.0
+        case "it cannot tell":
+            finder.answers["it-1"] = UNREAD
+        case "nobody may ask":
+            world.cluster.allowed = lambda _who, _key: False
+    async with world.running() as engine:
+        engine.ends.leases_listed({Key("ci", lease_name(session.uid)): None})
+        await throughout(lambda: world.status(session).ended_at is None, "it goes on", 60)
+
+
+async def test_a_pod_that_could_never_be_looked_for_misses_no_beat(world: World, finder: ScriptedFinder) -> None:
+    finder.answers["it-1"] = UNREAD
+    async with world.running() as engine:
+        engine.ends.leases_listed({})
+        world.resource()
+        session = world.session(source=POD, heartbeat=HEART, duration="1h")
+        await throughout(lambda: world.status(session).ended_at is None, "it goes on", 60)

@@ -1,10 +1,13 @@
 """What a pass has begun with, and what has become of it while it has asked somebody."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 import pytest
 
+from gatepass.core.errors import ProviderError
+from gatepass.core.ports import Access, TargetFacts
 from gatepass.core.rules import Rule, Target
 from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
@@ -141,5 +144,25 @@ async def test_nor_by_a_restart_before_it_was_named(world: World, cloud: SlowFir
     assert other.id not in {target.id for target in named}
     async with world.running():
         await throughout(lambda: cloud.rules(other) and live(world, session), "it is open", 5)
+        world.edit(AccessSession, session.key, stop=True)
+        await eventually(lambda: not cloud.rules(other), "it is closed", 5)
+
+
+async def test_nor_where_another_resource_is_verified_first(world: World, cloud: SlowFirewalls) -> None:
+    async with world.running():
+        session, other = await leave_at_once(world, cloud)
+    world.resource("another", groups=("sg-0bbb",))
+    inspect = cloud.inspect
+
+    async def slowly(access: Access, ids: Sequence[str]) -> Mapping[str, TargetFacts | ProviderError]:
+        if "sg-0ccc" in ids:
+            await asyncio.sleep(3)
+        return await inspect(access, ids)
+
+    cloud.inspect = slowly  # type: ignore[method-assign]
+    await asyncio.sleep(200)  # reads show everything that was put before the start
+    async with world.running():
+        await throughout(lambda: cloud.rules(other), "it is open", 30)
+        assert live(world, session)
         world.edit(AccessSession, session.key, stop=True)
         await eventually(lambda: not cloud.rules(other), "it is closed", 5)

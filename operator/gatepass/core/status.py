@@ -120,7 +120,7 @@ def session_status(
         ended_reason=end and end.reason,
         requester=requester_of(session),
         claim=source.claim or session.status.claim,
-        source=SourceStatus(addresses=source.addresses, seen_from=seen_from(session) or None),
+        source=SourceStatus(addresses=source.addresses or _pod_of(session), seen_from=seen_from(session) or None),
         bound_to=runner.bound_to,
         heartbeat=runner.heartbeat,
         resources=entries,
@@ -136,6 +136,12 @@ def session_status(
 
 
 _WAITS: Final = {ResourceState.WAITING, ResourceState.PENDING}
+
+
+def _pod_of(session: AccessSession) -> tuple[SourceAddress, ...]:
+    """What tells which pod it was, also while nobody knows where that is: another of its name is not it."""
+    told = session.status.source.addresses if session.status.source is not None else ()
+    return tuple(address for address in told if address.pod_uid is not None)
 
 
 def seen_from(session: AccessSession) -> tuple[SourceAddress, ...]:

@@ -39,7 +39,7 @@ class Admission:
             question = session.uid, resource.key
             if self._is_due(session, resource):
                 try:
-                    answer = await self._admission(session, resource.key)
+                    answer = await self._answer(session, resource.key)
                 except ClusterError:
                     self._state.admitted[question] = _UNKNOWN
                     raise
@@ -57,17 +57,40 @@ class Admission:
         question = session.uid, resource.key
         if self._state.admitted.get(question, NOT_ASKED) is not None:
             return True
-        placed = self._state.placements.of(ClaimKey(session.uid, resource.uid))
-        known = ((self._state.target(target), rule) for rule, target in placed.items())
-        if any(rule in target.coming or rule in target.holding() for target, rule in known):
+        if self._is_opened(session, resource):
             return False
         return asyncio.get_running_loop().time() >= self._asked[question] + ASK_AGAIN_SECONDS
+
+    def _is_opened(self, session: AccessSession, resource: ProtectedResource) -> bool:
+        placed = self._state.placements.of(ClaimKey(session.uid, resource.uid))
+        known = ((self._state.target(target), rule) for rule, target in placed.items())
+        return any(rule in target.coming or rule in target.holding() for target, rule in known)
+
+    def key_changed(self, session: AccessSession) -> None:
+        """What its key opens, or who vouches for that, is otherwise now: nothing opens before it is asked for anew."""
+        for resource in self._waiting(session):
+            if not self._is_opened(session, resource):
+                self._state.admitted.pop((session.uid, resource.key), None)
 
     def forget(self, session: AccessSession) -> None:
         """The session is no more."""
         for key in session.resource_keys():
             self._state.admitted.pop((session.uid, key), None)
             self._asked.pop((session.uid, key), None)
+
+    async def _answer(self, session: AccessSession, key: Key) -> Refusal | None:
+        """By the binding as it is when all has been asked."""
+        while True:
+            generation = self._generation(session)
+            answer = await self._admission(session, key)
+            if generation == self._generation(session):
+                return answer
+
+    def _generation(self, session: AccessSession) -> tuple[str, int] | None:
+        """That of the binding of its key."""
+        key = key_of(requester_of(session))
+        binding = self._state.store.bindings.get(key) if key is not None else None
+        return None if binding is None else (binding.uid, binding.metadata.generation)
 
     async def _admission(self, session: AccessSession, key: Key) -> Refusal | None:
         if (untold := self._journal.refusal(session)) is not None:

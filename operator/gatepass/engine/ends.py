@@ -259,12 +259,14 @@ class Ends:
         return min(self._clock.monotonic() - heart.since, self.steady_for())
 
     def _awaited(self, session: AccessSession) -> bool:
-        """Has it not been told where to beat, or has an event to tell where it comes from, such as that of its pod?"""
+        """Has it not been told where to beat, or does nobody know yet where it comes from? It may not be there yet."""
         if session.status.heartbeat is None:
             return True
         found, source = self._state.whereabouts.get(session.uid), session.status.source
         known = (found is not None and found.addresses) or (source is not None and source.addresses)
-        return not known and found is not None and found.trouble is not None and found.trouble.awaited
+        if known or session.spec.source.kind.declared:
+            return False
+        return found is None or found.trouble is None or not found.trouble.refused
 
     def unleased(self, session: AccessSession) -> bool:
         """Has a live session a heartbeat and no Lease? One that was made earlier is looked for first."""

@@ -144,7 +144,7 @@ class Engine:
 
     async def run(self) -> None:
         """Work until cancelled. What is counted from a start is counted from here: this is when we begin to lead."""
-        self._state.started, self._state.started_at = self._clock.monotonic(), self._clock.now()
+        self._state.begin(self._clock.monotonic(), self._clock.now())
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._resync())  # first: what is under way already would be looked at twice
             for queue in self._queues:
@@ -295,7 +295,7 @@ class Engine:
         for session in self.store.sessions.values():
             requester = requester_of(session)
             if requester is not None and requester.username == binding.requester:
-                self._sessions.queue.add(session.key)
+                self._sessions.key_changed(session)
 
     def namespace_seen(self, namespace: Namespace) -> None:
         """A namespace was created or changed."""

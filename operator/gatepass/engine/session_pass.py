@@ -86,6 +86,11 @@ class SessionPass:
             self.close(session.key)
         self.queue.add(session.key)
 
+    def key_changed(self, session: AccessSession) -> None:
+        """The binding of its key was changed, or has gone."""
+        self._admission.key_changed(session)
+        self.queue.add(session.key)
+
     async def run(self, key: Key) -> None:
         """One pass."""
         session = self._state.store.sessions.get(key)

@@ -116,7 +116,10 @@ class Sources:
 
     def _not_found(self, session: AccessSession, why: SourceError) -> None:
         log.info("source not found", session=str(session.key), reason=why.reason, error=why.message)
-        self._put(session, replace(self._state.whereabouts[session.uid], trouble=why))
+        # Who has got nothing by what was found before does not get it any more.
+        keeps = why.retry or self._grants.has_been_granted(session)
+        known = self._state.whereabouts[session.uid] if keeps else Whereabouts()
+        self._put(session, replace(known, trouble=why))
         (self.queue.retry if why.retry else self.queue.succeeded)(session.key)
 
     def _over(self, session: AccessSession) -> bool:

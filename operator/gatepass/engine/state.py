@@ -187,6 +187,8 @@ class Telling:
 class State:
     """The state of the engine. Times called `*_at` of type float are seconds of the event loop's clock.
 
+    `recorded` says, as of the start and by the ids of firewall objects, for which resources (and their uids) sessions
+    record rules of ours there.
     `cutoff` ends every session that was created before it, as its time being up does.
     `whereabouts` are those of sessions, by uid, that do not declare where they come from.
     `strays` are targets with rules of ours that no resource names, with the credentials that reach them; `strangers`
@@ -202,6 +204,7 @@ class State:
     owner: str
     started: float
     started_at: datetime
+    recorded: Mapping[str, Collection[tuple[Key, str]]] = field(default_factory=dict)
     cutoff: datetime | None = None
     leadership: Leadership = field(default_factory=Leadership)
     standings: dict[Key, Standing] = field(default_factory=dict)
@@ -223,6 +226,11 @@ class State:
     closed: dict[str, End] = field(default_factory=dict)
     repaired: Counter[str] = field(default_factory=Counter)
 
+    def begin(self, now: float, at: datetime) -> None:
+        """The work starts: everything is listed. `now` is of the monotonic clock."""
+        self.started, self.started_at = now, at
+        self.recorded = self.store.recorded_at()
+
     def target(self, target: Target) -> TargetState:
         """What is known of a target, from the first time it is named."""
         known = self.targets.get(target)
@@ -233,10 +241,20 @@ class State:
     def naming(self, target: Target) -> Sequence[ProtectedResource]:
         """The resources that have, or had, it on their list: as their specs and statuses say, or were verified with it.
 
-        Whoever has taken it off may have rules there that its status has not come to tell of.
+        Whoever has taken it off may have rules there that its status has not come to tell of. Before it is verified,
+        the records of its sessions do.
         """
         keys = {each.key for each in self.store.resources_naming(target.id)} | self.tenants.get(target, set())
+        keys |= {key for key, uid in self.recorded.get(target.id, ()) if self._is_unverified(key, uid)}
         return [self.store.resources[key] for key in sorted(keys) if key in self.store.resources]
+
+    def recorded_for(self, resource: ProtectedResource) -> list[str]:
+        """The ids of the firewall objects in which its sessions record rules of ours, as of the start."""
+        return sorted(id_ for id_, known in self.recorded.items() if (resource.key, resource.uid) in known)
+
+    def _is_unverified(self, key: Key, uid: str) -> bool:
+        resource = self.store.resources.get(key)
+        return resource is not None and resource.uid == uid and key not in self.standings
 
     def set_standing(self, key: Key, standing: Standing | None) -> None:
         """Take the result of a verification, or forget the resource."""

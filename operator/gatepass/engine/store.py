@@ -220,16 +220,15 @@ class Store:
                 if record.target == id_ and not record.foreign and record.removed_at is None:
                     yield session, record
 
-    def targets_recorded(self, resource: ProtectedResource) -> set[str]:
-        """The firewall objects in which its sessions record rules that we have made."""
-        entries = (session.resource_status(resource.key) for session in self.sessions_of(resource.key))
-        return {
-            rule.target
-            for entry in entries
-            if entry is not None and entry.uid == resource.uid
-            for rule in entry.rules
-            if not rule.foreign and rule.removed_at is None
-        }
+    def recorded_at(self) -> Mapping[str, set[tuple[Key, str]]]:
+        """The resources, and their uids, for which sessions record rules that we have made, by firewall object."""
+        found: defaultdict[str, set[tuple[Key, str]]] = defaultdict(set)
+        for session in self.sessions.values():
+            for entry in session.status.resources:
+                for rule in entry.rules:
+                    if entry.uid is not None and not rule.foreign and rule.removed_at is None:
+                        found[rule.target].add((entry.key, entry.uid))
+        return found
 
     def recorded(self) -> Iterator[str]:
         """The ids of all rules that sessions record."""

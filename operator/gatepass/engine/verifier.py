@@ -221,7 +221,7 @@ class Verifier:
         recorded = [target.id for target in resource.status.targets]
         # A status may not have come to name what was on the list for a moment.
         if before is None:
-            used = sorted(self._state.store.targets_recorded(resource))
+            used = self._state.recorded_for(resource)
         else:
             left = (target for target in before.draining if not self._empty(target, resource, before))
             used = [target.id for target in (*before.targets, *left)]
