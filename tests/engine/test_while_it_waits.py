@@ -9,21 +9,26 @@ import pytest
 
 from gatepass.core.egress import NodeFacts
 from gatepass.core.errors import SourceError
+from gatepass.core.ports import ClusterError
 from gatepass.core.rules import Target
 from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import CHANGED_BY, Key, SourceKind
-from gatepass.core.types.session import AccessSession, Phase, Requester
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import AccessSession, Phase, Requester, ResourceState
 from gatepass.egress.pod import PodFinder
+from gatepass.engine.admission import ASK_AGAIN_SECONDS
 from tests.egress.test_pod import Cluster
 from tests.egress.topology import NODE_IP, pod
 from tests.engine.finders import HERE, POD, ScriptedFinder, open_to
 from tests.engine.firewalls import SlowFirewalls
 from tests.engine.runners import live
+from tests.engine.test_following import beat
 from tests.engine.world import World, eventually, throughout
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
 BOB = '{"username":"bob","uid":"2","groups":["ci"]}'
+DB = Key("ci", "staging-db")
 NODE = NodeFacts("n-1", "kind://docker/kind/n-1", (NODE_IP,), ("203.0.113.4",))
 
 
@@ -37,6 +42,10 @@ async def who_has_the_room(world: World) -> AccessSession:
     first: AccessSession = world.session("first", cidrs=("203.0.113.50/32",))
     await eventually(lambda: live(world, first), "it is open", 5)
     return first
+
+
+def condition(world: World, session: AccessSession, kind: str) -> bool:
+    return any(each.type == kind for each in world.status(session).conditions)
 
 
 def waits(world: World, session: AccessSession) -> bool:
@@ -135,3 +144,50 @@ async def test_another_pod_gets_the_name_while_the_operator_restarts(
         pods.pods[Key("ci", "runner")] = replace(pod(), uid="u-2")
         engine.source_changed(session.key)
         await never_opens(world, cloud, group, first)
+
+
+async def test_who_is_not_followed_is_not_let_in_from_elsewhere_by_another_edit(
+    world: World, cloud: SlowFirewalls, group: Target
+) -> None:
+    async with world.running():
+        first, binding = await who_has_the_room(world), world.binding()
+        session = world.session_by(binding, duration="4h")
+        await eventually(lambda: waits(world, session), "it waits", 10)
+        called_from = world.status(session).address
+        beat(world, session, "203.0.113.99")
+        await eventually(lambda: condition(world, session, "SourceChanged"), "it is told", 10)
+        world.edit(ProtectedResource, DB, policy={"maxDuration": "5h"})
+        await asyncio.sleep(5)  # the edit has come to whoever it is about
+        world.edit(AccessSession, first.key, stop=True)
+        await eventually(lambda: open_to(cloud, group) == [called_from], "it is open to where it has called from", 10)
+
+
+async def test_what_could_not_be_asked_takes_nothing_away(world: World, cloud: SlowFirewalls, group: Target) -> None:
+    """A resource that the session has is withdrawn while nobody says whether it may use the one that it waits for."""
+    other, silent = cloud.create("sg-0bbb"), False
+
+    async def may_use(_who: Requester, resource: Key) -> bool:
+        if silent and resource == DB:
+            raise ClusterError("etcdserver: request timed out")
+        return True
+
+    world.cluster.may_use = may_use  # type: ignore[method-assign]
+    async with world.running():
+        await who_has_the_room(world)
+        wide = {"minPrefixLength": {"ipv4": 28}}
+        world.edit(ProtectedResource, DB, policy=wide)
+        world.resource("other", groups=("sg-0bbb",), policy=wide)
+        both = ({"name": "staging-db"}, {"name": "other"})
+        session = world.session(cidrs=("198.51.100.0/28",), duration="4h", resources=both)
+
+        def states() -> list[ResourceState]:
+            return [each.state for each in world.status(session).resources]
+
+        await eventually(lambda: states() == [ResourceState.WAITING, ResourceState.APPLIED], "it waits for one", 10)
+        silent = True
+        await asyncio.sleep(2 * ASK_AGAIN_SECONDS)
+        world.edit(ProtectedResource, Key("ci", "other"), policy={})
+        await eventually(lambda: not cloud.rules(other), "the other is withdrawn", 30)
+        silent = False
+        await throughout(lambda: world.status(session).ended_at is None, "it goes on", 60)
+        assert states() == [ResourceState.WAITING, ResourceState.FAILED]

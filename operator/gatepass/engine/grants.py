@@ -30,6 +30,10 @@ _NEWS_LAG: Final = timedelta(seconds=3)
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
+UNDECIDED: Final = ("NotAsked", "AuditUnavailable")
+"""Why admission does not open something while it cannot be asked for, nor told of."""
+
+
 def was_granted(entry: SessionResourceStatus | None) -> bool:
     """Had the session got this resource once?"""
     return entry is not None and (bool(entry.rules) or entry.reason == WITHDRAWN)
@@ -213,8 +217,8 @@ class Grants:
         if not any(was_granted(session.resource_status(key)) for key in keys):
             return False
         for key in keys:
-            refusals[key] = self._refusal(session, key, now)
-            if refusals[key] is None:
+            found = refusals[key] = self._refusal(session, key, now)
+            if found is None or found.reason in UNDECIDED:
                 return False
         return True
 

@@ -83,7 +83,11 @@ class Sources:
         """What was not to be followed may be followed now."""
         for session in self._state.store.sessions_of(resource):
             found = self._state.whereabouts.get(session.uid)
-            if found is not None and found.elsewhere:
+            if found is None or not found.elsewhere:
+                continue
+            if session.spec.source.kind.seen_calling:  # where it was seen first is what it has asked for
+                self._follow(session, found, found.addresses, found.elsewhere, found.trouble)
+            else:
                 self._take(session, found.elsewhere, found.trouble)
 
     def forget(self, session: AccessSession) -> None:

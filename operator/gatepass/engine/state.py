@@ -58,6 +58,11 @@ class Standing:
         return self.account is None and self.refusal is not None and self.refusal.failure is not Failure.RETRY
 
     @property
+    def answered(self) -> bool:
+        """Is it known where its rules may be? Else nobody has looked since the start."""
+        return self.account is not None or self.leads_nowhere
+
+    @property
     def complete(self) -> bool:
         """Can every target be read, as far as is known?"""
         return self.refusal is None and len(self.usable()) == len(self.everywhere())
@@ -188,7 +193,7 @@ class State:
     """The state of the engine. Times called `*_at` of type float are seconds of the event loop's clock.
 
     `recorded` says, as of the start and by the ids of firewall objects, for which resources (and their uids) sessions
-    record rules of ours there.
+    record rules of ours there; `untold` are the uids of those whose status says nothing at all.
     `cutoff` ends every session that was created before it, as its time being up does.
     `whereabouts` are those of sessions, by uid, that do not declare where they come from.
     `strays` are targets with rules of ours that no resource names, with the credentials that reach them; `strangers`
@@ -205,6 +210,7 @@ class State:
     started: float
     started_at: datetime
     recorded: Mapping[str, Collection[tuple[Key, str]]] = field(default_factory=dict)
+    untold: Collection[str] = ()
     cutoff: datetime | None = None
     leadership: Leadership = field(default_factory=Leadership)
     standings: dict[Key, Standing] = field(default_factory=dict)
@@ -230,6 +236,7 @@ class State:
         """The work starts: everything is listed. `now` is of the monotonic clock."""
         self.started, self.started_at = now, at
         self.recorded = self.store.recorded_at()
+        self.untold = {each.uid for each in self.store.resources.values() if not each.status.conditions}
 
     def target(self, target: Target) -> TargetState:
         """What is known of a target, from the first time it is named."""
@@ -241,20 +248,21 @@ class State:
     def naming(self, target: Target) -> Sequence[ProtectedResource]:
         """The resources that have, or had, it on their list: as their specs and statuses say, or were verified with it.
 
-        Whoever has taken it off may have rules there that its status has not come to tell of. Before it is verified,
-        the records of its sessions do.
+        Whoever has taken it off may have rules there that its status has not come to tell of. Until it is known where
+        its rules may be, the records of its sessions do.
         """
         keys = {each.key for each in self.store.resources_naming(target.id)} | self.tenants.get(target, set())
-        keys |= {key for key, uid in self.recorded.get(target.id, ()) if self._is_unverified(key, uid)}
+        keys |= {key for key, uid in self.recorded.get(target.id, ()) if self._is_unanswered(key, uid)}
         return [self.store.resources[key] for key in sorted(keys) if key in self.store.resources]
 
     def recorded_for(self, resource: ProtectedResource) -> list[str]:
         """The ids of the firewall objects in which its sessions record rules of ours, as of the start."""
         return sorted(id_ for id_, known in self.recorded.items() if (resource.key, resource.uid) in known)
 
-    def _is_unverified(self, key: Key, uid: str) -> bool:
-        resource = self.store.resources.get(key)
-        return resource is not None and resource.uid == uid and key not in self.standings
+    def _is_unanswered(self, key: Key, uid: str) -> bool:
+        resource, standing = self.store.resources.get(key), self.standings.get(key)
+        there = resource is not None and resource.uid == uid
+        return there and (standing is None or not standing.answered)
 
     def set_standing(self, key: Key, standing: Standing | None) -> None:
         """Take the result of a verification, or forget the resource."""
@@ -336,7 +344,7 @@ class State:
         nobody waits for longer: anybody may name any target.
         """
         standing, status = self.standings.get(resource.key), resource.status
-        if standing is not None and (standing.account is not None or standing.leads_nowhere):
+        if standing is not None and standing.answered:
             return False
         if resource.spec.aws.region != target.region or status.account not in (None, target.account):
             return False

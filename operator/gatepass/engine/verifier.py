@@ -220,7 +220,7 @@ class Verifier:
         before = self._state.standings.get(resource.key)
         recorded = [target.id for target in resource.status.targets]
         # A status may not have come to name what was on the list for a moment.
-        if before is None:
+        if before is None or not before.answered:
             used = self._state.recorded_for(resource)
         else:
             left = (target for target in before.draining if not self._empty(target, resource, before))

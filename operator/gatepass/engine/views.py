@@ -147,6 +147,8 @@ class Views:
     def _unread(self, entry: SessionResourceStatus | None, standing: Standing) -> bool:
         """Are there rules on record in a target that has not been read since the start?"""
         recorded = {record.target for record in (entry.rules if entry else ()) if record.removed_at is None}
+        if recorded and not standing.answered:
+            return True
         return any(
             target.id in recorded and self._state.target(target).read_at is None and not standing.lost(target)
             for target in standing.everywhere()
@@ -375,8 +377,10 @@ class Views:
         """Is there nothing that a deleted resource has to wait for?"""
         if self.in_use(resource):
             return False
-        # Without a standing nobody has looked yet since the start: rules of an earlier process may be there.
-        return standing is not None and all(self.empty(target, resource, standing) for target in standing.everywhere())
+        # Nobody has looked yet since the start: rules of an earlier process may be there, which had no time to tell.
+        if standing is None or (not standing.answered and resource.uid in self._state.untold):
+            return False
+        return all(self.empty(target, resource, standing) for target in standing.everywhere())
 
 
 def told(error: ProviderError | None) -> Refusal | None:
