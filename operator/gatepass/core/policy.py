@@ -15,6 +15,10 @@ WITHDRAWN: Final = "PolicyWithdrawn"
 NOT_FOUND: Final = "ResourceNotFound"
 NOT_SEEN: Final = "NamespaceNotSeen"
 KEY_UNKNOWN: Final = "KeyUnknown"
+UNANSWERED: Final = "NotAsked"
+AUDIT_UNAVAILABLE: Final = "AuditUnavailable"
+UNDECIDED: Final = (UNANSWERED, AUDIT_UNAVAILABLE)
+"""Why something is not opened while nobody could be asked, or told: the next answer may be another."""
 
 
 @dataclass(frozen=True, slots=True)

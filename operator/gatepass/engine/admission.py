@@ -6,7 +6,7 @@ from typing import Final
 
 from gatepass.core.binding_status import UNVOUCHED
 from gatepass.core.desired import ClaimKey
-from gatepass.core.policy import KEY_UNKNOWN, Refusal
+from gatepass.core.policy import KEY_UNKNOWN, UNANSWERED, Refusal
 from gatepass.core.ports import Cluster, ClusterError
 from gatepass.core.stamps import binder_of, requester_of
 from gatepass.core.types.common import Key, SourceKind, format_duration
@@ -19,7 +19,7 @@ from gatepass.engine.state import NOT_ASKED, State
 
 ASK_AGAIN_SECONDS: Final = 30.0
 """How old a yes is at most while a session waits: rights may be taken away meanwhile."""
-_UNKNOWN: Final = Refusal("NotAsked", "the API server does not say whether the requester may still use it")
+_UNKNOWN: Final = Refusal(UNANSWERED, "the API server does not say whether the requester may still use it")
 
 
 class Admission:

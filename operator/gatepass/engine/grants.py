@@ -8,7 +8,17 @@ from typing import Final
 from gatepass.core import lifecycle
 from gatepass.core.desired import Claim, session_claim, static_claims
 from gatepass.core.errors import TARGET_NOT_FOUND
-from gatepass.core.policy import KEY_UNKNOWN, NOT_FOUND, NOT_SEEN, WITHDRAWN, Refusal, Surroundings, refusal, withdrawal
+from gatepass.core.policy import (
+    KEY_UNKNOWN,
+    NOT_FOUND,
+    NOT_SEEN,
+    UNDECIDED,
+    WITHDRAWN,
+    Refusal,
+    Surroundings,
+    refusal,
+    withdrawal,
+)
 from gatepass.core.rules import Rule, rules_for
 from gatepass.core.stamps import requester_of
 from gatepass.core.status import addresses_of
@@ -28,10 +38,6 @@ from gatepass.engine.state import NOT_ASKED, State
 _NEWS_LAG: Final = timedelta(seconds=3)
 """How much older than other news the news of one kind may be; creation is told in whole seconds."""
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
-
-
-UNDECIDED: Final = ("NotAsked", "AuditUnavailable")
-"""Why admission does not open something while it cannot be asked for, nor told of."""
 
 
 def was_granted(entry: SessionResourceStatus | None) -> bool:

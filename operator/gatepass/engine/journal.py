@@ -7,7 +7,7 @@ from typing import Final
 
 from gatepass.core.audit import INSTALLATION, AuditEntry, EventType, Subject
 from gatepass.core.binding_audit import binding_deleted, binding_entries
-from gatepass.core.policy import Refusal
+from gatepass.core.policy import AUDIT_UNAVAILABLE, Refusal
 from gatepass.core.ports import Audit, AuditError, Clock
 from gatepass.core.rules import Target
 from gatepass.core.session_audit import moved, news, resource_deleted, resource_entry, session_entries, started
@@ -134,7 +134,7 @@ class Journal:
         """Why the session may not be opened yet."""
         if session.uid not in self._unavailable:
             return None
-        return Refusal("AuditUnavailable", "the audit trail cannot be written, and nothing is opened without it")
+        return Refusal(AUDIT_UNAVAILABLE, "the audit trail cannot be written, and nothing is opened without it")
 
     def forget(self, session: AccessSession) -> None:
         """The session is no more."""
