@@ -114,14 +114,20 @@ async def leave_at_once(world: World, cloud: SlowFirewalls) -> tuple[AccessSessi
     return session, other
 
 
+async def stays_until_it_is_stopped(
+    world: World, cloud: SlowFirewalls, session: AccessSession, other: Target, seconds: float = 5
+) -> None:
+    await throughout(lambda: cloud.rules(other) and live(world, session), "it is open", seconds)
+    world.edit(AccessSession, session.key, stop=True)
+    await eventually(lambda: not cloud.rules(other), "it is closed", 5)
+
+
 async def test_a_group_that_was_left_before_it_was_named_keeps_what_live_sessions_have(
     world: World, cloud: SlowFirewalls
 ) -> None:
     async with world.running():
         session, other = await leave_at_once(world, cloud)
-        await throughout(lambda: cloud.rules(other) and live(world, session), "it is open", 5)
-        world.edit(AccessSession, session.key, stop=True)
-        await eventually(lambda: not cloud.rules(other), "it is closed", 5)
+        await stays_until_it_is_stopped(world, cloud, session, other)
 
 
 async def test_a_group_that_was_left_before_it_was_named_is_not_forgotten_by_the_next_edit(
@@ -131,9 +137,7 @@ async def test_a_group_that_was_left_before_it_was_named_is_not_forgotten_by_the
         session, other = await leave_at_once(world, cloud)
         await throughout(lambda: live(world, session), "it is open", 0.1)
         world.edit(ProtectedResource, Key("ci", "staging-db"), policy={"maxDuration": "2h"})
-        await throughout(lambda: cloud.rules(other) and live(world, session), "it is open", 5)
-        world.edit(AccessSession, session.key, stop=True)
-        await eventually(lambda: not cloud.rules(other), "it is closed", 5)
+        await stays_until_it_is_stopped(world, cloud, session, other)
 
 
 async def test_nor_by_a_restart_before_it_was_named(world: World, cloud: SlowFirewalls) -> None:
@@ -143,9 +147,7 @@ async def test_nor_by_a_restart_before_it_was_named(world: World, cloud: SlowFir
     named = world.cluster.get(ProtectedResource, Key("ci", "staging-db")).status.targets
     assert other.id not in {target.id for target in named}
     async with world.running():
-        await throughout(lambda: cloud.rules(other) and live(world, session), "it is open", 5)
-        world.edit(AccessSession, session.key, stop=True)
-        await eventually(lambda: not cloud.rules(other), "it is closed", 5)
+        await stays_until_it_is_stopped(world, cloud, session, other)
 
 
 async def test_nor_where_another_resource_is_verified_first(world: World, cloud: SlowFirewalls) -> None:
@@ -160,9 +162,6 @@ async def test_nor_where_another_resource_is_verified_first(world: World, cloud:
         return await inspect(access, ids)
 
     cloud.inspect = slowly  # type: ignore[method-assign]
-    await asyncio.sleep(200)  # reads show everything that was put before the start
+    await throughout(lambda: cloud.rules(other), "it is open, until reads show what was put before the start", 200)
     async with world.running():
-        await throughout(lambda: cloud.rules(other), "it is open", 30)
-        assert live(world, session)
-        world.edit(AccessSession, session.key, stop=True)
-        await eventually(lambda: not cloud.rules(other), "it is closed", 5)
+        await stays_until_it_is_stopped(world, cloud, session, other, seconds=30)

@@ -1,6 +1,5 @@
 """Nobody says, after a start, of which account a resource is whose status was never written: nobody has looked."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -66,7 +65,7 @@ async def test_what_is_live_in_a_group_that_was_left_stays(world: World, cloud: 
     session = await opened(world, cloud, group)
     world.edit(ProtectedResource, DB, aws={**AWS, "securityGroups": ["sg-0ccc"]})
     async with world.running():
-        await asyncio.sleep(2)  # STS is silent
+        await throughout(lambda: cloud.rules(group), "it is open while STS is silent", 2)
         cloud.refused.clear()
         await throughout(lambda: cloud.rules(group) and live(world, session), "it is open", 60)
 

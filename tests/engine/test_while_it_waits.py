@@ -157,7 +157,7 @@ async def test_who_is_not_followed_is_not_let_in_from_elsewhere_by_another_edit(
         beat(world, session, "203.0.113.99")
         await eventually(lambda: condition(world, session, "SourceChanged"), "it is told", 10)
         world.edit(ProtectedResource, DB, policy={"maxDuration": "5h"})
-        await asyncio.sleep(5)  # the edit has come to whoever it is about
+        await throughout(lambda: waits(world, session), "it waits, also when the edit has come to it", 5)
         world.edit(AccessSession, first.key, stop=True)
         await eventually(lambda: open_to(cloud, group) == [called_from], "it is open to where it has called from", 10)
 
@@ -185,7 +185,7 @@ async def test_what_could_not_be_asked_takes_nothing_away(world: World, cloud: S
 
         await eventually(lambda: states() == [ResourceState.WAITING, ResourceState.APPLIED], "it waits for one", 10)
         silent = True
-        await asyncio.sleep(2 * ASK_AGAIN_SECONDS)
+        await throughout(lambda: world.status(session).ended_at is None, "it goes on", 2 * ASK_AGAIN_SECONDS)
         world.edit(ProtectedResource, Key("ci", "other"), policy={})
         await eventually(lambda: not cloud.rules(other), "the other is withdrawn", 30)
         silent = False

@@ -140,8 +140,11 @@ _WAITS: Final = {ResourceState.WAITING, ResourceState.PENDING}
 
 def _pod_of(session: AccessSession) -> tuple[SourceAddress, ...]:
     """What tells which pod it was, also while nobody knows where that is: another of its name is not it."""
-    told = session.status.source.addresses if session.status.source is not None else ()
-    return tuple(address for address in told if address.pod_uid is not None)
+    return tuple(address for address in _on_record(session) if address.pod_uid is not None)
+
+
+def _on_record(session: AccessSession) -> tuple[SourceAddress, ...]:
+    return session.status.source.addresses if session.status.source is not None else ()
 
 
 def seen_from(session: AccessSession) -> tuple[SourceAddress, ...]:
@@ -153,8 +156,7 @@ def seen_from(session: AccessSession) -> tuple[SourceAddress, ...]:
 def addresses_of(session: AccessSession) -> tuple[SourceAddress, ...]:
     """The addresses on record, or as declared."""
     source = session.spec.source
-    told = session.status.source.addresses if session.status.source is not None else ()
-    recorded = tuple(address for address in told if _sound(address.cidr))
+    recorded = tuple(address for address in _on_record(session) if _sound(address.cidr))
     if recorded and source.cidrs is None:
         return recorded
     return tuple(_address(cidr, f"spec.source.{source.kind}") for cidr in source.ranges)
