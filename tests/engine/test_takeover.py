@@ -5,10 +5,11 @@ import asyncio
 import pytest
 
 from gatepass.core.rules import ObservedRule, Rule
+from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.session import AccessSession, Phase
 from gatepass.engine.targets import READS_LAG_SECONDS
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.world import OWNER, World
+from tests.engine.world import OWNER, World, eventually
 
 pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
@@ -157,3 +158,29 @@ async def test_where_somebody_waits_a_new_leader_looks_first(world: World, cloud
         assert cloud.rules(groups[198]) == {}
         assert world.status(new).phase is Phase.ACTIVE
         assert world.status(held["it-198"]).phase is Phase.CANCELLED
+
+
+async def test_what_may_stay_open_until_an_end_is_written_is_looked_at_first(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    """Many have ended while nobody looked, of which most were never open, and the API server is slow."""
+    group = cloud.create("sg-0aaa", limit=1)
+    key = world.binding()
+    async with world.running():
+        world.resource()
+        open_ = world.session_by(key, "z")
+        await eventually(lambda: world.status(open_).phase is Phase.ACTIVE, "it is open")
+        never = [world.session(f"a-{number}", cidrs=(f"198.51.100.{number}/32",)) for number in range(200)]
+        await eventually(lambda: all(world.status(each).phase is Phase.PENDING for each in never), "they wait")
+        await asyncio.sleep(5)  # until a key that is not known is one that has gone
+    world.cluster.delete(ApiKeyBinding, key.key)
+    for each in never:
+        world.edit(AccessSession, each.key, stop=True)
+    world.cluster.delay = 1.0
+    engine = world.standby()
+    await asyncio.sleep(1)
+    task = asyncio.create_task(engine.run())
+    await eventually(lambda: not cloud.rules(group), "it is closed", 1.5)
+    assert any(world.status(each).phase is Phase.PENDING for each in never), "others are looked at later"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -8,7 +8,8 @@ import pytest
 from gatepass.core.errors import ProviderError
 from gatepass.core.ports import Access
 from gatepass.core.rules import Target
-from gatepass.core.types.session import Phase
+from gatepass.core.types.resource import ProtectedResource
+from gatepass.core.types.session import AccessSession, Phase
 from tests.engine.test_in_turn import REFUSED, Selective
 from tests.engine.test_remembered import THROTTLED
 from tests.engine.test_scarcity import secret, several
@@ -83,3 +84,49 @@ async def test_who_was_refused_in_one_group_and_let_in_elsewhere_is_well(world: 
         cloud.sealed.clear()
         await eventually(lambda: world.ready("a") == "True", "it is well", 60)
         assert not any(target.failing for target in engine.insight.snapshot().targets)
+
+
+async def test_a_rule_moves_nowhere_while_its_group_cannot_be_read(world: World, cloud: Selective) -> None:
+    """A port is added meanwhile, whose rule goes where somebody answers."""
+    first, second = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    aws = {"region": first.region, "securityGroups": [first.id, second.id]}
+    resource = world.resource(aws={**aws, "credentials": {"secretRef": {"name": "a"}}})
+    session = world.session()
+    async with world.running(resync=20):
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it is open")
+        await asyncio.sleep(150)
+        before = list(cloud.rules(first))
+        cloud.sealed.add(first.id)
+        await eventually(lambda: world.ready("staging-db") != "True", "it is known not to answer")
+        world.edit(ProtectedResource, resource.key, ports=[{"port": 5432}, {"port": 5433}])
+        await eventually(lambda: cloud.rules(second), "the new port is open", 60)
+        await throughout(lambda: len(cloud.rules(second)) == 1, "nothing moves there", 150)
+        cloud.sealed.clear()
+        await throughout(lambda: len(cloud.rules(second)) == 1, "nothing moves back", 100)
+        assert list(cloud.rules(first)) == before
+        assert world.status(session).phase is Phase.ACTIVE
+        world.edit(AccessSession, session.key, stop=True)
+        await eventually(lambda: not cloud.rules(first) and not cloud.rules(second), "all close", 10)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_static_range_moves_nowhere_while_its_group_does_not_answer(
+    world: World, cloud: Selective, restart: bool
+) -> None:
+    first, second = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    aws = {"region": first.region, "securityGroups": [first.id, second.id]}
+    world.resource(aws={**aws, "credentials": {"secretRef": {"name": "a"}}}, staticCIDRs=[{"cidr": "198.51.100.0/24"}])
+    async with world.running(resync=20):
+        await eventually(lambda: cloud.rules(first), "it is open")
+        before = list(cloud.rules(first))
+        await asyncio.sleep(150)
+        if not restart:
+            cloud.unreadable.add(first.id)
+            await eventually(lambda: world.ready("staging-db") != "True", "it is known not to answer")
+            await throughout(lambda: not cloud.rules(second), "nothing is put elsewhere", 60)
+    cloud.unreadable.add(first.id)
+    async with world.running(resync=20):
+        await throughout(lambda: not cloud.rules(second), "nothing is put elsewhere", 60)
+        cloud.unreadable.clear()
+        await throughout(lambda: not cloud.rules(second), "nothing is put elsewhere", 60)
+        assert list(cloud.rules(first)) == before

@@ -29,7 +29,7 @@ from gatepass.engine.state import Standing, State
 from gatepass.engine.store import Namespace, Store
 from gatepass.engine.sweeper import Sweeper
 from gatepass.engine.switches import Switchboard
-from gatepass.engine.takeover import is_as_told, patience
+from gatepass.engine.takeover import has_only_ended, is_as_told, patience
 from gatepass.engine.verifier import Confinement, Verifier
 from gatepass.engine.views import Views
 from gatepass.engine.vouching import Vouching
@@ -195,7 +195,7 @@ class Engine:
             if is_as_told(session, now):
                 calm.append(session)
             else:
-                self._sessions.queue.add(session.key)
+                self._sessions.queue.add(session.key, patient=has_only_ended(session, self._grants, now))
         for number, session in enumerate(calm):
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)

@@ -1,6 +1,6 @@
 """Who is granted what right now: lifecycle, policy and admission put together, recomputed from the whole state."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -19,7 +19,6 @@ from gatepass.core.policy import (
     refusal,
     withdrawal,
 )
-from gatepass.core.rules import Rule, rules_for
 from gatepass.core.stamps import requester_of
 from gatepass.core.status import addresses_of
 from gatepass.core.types.binding import KEY_USER
@@ -45,10 +44,15 @@ def was_granted(entry: SessionResourceStatus | None) -> bool:
     return entry is not None and (bool(entry.rules) or entry.reason == WITHDRAWN)
 
 
+def holds(entry: SessionResourceStatus) -> bool:
+    """Is a rule of it there, by this record?"""
+    return any(rule.removed_at is None for rule in entry.rules)
+
+
 def is_over(entry: SessionResourceStatus) -> bool:
     """Is all of it closed, by policy or as its firewall is no more, though the session may live on elsewhere?"""
     taken_back = entry.state is ResourceState.FAILED and entry.reason in (WITHDRAWN, TARGET_NOT_FOUND)
-    return was_granted(entry) and taken_back and all(rule.removed_at for rule in entry.rules)
+    return was_granted(entry) and taken_back and not holds(entry)
 
 
 def key_of(requester: Requester | None) -> Key | None:
@@ -328,6 +332,18 @@ class Grants:
         ending = end is not None or (granted and not self.heard(session))
         if not granted and (not admitted or ending):
             return None  # what has not begun does not begin any more, written down or not
+        return self.wish(session, resource, ranges, granted=granted, ending=ending)
+
+    def wish(
+        self,
+        session: AccessSession,
+        resource: ProtectedResource,
+        ranges: Iterable[str],
+        *,
+        granted: bool = False,
+        ending: bool = False,
+    ) -> Claim:
+        """What the session would have of the resource from there, whoever has been asked."""
         until = min(self.deadline(session)[0], session.started_at + resource.spec.policy.max_duration)
         arrival = self._state.store.arrival(session)
         return session_claim(session, resource, ranges, until, arrival=arrival, granted=granted, ending=ending)
@@ -346,15 +362,6 @@ class Grants:
     def heard(self, session: AccessSession) -> bool:
         """Is it known since the start what has become of its runner? Until then, no rule that has gone is put again."""
         return session.spec.bound_to is None or session.uid in self._state.heard
-
-    def undecided(self, resource: ProtectedResource, now: datetime) -> Iterator[Rule]:
-        """What live sessions want of the resource that admission has not been asked about since the start: an earlier
-        process may have been told yes, and have put it."""
-        for session in self._state.store.sessions_of(resource.key):
-            known = (session.uid, resource.key) in self._state.admitted
-            known = known or session.metadata.creation_timestamp > self._state.started_at
-            if not known and not was_granted(session.resource_status(resource.key)) and self.end(session, now) is None:
-                yield from rules_for(resource.spec.ports, self.ranges(session))
 
     def claims(self, resource: ProtectedResource, now: datetime) -> Iterator[Claim]:
         """Everything that is wanted of the resource now."""

@@ -17,6 +17,7 @@ from gatepass.engine.attempts import attempt
 from gatepass.engine.ends import Ends
 from gatepass.engine.grants import Grants, was_granted
 from gatepass.engine.journal import Journal
+from gatepass.engine.line import Line
 from gatepass.engine.queue import CLOSING_RETRY, FIRST_RETRY, LAST_RETRY, TICK, Queue
 from gatepass.engine.sources import Move, Sources
 from gatepass.engine.state import State, Telling
@@ -60,6 +61,7 @@ class SessionPass:
     ) -> None:
         self._state = state
         self._grants = grants
+        self._line = Line(state, grants)
         self._views = views
         self._sources = sources
         self._cluster = cluster
@@ -174,18 +176,25 @@ class SessionPass:
     def _touch_targets(self, session: AccessSession, now: datetime) -> None:
         """Send every target that the session names through a pass that has not heard yet what it wants there."""
         resources = [self._state.store.resources.get(key) for key in session.resource_keys()]
-        shape = [(r.key, r.uid, self._grants.claim(session, r, now)) for r in resources if r is not None]
+        shape = [
+            (r.key, r.uid, self._grants.claim(session, r, now), self._line.awaits(session, r, now))
+            for r in resources
+            if r is not None
+        ]
         if self._shape.get(session.uid) != shape:
             self._shape[session.uid] = shape
-            for key, uid, claim in shape:
+            for key, uid, claim, awaited in shape:
                 own = ClaimKey(session.uid, uid)
+                reserved = own in self._state.reserved
                 if claim is None:
                     # At once, so that no other session that ends now leaves its rule to this one.
                     self._state.release(own)
+                if not awaited:
+                    self._state.reserved.discard(own)
                 standing = self._state.standings.get(key)
                 for target in standing.everywhere() if standing else ():
                     known = self._state.target(target)
-                    if known.claims.get(own) != claim:
+                    if known.claims.get(own) != claim or reserved:
                         if claim is None:
                             known.hurry()
                         self._touch(target)
@@ -346,6 +355,7 @@ class SessionPass:
         for key in session.resource_keys():
             if (resource := self._state.store.resources.get(key)) is not None:
                 self._state.release(ClaimKey(session.uid, resource.uid))
+                self._state.reserved.discard(ClaimKey(session.uid, resource.uid))
             standing = self._state.standings.get(key)
             for target in standing.everywhere() if standing else ():
                 self._touch(target)

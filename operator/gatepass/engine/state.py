@@ -201,6 +201,7 @@ class State:
     man's switch is missing.
     `runners` says which sessions have lost their runner, by uid, and how; that is final. `heard` are
     those of which it is known since the start what has become of what they are bound to, or that nobody can tell.
+    `reserved` are claims from before the start for which room is kept until they are let in.
     `coming` are new ones that have not been told anything, and whose first pass is not over.
     `telling` is what statuses that may not be known here yet give sessions, by uid.
     """
@@ -222,6 +223,7 @@ class State:
     placements: Placements = field(default_factory=Placements)
     waiting: dict[ClaimKey, Wait] = field(default_factory=dict)
     parked: dict[ClaimKey, Parked] = field(default_factory=dict)
+    reserved: set[ClaimKey] = field(default_factory=set)
     admitted: dict[tuple[str, Key], Refusal | None] = field(default_factory=dict)
     whereabouts: dict[str, Whereabouts] = field(default_factory=dict)
     runners: dict[str, EndedReason] = field(default_factory=dict)
@@ -302,9 +304,10 @@ class State:
 
     def release_all(self, resource: str) -> None:
         """The resource of this uid is no more."""
-        claims = {*self.placements.claims(), *self.waiting, *self.parked}
+        claims = {*self.placements.claims(), *self.waiting, *self.parked, *self.reserved}
         for claim in [claim for claim in claims if claim.resource == resource]:
             self.release(claim)
+            self.reserved.discard(claim)
 
     def park(self, claim: ClaimKey, error: ProviderError, now: float) -> None:
         """A resource takes all its rules or none: refused one of them, the claim leaves all of its places."""

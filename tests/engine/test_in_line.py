@@ -1,0 +1,157 @@
+"""A line that is older than the operator: who has not been asked about since its start keeps his place."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gatepass.core.ports import ClusterError
+from gatepass.core.rules import Rule
+from gatepass.core.types.common import FINALIZER, REQUESTED_BY, Key, SourceKind
+from gatepass.core.types.session import AccessSession, Phase, Requester
+from tests.engine.finders import POD, THERE, ScriptedFinder, open_to
+from tests.engine.firewalls import SlowFirewalls
+from tests.engine.world import World, eventually, throughout
+
+pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
+
+
+BOB = '{"username":"bob","uid":"2","groups":["ci"]}'
+
+
+def phase(world: World, session: AccessSession) -> Phase | None:
+    return world.status(session).phase
+
+
+def answers(world: World, *bobs: bool | None, seconds: float) -> None:
+    """Reviews take so long for bob, and no time for alice; what bob is told, in turn.
+
+    None is no answer, and alice is told yes.
+    """
+    left = list(bobs)
+
+    async def may_use(requester: Requester, resource: Key) -> bool:
+        if requester.username != "bob":
+            return True
+        await asyncio.sleep(seconds)
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if answer is None:
+            raise ClusterError("no answer")
+        return answer
+
+    world.cluster.may_use = may_use  # type: ignore[method-assign]
+
+
+def line(world: World, count: int) -> list[AccessSession]:
+    """Bob's, with names in the opposite order."""
+    stamps = {"annotations": {REQUESTED_BY: BOB}, "finalizers": [FINALIZER]}
+    return [world.session(f"s{999 - n}", metadata=stamps, cidrs=(f"203.0.113.{n}/32",)) for n in range(count)]
+
+
+def first_come(world: World, sessions: list[AccessSession], open_: int) -> bool:
+    phases = [phase(world, each) for each in sessions]
+    return phases == [Phase.ACTIVE] * open_ + [Phase.PENDING] * (len(sessions) - open_)
+
+
+@pytest.mark.parametrize(("limit", "policy"), [(1, {}), (60, {"maxConcurrentSessions": 1})])
+async def test_the_oldest_opens_first_after_a_restart_though_it_is_asked_about_last(
+    world: World, cloud: SlowFirewalls, limit: int, policy: dict[str, int]
+) -> None:
+    cloud.create("sg-0aaa", limit=limit)
+    async with world.running():
+        world.resource(policy=policy)
+        sessions = line(world, 70)
+        await eventually(lambda: first_come(world, sessions, 1), "one is open")
+    answers(world, True, seconds=0.05)
+    world.edit(AccessSession, sessions[0].key, stop=True)
+    async with world.running():
+        await eventually(lambda: phase(world, sessions[0]) is Phase.CANCELLED, "its end")
+        await throughout(lambda: not any(phase(world, each) is Phase.ACTIVE for each in sessions[2:]), "the order", 5)
+        assert first_come(world, sessions[1:], 1)
+        places = [entry.message for each in sessions[2:] for entry in world.status(each).resources]
+        assert [(text or "").partition(":")[0] for text in places] == [f"place {n}" for n in range(1, 69)]
+
+
+async def bob_waits_before_alice(world: World, **of_bob: Any) -> tuple[AccessSession, AccessSession]:
+    """Somebody has the room that both wait for, and ends when nobody looks."""
+    async with world.running():
+        world.resource()
+        first = world.session("first")
+        await eventually(lambda: phase(world, first) is Phase.ACTIVE, "it opens")
+        stamps = {"annotations": {REQUESTED_BY: BOB}, "finalizers": [FINALIZER]}
+        bobs = world.session("z", metadata=stamps, **{"cidrs": ("203.0.113.100/32",), **of_bob})
+        await eventually(lambda: phase(world, bobs) is Phase.PENDING, "bob waits")
+        alices = world.session("a", cidrs=("203.0.113.101/32",))
+        await eventually(lambda: phase(world, alices) is Phase.PENDING, "alice waits")
+    world.edit(AccessSession, first.key, stop=True)
+    return bobs, alices
+
+
+async def test_who_is_let_in_no_more_keeps_nobody_waiting(world: World, cloud: SlowFirewalls) -> None:
+    """Not until it would have been given up."""
+    cloud.create("sg-0aaa", limit=1)
+    bobs, alices = await bob_waits_before_alice(world)
+    answers(world, False, seconds=5.0)
+    async with world.running():
+        await throughout(lambda: phase(world, alices) is Phase.PENDING, "she waits", 4)
+        await eventually(lambda: phase(world, bobs) is Phase.FAILED, "he is refused", 3)
+        await eventually(lambda: phase(world, alices) is Phase.ACTIVE, "she is next", 3)
+
+
+async def test_who_gets_no_answer_after_a_restart_keeps_his_place(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa", limit=1)
+    bobs, alices = await bob_waits_before_alice(world)
+    answers(world, None, None, True, seconds=1.0)
+    async with world.running():
+        await eventually(lambda: phase(world, bobs) is Phase.ACTIVE, "he opens", 10)
+        assert phase(world, alices) is Phase.PENDING
+
+
+async def test_who_gets_no_answer_for_long_keeps_nobody_waiting(world: World, cloud: SlowFirewalls) -> None:
+    cloud.create("sg-0aaa", limit=1)
+    bobs, alices = await bob_waits_before_alice(world)
+    answers(world, None, seconds=0.0)
+    async with world.running():
+        await throughout(lambda: phase(world, alices) is Phase.PENDING, "she waits", 100)
+        await eventually(lambda: phase(world, alices) is Phase.ACTIVE, "she opens", 30)
+        assert phase(world, bobs) is Phase.PENDING
+
+
+async def test_who_has_to_be_found_again_after_a_restart_keeps_his_place(world: World, cloud: SlowFirewalls) -> None:
+    """By the address that he had."""
+    group, finder = cloud.create("sg-0aaa", limit=1), ScriptedFinder()
+    finder.answers["z"] = (THERE,)
+    world.finders = {SourceKind.POD: finder}
+    bobs, alices = await bob_waits_before_alice(world, source=POD)
+    finder.slow = 5.0
+    async with world.running():
+        await eventually(lambda: phase(world, bobs) is Phase.ACTIVE, "he opens", 20)
+        assert open_to(cloud, group) == [THERE]
+        assert phase(world, alices) is Phase.PENDING
+
+
+async def test_who_could_be_elsewhere_too_takes_nobodys_room_after_a_restart(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    """The pass of one group hears nothing of who names the other alone."""
+    first, _ = cloud.create("sg-0aaa", limit=1), cloud.create("sg-0bbb", limit=1)
+    async with world.running():
+        world.resource("second", groups=("sg-0bbb",))
+        world.resource("either", groups=("sg-0aaa", "sg-0bbb"))
+        open_ = world.session("open", resources=({"name": "second"},), cidrs=("203.0.113.100/32",))
+        await eventually(lambda: phase(world, open_) is Phase.ACTIVE, "it opens")
+        waits = world.session("waits", resources=({"name": "second"},), cidrs=("203.0.113.101/32",))
+        await eventually(lambda: phase(world, waits) is Phase.PENDING, "it waits")
+        cloud.put(first, Rule("198.51.100.1/32", "tcp", 22, 22), "office")
+        later = world.session("a", resources=({"name": "either"},), cidrs=("203.0.113.102/32",))
+        await eventually(lambda: phase(world, later) is not None, "it is told")
+
+    async def may_use(_requester: Requester, resource: Key) -> bool:
+        await asyncio.sleep(3.0 if resource.name == "second" else 0.0)
+        return True
+
+    world.cluster.may_use = may_use  # type: ignore[method-assign]
+    world.edit(AccessSession, open_.key, stop=True)
+    async with world.running():
+        await eventually(lambda: phase(world, waits) is Phase.ACTIVE, "the older opens", 10)
+        assert phase(world, later) is Phase.PENDING
