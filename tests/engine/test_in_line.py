@@ -1,4 +1,4 @@
-"""A line that is older than the operator: who has not been asked about since its start keeps his place."""
+"""A line that is older than the operator, or than an answer: who is not heard of for a while keeps his place."""
 
 import asyncio
 from typing import Any
@@ -23,16 +23,17 @@ def phase(world: World, session: AccessSession) -> Phase | None:
     return world.status(session).phase
 
 
-def answers(world: World, *bobs: bool | None, seconds: float) -> None:
+def answers(world: World, *bobs: bool | None, seconds: float) -> list[float]:
     """Reviews take so long for bob, and no time for alice; what bob is told, in turn.
 
-    None is no answer, and alice is told yes.
+    None is no answer, and alice is told yes. Gives the list of when bob was asked about.
     """
-    left = list(bobs)
+    left, asked = list(bobs), list[float]()
 
     async def may_use(requester: Requester, resource: Key) -> bool:
         if requester.username != "bob":
             return True
+        asked.append(asyncio.get_running_loop().time())
         await asyncio.sleep(seconds)
         answer = left.pop(0) if len(left) > 1 else left[0]
         if answer is None:
@@ -40,6 +41,7 @@ def answers(world: World, *bobs: bool | None, seconds: float) -> None:
         return answer
 
     world.cluster.may_use = may_use  # type: ignore[method-assign]
+    return asked
 
 
 def line(world: World, count: int) -> list[AccessSession]:
@@ -72,17 +74,23 @@ async def test_the_oldest_opens_first_after_a_restart_though_it_is_asked_about_l
         assert [(text or "").partition(":")[0] for text in places] == [f"place {n}" for n in range(1, 69)]
 
 
+async def in_line(world: World, **of_bob: Any) -> tuple[AccessSession, AccessSession, AccessSession]:
+    """Somebody has the room that bob, and then alice, wait for."""
+    world.resource()
+    first = world.session("first")
+    await eventually(lambda: phase(world, first) is Phase.ACTIVE, "it opens")
+    stamps = {"annotations": {REQUESTED_BY: BOB}, "finalizers": [FINALIZER]}
+    bobs = world.session("z", metadata=stamps, **{"cidrs": ("203.0.113.100/32",), **of_bob})
+    await eventually(lambda: phase(world, bobs) is Phase.PENDING, "bob waits")
+    alices = world.session("a", cidrs=("203.0.113.101/32",))
+    await eventually(lambda: phase(world, alices) is Phase.PENDING, "alice waits")
+    return first, bobs, alices
+
+
 async def bob_waits_before_alice(world: World, **of_bob: Any) -> tuple[AccessSession, AccessSession]:
-    """Somebody has the room that both wait for, and ends when nobody looks."""
+    """Who has the room ends when nobody looks."""
     async with world.running():
-        world.resource()
-        first = world.session("first")
-        await eventually(lambda: phase(world, first) is Phase.ACTIVE, "it opens")
-        stamps = {"annotations": {REQUESTED_BY: BOB}, "finalizers": [FINALIZER]}
-        bobs = world.session("z", metadata=stamps, **{"cidrs": ("203.0.113.100/32",), **of_bob})
-        await eventually(lambda: phase(world, bobs) is Phase.PENDING, "bob waits")
-        alices = world.session("a", cidrs=("203.0.113.101/32",))
-        await eventually(lambda: phase(world, alices) is Phase.PENDING, "alice waits")
+        first, bobs, alices = await in_line(world, **of_bob)
     world.edit(AccessSession, first.key, stop=True)
     return bobs, alices
 
@@ -155,3 +163,23 @@ async def test_who_could_be_elsewhere_too_takes_nobodys_room_after_a_restart(
     async with world.running():
         await eventually(lambda: phase(world, waits) is Phase.ACTIVE, "the older opens", 10)
         assert phase(world, later) is Phase.PENDING
+
+
+@pytest.mark.parametrize(("told", "opens"), [((None, None, None, True), "z"), ((None,), "a")])
+async def test_who_gets_no_answer_while_he_waits_keeps_his_place_for_a_while(
+    world: World, cloud: SlowFirewalls, told: tuple[bool | None, ...], opens: str
+) -> None:
+    """He is asked about every half a minute, and somebody ends just then."""
+    cloud.create("sg-0aaa", limit=1)
+    async with world.running():
+        first, *waiting = await in_line(world)
+        asked = answers(world, *told, seconds=0.0)
+        await eventually(lambda: asked, "he is asked about", 40)
+        world.edit(AccessSession, first.key, stop=True)
+        await eventually(lambda: phase(world, first) is Phase.CANCELLED, "its end")
+
+        def live() -> list[str]:
+            return [each.metadata.name for each in waiting if phase(world, each) is Phase.ACTIVE]
+
+        await eventually(live, "somebody is let in", 200)
+        assert live() == [opens]

@@ -15,11 +15,10 @@ from gatepass.core.types.session import AccessSession
 from gatepass.engine.binders import vouched_now
 from gatepass.engine.grants import key_of, was_granted
 from gatepass.engine.journal import Journal
-from gatepass.engine.state import NOT_ASKED, State
+from gatepass.engine.state import NOT_ASKED, State, Unanswered
 
 ASK_AGAIN_SECONDS: Final = 30.0
 """How old a yes is at most while a session waits: rights may be taken away meanwhile."""
-_UNKNOWN: Final = Refusal(UNANSWERED, "the API server does not say whether the requester may still use it")
 
 
 class Admission:
@@ -41,12 +40,19 @@ class Admission:
                 try:
                     answer = await self._answer(session, resource.key)
                 except ClusterError:
-                    self._state.admitted[question] = _UNKNOWN
+                    self._state.admitted[question] = self._unanswered(question)
                     raise
                 self._state.admitted[question] = answer
                 self._asked[question] = asyncio.get_running_loop().time()
             answers.append(self._state.admitted[question])
         return answers
+
+    def _unanswered(self, question: tuple[str, Key]) -> Unanswered:
+        before = self._state.admitted.get(question)
+        if isinstance(before, Unanswered):
+            return before
+        told = "the API server does not say whether the requester may still use it"
+        return Unanswered(UNANSWERED, told, asyncio.get_running_loop().time())
 
     def _waiting(self, session: AccessSession) -> Sequence[ProtectedResource]:
         resources = self._state.store.resources_of(session)

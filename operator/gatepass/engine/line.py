@@ -1,7 +1,9 @@
-"""Who was in line before the start: his place is his until it is known again whether he is let in."""
+"""Who is in line, and was not heard: his place is his until it is known again whether he is let in."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import Final
 
 from gatepass.core.desired import Claim
 from gatepass.core.policy import UNANSWERED
@@ -10,7 +12,10 @@ from gatepass.core.status import addresses_of
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession
 from gatepass.engine.grants import Grants, was_granted
-from gatepass.engine.state import NOT_ASKED, State
+from gatepass.engine.state import NOT_ASKED, State, Unanswered
+
+_KEPT_SECONDS: Final = 120.0
+"""How long a place is kept for whom nobody has heard: others wait behind him."""
 
 
 class Line:
@@ -21,18 +26,23 @@ class Line:
         self._grants = grants
 
     def awaits(self, session: AccessSession, resource: ProtectedResource, now: datetime) -> bool:
-        """Is it live and from before the start, has not got the resource, and may be let in when all have answered?
+        """Is it live, has not got the resource, and may be let in when all have answered, if that comes soon?
 
-        Whoever looks for its address, and admission.
+        Admission, which has no answer yet or was not asked since the start, and whoever looks for its address.
         """
-        if session.metadata.creation_timestamp > self._state.started_at:
-            return False
         answer = self._state.admitted.get((session.uid, resource.key), NOT_ASKED)
-        if answer is None and (self._grants.ranges(session) or not addresses_of(session)):
+        if isinstance(answer, Unanswered):
+            since = answer.since
+        elif session.metadata.creation_timestamp <= self._state.started_at and (
+            answer is NOT_ASKED or (answer is None and not self._grants.ranges(session) and addresses_of(session))
+        ):
+            since = self._state.started
+        else:
             return False
-        if answer is not None and answer is not NOT_ASKED and answer.reason != UNANSWERED:
-            return False
-        return not was_granted(session.resource_status(resource.key)) and self._grants.end(session, now) is None
+        kept = asyncio.get_running_loop().time() < since + _KEPT_SECONDS
+        return (
+            kept and not was_granted(session.resource_status(resource.key)) and self._grants.end(session, now) is None
+        )
 
     def rules(self, resource: ProtectedResource, now: datetime) -> Iterator[Rule]:
         """What they want: an earlier process may have been told that they are let in, and have put it."""

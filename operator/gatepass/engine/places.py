@@ -97,7 +97,7 @@ class Places:
         ]
         if not unplaced:
             return {}
-        ahead_of_them = [*self._rivals(target, unplaced, now, second), *self._awaited({target}, tenants, now, second)]
+        ahead_of_them = [*self._rivals(target, unplaced, now), *self._awaited({target}, tenants, now)]
         reserved = {claim.key for claim, _ in ahead_of_them}
         recorded = self._recorded([tenant for claim, tenant in unplaced if claim.granted])
         usable = dict.fromkeys(other for _, tenant in (*unplaced, *ahead_of_them) for other in tenant.usable)
@@ -112,17 +112,17 @@ class Places:
         return placed
 
     def _awaited(
-        self, targets: Set[Target], tenants: Iterable[Tenant], now: datetime, second: float
+        self, targets: Set[Target], tenants: Iterable[Tenant], now: datetime
     ) -> Iterator[tuple[Claim, Tenant]]:
-        """Who may be let in yet, that came before the start: his place in line is kept, for two minutes at most."""
-        for tenant in tenants if second < self._state.reads_settle_at else ():
+        """Who may be let in yet: his place in line is kept for him."""
+        for tenant in tenants:
             if any(each in targets for each in tenant.usable) and tenant.all_read:
                 for claim in self._line.claims(tenant.resource, now):
                     self._state.reserved.add(claim.key)
                     yield claim, tenant
 
     def _rivals(
-        self, target: Target, unplaced: Iterable[tuple[Claim, Tenant]], now: datetime, second: float
+        self, target: Target, unplaced: Iterable[tuple[Claim, Tenant]], now: datetime
     ) -> Iterator[tuple[Claim, Tenant]]:
         """Who waits for room elsewhere, where these may be placed too: what comes before them in line is kept for him.
 
@@ -142,7 +142,7 @@ class Places:
             if elsewhere.intersection(tenant.usable) and tenant.all_read:
                 yield from ((claim, tenant) for claim in claims)
         tenants = (tenant_of(self._state, resource, ()) for resource in resources.values())
-        yield from self._awaited(elsewhere, tenants, now, second)
+        yield from self._awaited(elsewhere, tenants, now)
 
     def _recorded(self, tenants: Sequence[Tenant]) -> Mapping[tuple[ClaimKey, Rule], Target]:
         """Where the rules of sessions are, by their statuses: after a start, they stay there."""

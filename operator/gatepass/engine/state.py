@@ -178,6 +178,13 @@ NOT_ASKED: Final = Refusal("", "")
 
 
 @dataclass(frozen=True, slots=True)
+class Unanswered(Refusal):
+    """Stands for an answer that has been awaited `since` then, by the event loop's clock."""
+
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Telling:
     """What a status that rests on this `version` of its session says of the resources that the session has got.
 
@@ -201,7 +208,7 @@ class State:
     man's switch is missing.
     `runners` says which sessions have lost their runner, by uid, and how; that is final. `heard` are
     those of which it is known since the start what has become of what they are bound to, or that nobody can tell.
-    `reserved` are claims from before the start for which room is kept until they are let in.
+    `reserved` are claims for which room is kept until it is known whether they are let in.
     `coming` are new ones that have not been told anything, and whose first pass is not over.
     `telling` is what statuses that may not be known here yet give sessions, by uid.
     """
