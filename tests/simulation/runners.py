@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from gatepass.core.owners import Kind, Sighting
 from gatepass.core.ports import ClusterError, GoneError
-from gatepass.core.types.common import Key
+from gatepass.core.types.common import Key, parse_time
 from gatepass.core.types.ends import lease_name
 from gatepass.engine.ends import Ends
 from tests.observer.promise import duration
@@ -101,7 +101,8 @@ def _key(item: Json) -> Key:
 
 
 def _sighting(item: Json) -> Sighting:
-    return Sighting(item["metadata"]["uid"], bool(item["spec"].get("finished")))
+    metadata = item["metadata"]
+    return Sighting(metadata["uid"], bool(item["spec"].get("finished")), parse_time(metadata["creationTimestamp"]))
 
 
 class Hearts:

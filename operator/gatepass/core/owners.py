@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 
@@ -21,10 +22,11 @@ class Kind(NamedTuple):
 
 
 class Sighting(NamedTuple):
-    """An object that is there: which one, and whether it has finished."""
+    """An object that is there: which one, whether it has finished, and since when it is there, if that is known."""
 
     uid: str
     finished: bool
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -225,6 +225,7 @@ class Calls:
         match outcome:
             case Granted(id=id_):
                 known.granted(put(new.rule, id_, new.description, *stamp), at)
+                self._vouching.put(known.target, id_)
                 self._journal.firewall(EventType.FIREWALL_RULE_WRITTEN, known.target, id_, new.rule, new.description)
                 return Left.NOTHING
             case Full():

@@ -15,20 +15,40 @@ from gatepass.core.status import RunnerView
 from gatepass.core.types.common import Key
 from gatepass.core.types.ends import BoundToStatus, HeartbeatStatus, lease_name, leased_by
 from gatepass.core.types.session import AccessSession, EndedReason
+from gatepass.engine.queue import TICK
 from gatepass.engine.state import State
 
 MISSING_SECONDS: Final = 30.0
 """How long an object may not be there yet, from the first look at its kind that missed it."""
+_SUCCESSOR_SECONDS: Final = 0.5
+"""How long after a late watch has told that an object is gone it may take to tell of the next one of its name."""
 
 
 @dataclass(slots=True)
 class _Followed:
-    """A kind in use: its objects since the first full listing, when the last one began, and who is bound to which."""
+    """A kind in use: its objects since the first full listing, when the last one began, and who is bound to which.
+
+    `doubtful` are names of which only a listing that begins later can tell.
+    """
 
     objects: dict[Key, Sighting] | None = None
     listed_at: float = float("-inf")
     refusal: Refusal | None = None
     bound: defaultdict[Key, set[Key]] = field(default_factory=lambda: defaultdict(set))
+    doubtful: set[Key] = field(default_factory=set)
+
+
+@dataclass(slots=True)
+class _Bond:
+    """What was seen of the object that a session is bound to, since the first look for it at `looked_at`.
+
+    `uid` is that of the first one of its name, which was not there at `missing_since`, or went at `lost_at`.
+    """
+
+    looked_at: float
+    uid: str | None = None
+    missing_since: float | None = None
+    lost_at: float | None = None
 
 
 @dataclass(slots=True)
@@ -61,8 +81,7 @@ class Ends:
         self._clock = clock
         self._touch = touch
         self._kinds: dict[Kind, _Followed] = {}
-        self._first: dict[str, str] = {}
-        self._missing: dict[str, float] = {}
+        self._bonds: dict[str, _Bond] = {}
         self._doubted: set[Kind] = set()
         self._hearts: dict[str, _Heart] = {}
         self._leases_listed = False
@@ -96,8 +115,9 @@ class Ends:
             return
         before = followed.objects
         followed.objects, followed.refusal, followed.listed_at = dict(objects), None, began
+        doubtful, followed.doubtful = followed.doubtful, set()
         for key in list(followed.bound):
-            if before is None or key not in objects or before.get(key) != objects[key]:
+            if before is None or key not in objects or before.get(key) != objects[key] or key in doubtful:
                 self._changed(followed, key)
 
     def seen(self, kind: Kind, key: Key, sighting: Sighting) -> None:
@@ -212,28 +232,42 @@ class Ends:
         followed.bound[key].add(session.key)
         if followed.objects is not None or followed.refusal is not None:
             self._state.heard.add(session.uid)
+        now = self._clock.monotonic()
+        bond = self._bonds.setdefault(session.uid, _Bond(now))
         if followed.objects is None:
-            self._missing.pop(session.uid, None)
+            bond.missing_since = None
             return None
         found, uid = followed.objects.get(key), self._uid_of(session)
-        if uid is None and found is None:
-            since = self._missing.setdefault(session.uid, self._clock.monotonic())
-            left = since + MISSING_SECONDS - self._clock.monotonic()
-            if left > 0:
-                return left
-            if followed.listed_at < since + MISSING_SECONDS:
+        if uid is None and (found is None or found.finished):
+            sure_at = bond.looked_at
+            if found is None:
+                bond.missing_since = now if bond.missing_since is None else bond.missing_since
+                sure_at = bond.missing_since + MISSING_SECONDS
+                if now < sure_at:
+                    return sure_at - now
+            # A watch that is late has not heard of it yet, or shows one of its name that was there before.
+            if followed.listed_at < sure_at:
+                followed.doubtful.add(key)
                 self._doubted.add(kind)
                 self.changed.set()
                 return None
-        elif found is not None:
-            uid = self._first.setdefault(session.uid, uid or found.uid)
-        if found is None or found.uid != uid or found.finished:
-            self._state.runners.setdefault(session.uid, EndedReason.OWNER_FINISHED)
+        elif found is not None and (uid is None or (found.uid != uid and _was_there(found, session))):
+            uid = bond.uid = found.uid
+            bond.lost_at = None
+        if found is not None and found.uid == uid and not found.finished:
+            return None
+        if bond.uid is not None and (found is None or found.uid != uid) and now < bond.looked_at + MISSING_SECONDS:
+            bond.lost_at = now if bond.lost_at is None else bond.lost_at
+            if (left := bond.lost_at + _SUCCESSOR_SECONDS - now) > TICK:
+                return left
+        self._state.runners.setdefault(session.uid, EndedReason.OWNER_FINISHED)
         return None
 
     def _uid_of(self, session: AccessSession) -> str | None:
-        recorded = session.status.bound_to
-        return recorded.uid if recorded is not None else self._first.get(session.uid)
+        bond, recorded = self._bonds.get(session.uid), session.status.bound_to
+        if bond is not None and bond.uid is not None:
+            return bond.uid
+        return recorded.uid if recorded is not None else None
 
     def _look_at_heart(self, session: AccessSession) -> float | None:
         if session.spec.heartbeat is None:
@@ -322,8 +356,7 @@ class Ends:
 
     def forget(self, session: AccessSession) -> None:
         """Nobody asks for its runner any more."""
-        self._missing.pop(session.uid, None)
-        self._first.pop(session.uid, None)
+        self._bonds.pop(session.uid, None)
         if self._hearts.pop(session.uid, None) is not None and not self._hearts:
             self.changed.set()
         bound = session.spec.bound_to
@@ -337,6 +370,11 @@ class Ends:
                 del followed.bound[key]
             if not followed.bound:
                 self.changed.set()
+
+
+def _was_there(found: Sighting, session: AccessSession) -> bool:
+    """Was it there when the session was made, so that the one of its name that was seen before was gone by then?"""
+    return found.created_at is not None and found.created_at <= session.metadata.creation_timestamp
 
 
 _NOBODY: Final = RunnerView()

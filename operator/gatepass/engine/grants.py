@@ -147,7 +147,7 @@ class Grants:
             now,
             self.time_up(session, now),
             withdrawn=not latched and self._withdrawn(session, now, refusals),
-            key_revoked=not latched and self._key_revoked(session, now),
+            key_revoked=not latched and self._key_revoked(session),
             runner=self._state.runners.get(session.uid),
         )
         if found is not None and found.latched:
@@ -174,14 +174,14 @@ class Grants:
     def _may_go(self, session: AccessSession, end: lifecycle.End | None) -> bool:
         return end is not None and (end.latched or session.uid in self._state.closed)
 
-    def _key_revoked(self, session: AccessSession, now: datetime) -> bool:
+    def _key_revoked(self, session: AccessSession) -> bool:
         requester = requester_of(session)
         key = key_of(requester)
         if key is None or requester is None:
             return False
         binding = self._state.store.bindings.get(key)
-        if binding is None:
-            return now >= session.metadata.creation_timestamp + _NEWS_LAG
+        if binding is None:  # who was granted nothing may be older than our news of it: see KEY_UNKNOWN
+            return self.has_been_granted(session) or self._state.store.is_gone(requester.uid or "")
         return binding.uid != requester.uid or binding.spec.revoked or binding.deleting
 
     def addresses(self, session: AccessSession) -> tuple[SourceAddress, ...]:

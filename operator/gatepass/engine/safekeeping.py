@@ -16,7 +16,10 @@ from gatepass.engine.verifier import access_of
 from gatepass.engine.views import Views
 
 GRACE_SECONDS: Final = 5.0
-"""How long a Secret that is being deleted is kept at least: whoever deletes a resource with it may send that second."""
+"""How long a Secret that is being deleted is kept at least: whoever deletes a resource with it may send that second.
+
+And how long it has to lead nowhere before it is not needed: that may be one answer of a clock that was wrong.
+"""
 
 
 class Safekeeping:
@@ -31,11 +34,16 @@ class Safekeeping:
         self._verify = verify
         self._look_seconds = look_seconds
         self._leaving: dict[Key, float] = {}
+        self._rejected: dict[Key, float] = {}
         self.queue: Queue[Key] = Queue("secret", self.run, workers=4)
 
     def verified(self, resource: Key) -> None:
         """A resource was verified: from now on its Secret is looked at."""
         standing = self._state.standings.get(resource)
+        if standing is not None and standing.rejected:
+            self._rejected.setdefault(resource, asyncio.get_running_loop().time())
+        else:
+            self._rejected.pop(resource, None)
         if standing is not None and standing.access.credentials.secret is not None:
             self.queue.add(Key(*standing.access.credentials.secret))
 
@@ -80,14 +88,14 @@ class Safekeeping:
         return not await self._cluster.namespace_goes(key.namespace) and not any(map(self._needed, self._users(key)))
 
     def _needed(self, resource: ProtectedResource) -> bool:
-        standing = self._state.standings.get(resource.key)
-        if standing is not None and standing.rejected:
-            return False  # it closes nothing; one that does can be made when it is gone
+        standing, now = self._state.standings.get(resource.key), asyncio.get_running_loop().time()
+        if now >= self._rejected.get(resource.key, now) + GRACE_SECONDS:
+            return False  # it closes nothing, also when asked again; one that does can be made when it is gone
         if standing is None or resource.deleting or self._views.in_use(resource):
             return True
         for target in standing.everywhere():
             known = self._state.target(target)
-            if standing.proves(target) and (known.read_at is None or known.any_unsettled):
+            if not standing.refuses(target) and (known.read_at is None or known.any_unsettled):
                 return True
             if any(self._ends(rule, target, resource) for rule in known.rules.values()):
                 return True

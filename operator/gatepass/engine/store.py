@@ -180,6 +180,10 @@ class Store:
             return None
         return found[0] if found else None
 
+    def is_gone(self, uid: str) -> bool:
+        """Was an object of this uid deleted, of late?"""
+        return uid in self._gone
+
     def _bury(self, uid: str) -> None:
         """A listing that began before the deletion must not bring the object back."""
         self._gone[uid] = None

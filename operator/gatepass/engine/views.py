@@ -79,6 +79,8 @@ class Views:
             return self._wanted(session, resource, standing)
         unread = self._unread(before, standing)
         remaining, unsettled, unseen = self._remaining(session, resource, standing, over=end is not None)
+        if standing.rejected and not granted:
+            unseen = frozenset(self._awaited(unseen, standing))
         known = unread or bool(remaining) or unsettled
         trouble = None
         if known or unseen:
@@ -336,8 +338,11 @@ class Views:
         lagging = [target for target in everywhere if self._state.may_lag(self._state.target(target))]
         if standing is None or not lagging or not self._blind(session, resource):
             return ()
+        return self._awaited(self._remaining(session, resource, standing, over=True)[2], standing)
+
+    def _awaited(self, unseen: Collection[Target], standing: Standing) -> Collection[Target]:
+        """Those that reads will show: after two minutes, nobody waits for what cannot be read."""
         settle = asyncio.get_running_loop().time() < self._state.reads_settle_at
-        unseen = self._remaining(session, resource, standing, over=True)[2]
         return [target for target in unseen if settle or self._readable(target, standing)]
 
     def _readable(self, target: Target, standing: Standing) -> bool:

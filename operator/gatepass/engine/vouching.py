@@ -37,7 +37,8 @@ def place_of(target: Target) -> Place:
 class Vouching:
     """Remembers which rules are ours that name no maker, or no longer: the tag may be taken off at any time.
 
-    They are those that were there when a target was seen first, that are on record, or that have named one of ours.
+    They are those that were there when a target was seen first, that are on record, that have named one of ours, and
+    that this process has put.
     """
 
     def __init__(self, state: State) -> None:
@@ -52,9 +53,15 @@ class Vouching:
         unsigned = {rule.id for rule in marked if rule.maker is None}
         if unsigned and not first:
             unsigned &= self._ours.get(target, set()).union(self._state.store.recorded())
+        known = self._state.targets.get(target)
+        held = self._ours.get(target, set()).intersection(known.rules if known is not None else ())  # a read may lag
         self._ours[target] = unsigned.union(
-            rule.id for rule in marked if rule.maker is not None and self._state.leadership.made(rule.maker)
+            held, (rule.id for rule in marked if rule.maker is not None and self._state.leadership.made(rule.maker))
         )
+
+    def put(self, target: Target, id_: str) -> None:
+        """This process has put a rule."""
+        self._ours.setdefault(target, set()).add(id_)
 
     def see_all(self, place: Place, found: Iterable[tuple[Target, ObservedRule]]) -> None:
         """Take note of a read by the tag, which shows targets that nothing else may be known of."""

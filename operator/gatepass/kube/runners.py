@@ -21,7 +21,7 @@ from gatepass.core.gateway import RefusedError
 from gatepass.core.owners import Kind, Sighting, finished, signs_of
 from gatepass.core.policy import Refusal
 from gatepass.core.ports import ClusterError
-from gatepass.core.types.common import Key
+from gatepass.core.types.common import Key, parse_time
 from gatepass.core.types.ends import SESSION_LABEL
 from gatepass.engine.ends import Ends
 from gatepass.kube.api import JSON, METADATA, METADATA_LIST, KubeApi
@@ -335,7 +335,7 @@ _REFUSALS: Final[Mapping[int, Callable[[Kind], Refusal]]] = {
 
 def _sighting(kind: Kind, body: Body) -> tuple[Key, Sighting]:
     key, uid = identity(body)
-    return key, Sighting(uid, finished(kind, body.get("status")))
+    return key, Sighting(uid, finished(kind, body.get("status")), parse_time(body["metadata"]["creationTimestamp"]))
 
 
 def _beat(body: Body) -> tuple[Key, str | None]:
