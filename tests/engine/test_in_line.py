@@ -7,6 +7,7 @@ import pytest
 
 from gatepass.core.ports import ClusterError
 from gatepass.core.rules import Rule
+from gatepass.core.types.binding import ApiKeyBinding
 from gatepass.core.types.common import FINALIZER, REQUESTED_BY, Key, SourceKind
 from gatepass.core.types.session import AccessSession, Phase, Requester
 from tests.engine.finders import POD, THERE, ScriptedFinder, open_to
@@ -17,6 +18,8 @@ pytestmark = [pytest.mark.looptime, pytest.mark.asyncio]
 
 
 BOB = '{"username":"bob","uid":"2","groups":["ci"]}'
+STAMPS = {"annotations": {REQUESTED_BY: BOB}, "finalizers": [FINALIZER]}
+ONE = "203.0.113.1/32"
 
 
 def phase(world: World, session: AccessSession) -> Phase | None:
@@ -46,8 +49,7 @@ def answers(world: World, *bobs: bool | None, seconds: float) -> list[float]:
 
 def line(world: World, count: int) -> list[AccessSession]:
     """Bob's, with names in the opposite order."""
-    stamps = {"annotations": {REQUESTED_BY: BOB}, "finalizers": [FINALIZER]}
-    return [world.session(f"s{999 - n}", metadata=stamps, cidrs=(f"203.0.113.{n}/32",)) for n in range(count)]
+    return [world.session(f"s{999 - n}", metadata=STAMPS, cidrs=(f"203.0.113.{n}/32",)) for n in range(count)]
 
 
 def first_come(world: World, sessions: list[AccessSession], open_: int) -> bool:
@@ -79,8 +81,7 @@ async def in_line(world: World, **of_bob: Any) -> tuple[AccessSession, AccessSes
     world.resource()
     first = world.session("first")
     await eventually(lambda: phase(world, first) is Phase.ACTIVE, "it opens")
-    stamps = {"annotations": {REQUESTED_BY: BOB}, "finalizers": [FINALIZER]}
-    bobs = world.session("z", metadata=stamps, **{"cidrs": ("203.0.113.100/32",), **of_bob})
+    bobs = world.session("z", metadata=STAMPS, **{"cidrs": ("203.0.113.100/32",), **of_bob})
     await eventually(lambda: phase(world, bobs) is Phase.PENDING, "bob waits")
     alices = world.session("a", cidrs=("203.0.113.101/32",))
     await eventually(lambda: phase(world, alices) is Phase.PENDING, "alice waits")
@@ -183,3 +184,93 @@ async def test_who_gets_no_answer_while_he_waits_keeps_his_place_for_a_while(
 
         await eventually(live, "somebody is let in", 200)
         assert live() == [opens]
+
+
+# what changes meanwhile
+
+
+async def binding_is_edited(world: World, younger: bool, after: float) -> tuple[AccessSession, AccessSession | None]:
+    """The edit takes nothing from who waits, half a second before somebody ends; a review takes a second."""
+    world.resource()
+    await asyncio.sleep(after)
+    first, binding = world.session("first", cidrs=("203.0.113.50/32",), duration="4h"), world.binding()
+    await eventually(lambda: phase(world, first) is Phase.ACTIVE, "it opens")
+    older, other = world.session_by(binding, "z", duration="4h"), None
+    await eventually(lambda: phase(world, older) is Phase.PENDING, "it waits")
+    await asyncio.sleep(2)
+    if younger:
+        other = world.session("a", cidrs=("203.0.113.51/32",), duration="4h")
+        await eventually(lambda: phase(world, other) is Phase.PENDING, "it waits")
+
+    async def may_use(_who: Requester, _resource: Key) -> bool:
+        await asyncio.sleep(1.0)
+        return True
+
+    world.cluster.may_use = may_use  # type: ignore[method-assign]
+    world.edit(ApiKeyBinding, binding.key, maxDuration="12h")
+    await asyncio.sleep(0.5)
+    world.edit(AccessSession, first.key, stop=True)
+    return older, other
+
+
+async def test_who_waits_by_a_key_is_not_forgotten_when_its_binding_is_edited(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    cloud.create("sg-0aaa", limit=1)
+    async with world.running():
+        older, _ = await binding_is_edited(world, younger=False, after=200.0)
+        await eventually(lambda: phase(world, older) is Phase.ACTIVE, "it opens", 10)
+
+
+async def test_who_waits_by_a_key_keeps_his_place_while_its_binding_is_edited(
+    world: World, cloud: SlowFirewalls
+) -> None:
+    cloud.create("sg-0aaa", limit=1)
+    async with world.running():
+        older, younger = await binding_is_edited(world, younger=True, after=5.0)
+        await eventually(lambda: Phase.ACTIVE in (phase(world, older), phase(world, younger)), "one opens", 60)
+        assert phase(world, older) is Phase.ACTIVE, "the younger opened first"
+
+
+async def test_nobody_is_held_up_by_who_has_been_let_in_again(world: World, cloud: SlowFirewalls) -> None:
+    """The session is from before the start."""
+    cloud.create("sg-0aaa", limit=1)
+    async with world.running():
+        older, younger = await binding_is_edited(world, younger=True, after=0.0)
+        await eventually(lambda: Phase.ACTIVE in (phase(world, older), phase(world, younger)), "one opens", 60)
+
+
+async def test_who_has_been_refused_keeps_nobody_waiting(world: World, cloud: SlowFirewalls) -> None:
+    """Bob may not use it, and was told so; when he is asked about again, the API server does not answer him."""
+    cloud.create("sg-0aaa", limit=1)
+    asked = answers(world, False, None, seconds=0.0)
+    async with world.running():
+        world.resource()
+        first = world.session("first", cidrs=("203.0.113.50/32",), duration="4h")
+        await eventually(lambda: phase(world, first) is Phase.ACTIVE, "it opens")
+        bobs = world.session("z", metadata=STAMPS, duration="4h")
+        await eventually(lambda: phase(world, bobs) is Phase.FAILED, "bob is refused")
+        alices = world.session("a", cidrs=("203.0.113.51/32",), duration="4h")
+        await eventually(lambda: phase(world, alices) is Phase.PENDING, "alice waits")
+        await eventually(lambda: len(asked) > 1, "he is asked about again", 60)
+        world.edit(AccessSession, first.key, stop=True)
+        await eventually(lambda: phase(world, alices) is Phase.ACTIVE, "she is next", 10)
+
+
+async def test_a_kept_place_lets_nobody_overtake(world: World, cloud: SlowFirewalls) -> None:
+    """Bob, who has no answer, and the youngest want the same rule; who waits between them is before her."""
+    cloud.create("sg-0aaa", limit=1)
+    async with world.running():
+        world.resource()
+        first = world.session("first", cidrs=("203.0.113.50/32",), duration="4h")
+        await eventually(lambda: phase(world, first) is Phase.ACTIVE, "it opens")
+        waiting = []
+        for name, cidr, more in (("z", ONE, {"metadata": STAMPS}), ("m", "203.0.113.2/32", {}), ("a", ONE, {})):
+            waiting.append(world.session(name, cidrs=(cidr,), **more))
+            await eventually(lambda: phase(world, waiting[-1]) is Phase.PENDING, "it waits")
+    world.edit(AccessSession, first.key, stop=True)
+    answers(world, False, seconds=5.0)
+    _, middle, youngest = waiting
+    async with world.running():
+        await eventually(lambda: phase(world, middle) is Phase.ACTIVE, "who comes next opens", 10)
+        assert phase(world, youngest) is Phase.PENDING

@@ -96,3 +96,14 @@ async def test_one_that_has_told_that_nobody_answers_goes(world: World, cloud: S
     async with world.running():
         world.cluster.delete(ProtectedResource, DB)
         await eventually(lambda: (ProtectedResource, DB) not in world.cluster.objects, "it goes", 60)
+
+
+async def test_one_that_has_told_nothing_is_not_held_for_ever(world: World, cloud: SlowFirewalls) -> None:
+    """The same, made while nobody led."""
+    cloud.refused.add("key")
+    world.resource(aws=AWS)
+    async with world.running():
+        await eventually(lambda: world.cluster.get(ProtectedResource, DB).status.conditions, "it says so")
+        world.cluster.delete(ProtectedResource, DB)
+        await throughout(lambda: (ProtectedResource, DB) in world.cluster.objects, "it waits", 600)
+        await eventually(lambda: (ProtectedResource, DB) not in world.cluster.objects, "it goes", 700)

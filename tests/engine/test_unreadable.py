@@ -8,6 +8,7 @@ import pytest
 from gatepass.core.errors import ProviderError
 from gatepass.core.ports import Access
 from gatepass.core.rules import Target
+from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, Phase
 from tests.engine.test_in_turn import REFUSED, Selective
@@ -130,3 +131,68 @@ async def test_a_static_range_moves_nowhere_while_its_group_does_not_answer(
         cloud.unreadable.clear()
         await throughout(lambda: not cloud.rules(second), "nothing is put elsewhere", 60)
         assert list(cloud.rules(first)) == before
+
+
+async def test_a_port_that_was_refused_in_one_group_opens_in_the_other(world: World, cloud: Selective) -> None:
+    """As for who is new (test_who_was_refused_in_one_group_and_let_in_elsewhere_is_well)."""
+    first, second = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    aws = {"region": first.region, "securityGroups": [first.id, second.id]}
+    resource = world.resource("a", aws={**aws, "credentials": {"secretRef": {"name": "a"}}})
+    session = world.session(resources=({"name": "a"},))
+    async with world.running(resync=20):
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it is open")
+        await asyncio.sleep(150)
+        cloud.refuses["a", "grants"] = REFUSED
+        world.edit(ProtectedResource, resource.key, ports=[{"port": 5432}, {"port": 5433}])
+        await asyncio.sleep(10)
+        cloud.sealed.add(first.id)
+        await asyncio.sleep(60)
+        cloud.refuses.clear()
+        await eventually(lambda: cloud.rules(second), "the new port is open", 900)
+
+
+@pytest.mark.parametrize("restart", [True, False])
+async def test_a_new_static_range_waits_for_no_group_that_does_not_answer(
+    world: World, cloud: Selective, restart: bool
+) -> None:
+    """The range, and without a restart the group too, come after the start: no process before can have put it there."""
+    first, second = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    aws = {"region": first.region, "credentials": {"secretRef": {"name": "a"}}}
+    both = {**aws, "securityGroups": [first.id, second.id]}
+    world.resource(aws=both if restart else {**aws, "securityGroups": [first.id]})
+    async with world.running(resync=20):
+        await asyncio.sleep(150)
+    cloud.unreadable.add(second.id)
+    async with world.running(resync=20):
+        await asyncio.sleep(150)
+        world.edit(ProtectedResource, Key("ci", "staging-db"), aws=both, staticCIDRs=[{"cidr": "198.51.100.0/24"}])
+        await eventually(lambda: cloud.rules(first), "it is open", 900)
+
+
+async def test_a_new_static_range_waits_for_no_new_group_that_does_not_answer(world: World, cloud: Selective) -> None:
+    """Only the resource is older than the operator's start."""
+    first, second = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    aws = {"region": first.region, "credentials": {"secretRef": {"name": "a"}}}
+    world.resource(aws={**aws, "securityGroups": [first.id]})
+    async with world.running(resync=20):
+        await asyncio.sleep(150)
+        cloud.unreadable.add(second.id)
+        world.edit(ProtectedResource, Key("ci", "staging-db"), aws={**aws, "securityGroups": [first.id, second.id]})
+        await asyncio.sleep(10)
+        world.edit(ProtectedResource, Key("ci", "staging-db"), staticCIDRs=[{"cidr": "198.51.100.0/24"}])
+        await eventually(lambda: cloud.rules(first), "it is open", 900)
+
+
+async def test_a_new_port_waits_for_no_new_group_that_does_not_answer(world: World, cloud: Selective) -> None:
+    first, second = cloud.create("sg-0aaa"), cloud.create("sg-0bbb")
+    aws = {"region": first.region, "credentials": {"secretRef": {"name": "a"}}}
+    world.resource(aws={**aws, "securityGroups": [first.id]})
+    session = world.session(duration="4h")
+    async with world.running(resync=20):
+        await eventually(lambda: world.status(session).phase is Phase.ACTIVE, "it is open")
+        await asyncio.sleep(150)
+        cloud.unreadable.add(second.id)
+        world.edit(ProtectedResource, Key("ci", "staging-db"), aws={**aws, "securityGroups": [first.id, second.id]})
+        await asyncio.sleep(10)
+        world.edit(ProtectedResource, Key("ci", "staging-db"), ports=[{"port": 5432}, {"port": 5433}])
+        await eventually(lambda: len(cloud.rules(first)) == 2, "the new port is open", 900)

@@ -47,9 +47,9 @@ class Admission:
             answers.append(self._state.admitted[question])
         return answers
 
-    def _unanswered(self, question: tuple[str, Key]) -> Unanswered:
+    def _unanswered(self, question: tuple[str, Key]) -> Refusal:
         before = self._state.admitted.get(question)
-        if isinstance(before, Unanswered):
+        if before is not None:  # a no stands, and keeps no place in line
             return before
         told = "the API server does not say whether the requester may still use it"
         return Unanswered(UNANSWERED, told, asyncio.get_running_loop().time())
@@ -76,7 +76,8 @@ class Admission:
         """What its key opens, or who vouches for that, is otherwise now: nothing opens before it is asked for anew."""
         for resource in self._waiting(session):
             if not self._is_opened(session, resource):
-                self._state.admitted.pop((session.uid, resource.key), None)
+                question = session.uid, resource.key
+                self._state.admitted[question] = self._unanswered(question)
 
     def forget(self, session: AccessSession) -> None:
         """The session is no more."""

@@ -363,14 +363,14 @@ class Engine:
 
     def _touch_users(self, resource: Key) -> None:
         for session in self.store.sessions_of(resource):
-            self._sessions.queue.add(session.key)
+            self._sessions.changed(session)
 
     def _touch_namespace(self, name: str) -> None:
         for resource in self.store.resources_in([name]):
             self._touch_users(resource.key)
             self._resources.queue.add(resource.key)
-        for key in [each for each in self.store.sessions if each.namespace == name]:
-            self._sessions.queue.add(key)
+        for session in [each for key, each in self.store.sessions.items() if key.namespace == name]:
+            self._sessions.changed(session)
 
     def _forget_resource(self, resource: ProtectedResource) -> None:
         self._touch_targets(resource.key)

@@ -1,7 +1,7 @@
 """Where what is wanted goes: the oldest first, and what has a place stays there."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -92,12 +92,15 @@ class Places:
             if target in tenant.usable and tenant.all_read
             for claim in tenant.claims
             if not self._settled(claim, tenant) and not self._parked(claim, second)
-            if not (self._may_be_there(claim, tenant) and self._unseen(tenant))
+            if not (self._may_be_there(claim) and self._unseen(tenant))
             if not (claim.ending and claim.until is None)  # a static range of what nothing holds gets nothing new
         ]
         if not unplaced:
             return {}
-        ahead_of_them = [*self._rivals(target, unplaced, now), *self._awaited({target}, tenants, now)]
+        ahead_of_them = [*self._rivals(target, unplaced, now)]
+        for tenant in tenants:
+            if target in tenant.usable and tenant.all_read:
+                ahead_of_them += self._awaited(tenant, now)
         reserved = {claim.key for claim, _ in ahead_of_them}
         recorded = self._recorded([tenant for claim, tenant in unplaced if claim.granted])
         usable = dict.fromkeys(other for _, tenant in (*unplaced, *ahead_of_them) for other in tenant.usable)
@@ -106,20 +109,16 @@ class Places:
         placed: dict[ClaimKey, set[Target]] = {}
         for claim, tenant in sorted((*unplaced, *ahead_of_them), key=lambda entry: entry[0].order):
             if claim.key in reserved:
-                look.find(claim, tenant)
+                look.keep(claim, tenant)
             elif targets := self._place_one(claim, tenant, recorded, look):
                 placed[claim.key] = targets
         return placed
 
-    def _awaited(
-        self, targets: Set[Target], tenants: Iterable[Tenant], now: datetime
-    ) -> Iterator[tuple[Claim, Tenant]]:
+    def _awaited(self, tenant: Tenant, now: datetime) -> Iterator[tuple[Claim, Tenant]]:
         """Who may be let in yet: his place in line is kept for him."""
-        for tenant in tenants:
-            if any(each in targets for each in tenant.usable) and tenant.all_read:
-                for claim in self._line.claims(tenant.resource, now):
-                    self._state.reserved.add(claim.key)
-                    yield claim, tenant
+        for claim in self._line.claims(tenant.resource, now):
+            self._state.reserved.add(claim.key)
+            yield claim, tenant
 
     def _rivals(
         self, target: Target, unplaced: Iterable[tuple[Claim, Tenant]], now: datetime
@@ -130,19 +129,15 @@ class Places:
         """
         elsewhere = {other for _, tenant in unplaced for other in tenant.usable} - {target}
         named = {key for other in elsewhere for key in self._state.tenants[other]} - self._state.tenants[target]
-        found = filter(None, map(self._state.store.resources.get, sorted(named)))
-        resources = {resource.uid: resource for resource in found}
-        waiting = defaultdict[str, set[ClaimKey]](set)
-        for key, wait in self._state.waiting.items() if resources else ():
-            if wait.for_room and key.resource in resources:
-                waiting[key.resource].add(key)
-        for uid, keys in waiting.items():
-            claims = [claim for claim in self._grants.claims(resources[uid], now) if claim.key in keys]
-            tenant = tenant_of(self._state, resources[uid], claims)
+        resources = [*filter(None, map(self._state.store.resources.get, sorted(named)))]
+        waiting = {key for key, wait in self._state.waiting.items() if wait.for_room} if resources else set()
+        waited_for = {key.resource for key in waiting}
+        for resource in resources:
+            claims = self._grants.claims(resource, now) if resource.uid in waited_for else ()
+            tenant = tenant_of(self._state, resource, [claim for claim in claims if claim.key in waiting])
             if elsewhere.intersection(tenant.usable) and tenant.all_read:
-                yield from ((claim, tenant) for claim in claims)
-        tenants = (tenant_of(self._state, resource, ()) for resource in resources.values())
-        yield from self._awaited(elsewhere, tenants, now)
+                yield from ((claim, tenant) for claim in tenant.claims)
+                yield from self._awaited(tenant, now)
 
     def _recorded(self, tenants: Sequence[Tenant]) -> Mapping[tuple[ClaimKey, Rule], Target]:
         """Where the rules of sessions are, by their statuses: after a start, they stay there."""
@@ -154,26 +149,27 @@ class Places:
         }
 
     def _unseen(self, tenant: Tenant) -> bool:
-        """Is there a target that will be read in a moment? What was granted may be there, and does not move."""
-        known = [self._state.target(target) for target in tenant.proven]
+        """Is there a target of before the start that will be read in a moment? What was put there does not move."""
+        before = (each for each in tenant.proven if (tenant.resource.uid, each.id) in self._state.named)
+        known = [self._state.target(target) for target in before]
         return any(
             each.read_at is None and (each.trouble is None or each.trouble.failure is Failure.RETRY) for each in known
         )
 
-    def _may_be_there(self, claim: Claim, tenant: Tenant) -> bool:
+    def _may_be_there(self, claim: Claim) -> bool:
         """Was it put before, or may have been by an earlier process, which leaves no record of a static range?"""
-        old = tenant.resource.metadata.creation_timestamp <= self._state.started_at
-        return claim.granted or (claim.until is None and old)
+        return claim.granted or claim.key in self._state.statics
 
     def _settled(self, claim: Claim, tenant: Tenant) -> bool:
         placed = self._state.placements.of(claim.key)
         return claim.rules == placed.keys() and all(
-            at in tenant.usable or self._stays(claim, tenant, rule, at) for rule, at in placed.items()
+            at in tenant.usable or self._stays(tenant, rule, at) for rule, at in placed.items()
         )
 
-    def _stays(self, claim: Claim, tenant: Tenant, rule: Rule, at: Target) -> bool:
+    def _stays(self, tenant: Tenant, rule: Rule, at: Target) -> bool:
         """Does it move nowhere, although its group cannot be read?"""
-        return at in tenant.proven and (claim.granted or rule in self._state.target(at).staying())
+        known = self._state.target(at)
+        return at in tenant.proven and (rule in known.staying() or rule in known.coming)
 
     def _parked(self, claim: Claim, second: float) -> bool:
         parked = self._state.parked.get(claim.key)
@@ -194,7 +190,7 @@ class Places:
         before = self._state.placements.of(key)
         was = {rule: recorded[key, rule] for rule in claim.rules if (key, rule) in recorded} | dict(before)
         unread = [(rule, at) for rule, at in before.items() if rule in claim.rules and at not in tenant.usable]
-        stay = {rule: at for rule, at in unread if self._stays(claim, tenant, rule, at)}
+        stay = {rule: at for rule, at in unread if self._stays(tenant, rule, at)}
         found = look.find(claim, tenant, was, stay)
         if isinstance(found, dict):
             self._state.placements.put(key, found)
@@ -249,6 +245,15 @@ class _Look:
             return Wait(str(found), hopeless=True)
         self.ahead[key.resource] += 1
         return Wait(f"place {self.ahead[key.resource]}: {found}", for_room=isinstance(found, Shortage))
+
+    def keep(self, claim: Claim, tenant: Tenant) -> None:
+        """Keep room for who may come yet: until then, his rules are not there for anybody else."""
+        holds = [self.rooms[target].holds for target in tenant.usable]
+        missing = [rule for rule in claim.rules if not any(rule in held for held in holds)]
+        found = self.find(claim, tenant)
+        if isinstance(found, dict):
+            for rule in missing:
+                self.rooms[found[rule]].holds.discard(rule)
 
     def _over_ceiling(self, claim: Claim, tenant: Tenant) -> str | None:
         ceiling, live = tenant.ceiling, self.live[claim.key.resource]

@@ -91,6 +91,11 @@ class SessionPass:
     def key_changed(self, session: AccessSession) -> None:
         """The binding of its key was changed, or has gone."""
         self._admission.key_changed(session)
+        self.changed(session)
+
+    def changed(self, session: AccessSession) -> None:
+        """What decides about it has changed: passes of its targets may go by that before its own."""
+        self._shape.pop(session.uid, None)
         self.queue.add(session.key)
 
     async def run(self, key: Key) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from gatepass.core.desired import ClaimKey
+from gatepass.core.desired import ClaimKey, static_claims
 from gatepass.core.errors import Failure, ProviderError, SourceError
 from gatepass.core.leadership import Leadership
 from gatepass.core.lifecycle import End
@@ -19,7 +19,7 @@ from gatepass.core.types.common import Key
 from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import EndedReason, SessionResourceStatus, SourceAddress
 from gatepass.engine.queue import FIRST_RETRY, LAST_RETRY
-from gatepass.engine.store import Store
+from gatepass.engine.store import Store, target_ids
 from gatepass.engine.targets import READS_LAG_SECONDS, TargetState
 
 
@@ -195,12 +195,17 @@ class Telling:
     granted: Mapping[Key, SessionResourceStatus]
 
 
+_UNTOLD_SECONDS: Final = 900.0
+"""How long after a start AWS may be silent before a deleted resource goes that nobody has ever heard of."""
+
+
 @dataclass(slots=True)
 class State:
     """The state of the engine. Times called `*_at` of type float are seconds of the event loop's clock.
 
     `recorded` says, as of the start and by the ids of firewall objects, for which resources (and their uids) sessions
-    record rules of ours there; `untold` are the uids of those whose status says nothing at all.
+    record rules of ours there; `named` are those of each resource's uid by then, and `statics` its static ranges.
+    `untold` are the uids of those whose status says nothing at all.
     `cutoff` ends every session that was created before it, as its time being up does.
     `whereabouts` are those of sessions, by uid, that do not declare where they come from.
     `strays` are targets with rules of ours that no resource names, with the credentials that reach them; `strangers`
@@ -219,6 +224,8 @@ class State:
     started_at: datetime
     recorded: Mapping[str, Collection[tuple[Key, str]]] = field(default_factory=dict)
     untold: Collection[str] = ()
+    named: Collection[tuple[str, str]] = ()
+    statics: Collection[ClaimKey] = ()
     cutoff: datetime | None = None
     leadership: Leadership = field(default_factory=Leadership)
     standings: dict[Key, Standing] = field(default_factory=dict)
@@ -244,8 +251,10 @@ class State:
     def begin(self, now: float, at: datetime) -> None:
         """The work starts: everything is listed. `now` is of the monotonic clock."""
         self.started, self.started_at = now, at
-        self.recorded = self.store.recorded_at()
-        self.untold = {each.uid for each in self.store.resources.values() if not each.status.conditions}
+        self.recorded, resources = self.store.recorded_at(), self.store.resources.values()
+        self.named = {(each.uid, id_) for each in resources for id_ in (*target_ids(each), *self.recorded_for(each))}
+        self.statics = {claim.key for each in resources for claim in static_claims(each)}
+        self.untold = {each.uid for each in resources if not each.status.conditions}
 
     def target(self, target: Target) -> TargetState:
         """What is known of a target, from the first time it is named."""
@@ -267,6 +276,11 @@ class State:
     def recorded_for(self, resource: ProtectedResource) -> list[str]:
         """The ids of the firewall objects in which its sessions record rules of ours, as of the start."""
         return sorted(id_ for id_, known in self.recorded.items() if (resource.key, resource.uid) in known)
+
+    def is_untold(self, resource: ProtectedResource) -> bool:
+        """May an earlier process have opened something for it and not lived to tell? Nobody waits for that for ever."""
+        young = asyncio.get_running_loop().time() < self.started + _UNTOLD_SECONDS
+        return young and resource.uid in self.untold
 
     def _is_unanswered(self, key: Key, uid: str) -> bool:
         resource, standing = self.store.resources.get(key), self.standings.get(key)

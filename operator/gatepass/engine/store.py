@@ -104,13 +104,13 @@ class Store:
             self.remove_resource(before.key, before.uid)
         self._unname(resource.key)
         self.resources[resource.key] = resource
-        for id_ in _target_ids(resource):
+        for id_ in target_ids(resource):
             self._naming[id_].add(resource.key)
         return True
 
     def _unname(self, key: Key) -> None:
         before = self.resources.get(key)
-        for id_ in _target_ids(before) if before is not None else ():
+        for id_ in target_ids(before) if before is not None else ():
             self._naming[id_].discard(key)
             if not self._naming[id_]:
                 del self._naming[id_]
@@ -254,7 +254,8 @@ class Store:
         return (resource for key, resource in tuple(self.resources.items()) if key.namespace in wanted)
 
 
-def _target_ids(resource: ProtectedResource) -> set[str]:
+def target_ids(resource: ProtectedResource) -> set[str]:
+    """The firewall objects that it names, or did when its status was written."""
     return {*resource.spec.aws.security_groups, *(target.id for target in resource.status.targets)}
 
 

@@ -383,7 +383,7 @@ class Views:
         if self.in_use(resource):
             return False
         # Nobody has looked yet since the start: rules of an earlier process may be there, which had no time to tell.
-        if standing is None or (not standing.answered and resource.uid in self._state.untold):
+        if standing is None or (not standing.answered and self._state.is_untold(resource)):
             return False
         return all(self.empty(target, resource, standing) for target in standing.everywhere())
 
