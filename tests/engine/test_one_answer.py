@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -15,7 +16,7 @@ from gatepass.core.types.resource import ProtectedResource
 from gatepass.core.types.session import AccessSession, EndedReason, Phase
 from gatepass.engine.engine import Engine
 from tests.engine.firewalls import SlowFirewalls
-from tests.engine.runners import BOUND, IT, JOB, RUNNING, ended, listed, live
+from tests.engine.runners import BOUND, IT, JOB, RUNNING, ended, listed, live, opened
 from tests.engine.test_safekeeping import AWS, NOTICED, OFFICE, SECRET, Missing, gone
 from tests.engine.world import BIG_BANG, World, eventually, throughout
 
@@ -47,6 +48,7 @@ async def test_a_watch_that_shows_a_jobs_predecessor_ends_no_session(world: Worl
     """It was deleted and made again before the session of the second run, and the watch of Jobs is late."""
     async with world.running() as engine:
         await first_run(world, engine)
+        await asyncio.sleep(1)
         second = world.session("run-2", cidrs=("203.0.113.8/32",), boundTo=BOUND)
         await eventually(lambda: live(world, second), "it is open")
         if end == "deleted":
@@ -89,15 +91,28 @@ async def test_a_job_that_had_finished_before_anybody_looked_ends_its_session(wo
         await eventually(lambda: world.status(second).ended_reason is EndedReason.OWNER_FINISHED, "its end", 2)
 
 
-async def test_a_younger_job_of_the_same_name_is_another(world: World) -> None:
+@pytest.mark.parametrize("after", [0, 5])
+async def test_a_job_of_the_same_name_that_is_not_older_is_another(world: World, after: int) -> None:
     async with world.running() as engine:
         world.resource()
         session = world.session(boundTo=BOUND)
         await eventually(lambda: JOB in engine.ends.kinds, "the kind is followed")
         listed(engine, {IT: RUNNING})
         await asyncio.sleep(5)
+        created = session.metadata.creation_timestamp + timedelta(seconds=after)
         engine.ends.gone(JOB, IT, "uid-1")
-        engine.ends.seen(JOB, IT, Sighting("uid-2", finished=False, created_at=world.clock.now()))
+        engine.ends.seen(JOB, IT, Sighting("uid-2", finished=False, created_at=created))
+        await asyncio.sleep(1)
+        ended(world, session, EndedReason.OWNER_FINISHED)
+
+
+async def test_another_job_of_its_name_after_a_restart_is_another(world: World) -> None:
+    """Whatever it says of itself: the one on record was seen when its watch was not late."""
+    async with world.running() as engine:
+        session = await opened(world, engine, boundTo=BOUND)
+    async with world.running() as engine:
+        await eventually(lambda: JOB in engine.ends.kinds, "the kind is followed")
+        listed(engine, {IT: Sighting("uid-2", finished=False, created_at=BIG_BANG - timedelta(hours=1))})
         await asyncio.sleep(1)
         ended(world, session, EndedReason.OWNER_FINISHED)
 

@@ -251,7 +251,7 @@ class Ends:
                 self._doubted.add(kind)
                 self.changed.set()
                 return None
-        elif found is not None and (uid is None or (found.uid != uid and _was_there(found, session))):
+        elif found is not None and (uid is None or (found.uid != bond.uid and bond.uid and _is_older(found, session))):
             uid = bond.uid = found.uid
             bond.lost_at = None
         if found is not None and found.uid == uid and not found.finished:
@@ -372,9 +372,12 @@ class Ends:
                 self.changed.set()
 
 
-def _was_there(found: Sighting, session: AccessSession) -> bool:
-    """Was it there when the session was made, so that the one of its name that was seen before was gone by then?"""
-    return found.created_at is not None and found.created_at <= session.metadata.creation_timestamp
+def _is_older(found: Sighting, session: AccessSession) -> bool:
+    """Was it there when the session was made, so that another one of its name was gone by then?
+
+    Creation is told in whole seconds: of the same second nobody knows.
+    """
+    return found.created_at is not None and found.created_at < session.metadata.creation_timestamp
 
 
 _NOBODY: Final = RunnerView()
